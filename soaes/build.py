@@ -1,0 +1,166 @@
+"""Build a set of recipes: the union of their missing stages, parents first, each in a process of its own, some side by side.
+
+A failing stage takes only its descendants down. Knows processes and folders: no Hydra, no torch."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from multiprocessing.connection import wait
+from typing import Any
+
+from soaes import worker
+from soaes.recipe import Recipe, Store
+
+PRELOAD = ["torch", "transformers.models.qwen2.modeling_qwen2", "pytorch_lightning"]
+
+
+@dataclass
+class Outcome:
+    """What became of the stages that were asked for, by folder name."""
+
+    built: dict[str, float] = field(default_factory=dict)  # seconds
+    failed: dict[str, str] = field(default_factory=dict)  # reason
+
+
+def missing(store: Store, recipes: Iterable[Recipe]) -> dict[str, Recipe]:
+    """Stages to run, parents first. Ancestors of a stage that is there are not asked for: its folder is all that is read."""
+    found: dict[str, Recipe] = {}
+
+    def visit(recipe: Recipe) -> None:
+        if recipe.name not in found and not store.holds(recipe.name):
+            for parent in recipe.parents.values():
+                visit(parent)
+            found[recipe.name] = recipe
+
+    for recipe in recipes:
+        visit(recipe)
+    return found
+
+
+def build(store: Store, recipes: Iterable[Recipe], runtime: dict[str, Any]) -> Outcome:
+    """Build what is missing of `recipes`; `runtime` is how (conf/runtime). Prints a line a stage."""
+    todo, outcome = missing(store, recipes), Outcome()
+    if todo:
+        _Crew(store, todo, runtime, outcome).work()
+    return outcome
+
+
+class _Crew:
+    """The stages under way. State: what is ready, what runs, and since when."""
+
+    def __init__(self, store: Store, todo: dict[str, Recipe], runtime: dict[str, Any], outcome: Outcome) -> None:
+        self.store, self.todo, self.runtime, self.outcome = store, todo, runtime, outcome
+        self.graph = TopologicalSorter({name: {parent.name for parent in recipe.parents.values()} & todo.keys()
+                                        for name, recipe in todo.items()})
+        self.graph.prepare()
+        self.ready: list[str] = []
+        self.running: dict[str, tuple[Any, float]] = {}
+        self.began = time.monotonic()
+        self.depth = _depths(todo)
+
+    def work(self) -> None:
+        try:
+            while self.graph.is_active():
+                self._admit()
+                if self.running:
+                    wait([process.sentinel for process, _ in self.running.values()])
+                    for name in [name for name, (process, _) in self.running.items() if not process.is_alive()]:
+                        self._finish(name)
+        except KeyboardInterrupt:
+            for process, _ in self.running.values():
+                process.terminate()
+            say(f"interrupted: {len(self.outcome.built)} stages are kept; the same command goes on from there")
+            raise
+
+    def _admit(self) -> None:
+        """Start what may start: the longest way to the end first; a stage that runs alone waits for an empty machine."""
+        self.ready = sorted([*self.ready, *self.graph.get_ready()], key=lambda name: -self.depth[name])
+        for name in list(self.ready):
+            blocked = [parent.name for parent in self.todo[name].parents.values() if parent.name in self.outcome.failed]
+            alone = self.todo[name].stage in self.runtime["alone"]
+            if blocked:
+                self.ready.remove(name)
+                self.outcome.failed[name] = f"needs {blocked[0]}, which failed"
+                self.graph.done(name)
+            elif not alone and len(self.running) < self.runtime["workers"] or alone and not self.running and self._only_alone():
+                self.ready.remove(name)
+                self.running[name] = (self._start(self.todo[name], alone), time.monotonic())
+                if alone:
+                    return
+
+    def _only_alone(self) -> bool:
+        return all(self.todo[name].stage in self.runtime["alone"] for name in self.ready)
+
+    def _start(self, recipe: Recipe, alone: bool) -> Any:
+        os.environ.update(OMP_NUM_THREADS=str(self.runtime["execution"]["threads"]), TOKENIZERS_PARALLELISM="false", HF_HUB_DISABLE_PROGRESS_BARS="1")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOAD)
+        process = context.Process(target=_stage, args=(self.store, recipe, self.runtime, alone))
+        process.start()
+        return process
+
+    def _finish(self, name: str) -> None:
+        process, since = self.running.pop(name)
+        seconds = time.monotonic() - since
+        if self.store.holds(name):
+            self.outcome.built[name] = seconds
+            say(f"{self._progress()}  {name}  {seconds:.1f} s  {headline(self.store.metrics(name))}")
+        else:
+            self.outcome.failed[name] = _reason(self.store, name, process.exitcode)
+            say(f"{self._progress()}  {name}  FAILED: {self.outcome.failed[name]}")
+        self.graph.done(name)
+
+    def _progress(self) -> str:
+        over = len(self.outcome.built) + len(self.outcome.failed) + (1 if not self.outcome.built else 0)
+        left = (time.monotonic() - self.began) / over * (len(self.todo) - over)
+        done = len(self.outcome.built) + len(self.outcome.failed)
+        return f"[{done:>3}/{len(self.todo)}, {left:>4.0f} s to go]"
+
+
+def _depths(todo: dict[str, Recipe]) -> dict[str, int]:
+    """Stages on the longest path from each one to a goal: what the critical path needs first."""
+    depth = dict.fromkeys(todo, 0)
+    for name, recipe in reversed(todo.items()):  # children before parents
+        for parent in recipe.parents.values():
+            if parent.name in depth:
+                depth[parent.name] = max(depth[parent.name], depth[name] + 1)
+    return depth
+
+
+def _stage(store: Store, recipe: Recipe, runtime: dict[str, Any], alone: bool) -> None:
+    """The child process: hold the machine (shared, or alone for a speed stage) and build, unless someone else just did."""
+    with store.lock("machine", shared=not alone), store.build(recipe) as out:
+        if out is None:
+            return
+        if runtime["launch"] == "fork":
+            return worker.main(store, recipe.name, runtime)
+        (out / "runtime.json").write_text(json.dumps(runtime))
+        ranks = [f"--nproc-per-node={runtime['execution']['devices']}", "-m", "soaes.worker", str(out)]
+        if subprocess.run([sys.executable, "-m", "torch.distributed.run", *ranks]).returncode:
+            sys.exit(1)
+
+
+def _reason(store: Store, name: str, exitcode: int | None) -> str:
+    path = store.unfinished(name) / "reason.txt"
+    if path.exists():
+        return path.read_text()
+    killed = f"killed by signal {-exitcode}; was it out of memory?" if exitcode and exitcode < 0 else f"ended with exit code {exitcode}"
+    return f"{killed}; see {store.unfinished(name)}"
+
+
+def headline(metrics: dict[str, Any]) -> str:
+    """The first few numbers of a stage's metrics, for the terminal."""
+    numbers = [(key, value) for key, value in metrics.items() if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    return "  ".join(f"{key} {value:.4g}" for key, value in numbers[:3])
+
+
+def say(line: str) -> None:
+    print(line, flush=True)

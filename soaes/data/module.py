@@ -1,0 +1,86 @@
+"""The Lightning data module over packed rows: which rows make which step. Knows order and batches; the loss is the model's.
+
+The order is a function of (seed, epoch) alone, and every micro-batch carries the number of loss tokens of its whole step, so
+neither micro-batch nor the number of devices changes what is learnt."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from soaes.data.token_store import Rows
+
+
+class PackedRows(Dataset):
+    """Micro-batch i of this rank as tensors ids_BT, labels_BT, positions_BT, step_tokens (and hidden_BTD of a teacher)."""
+
+    def __init__(self, rows: Rows, batches: list[tuple[np.ndarray, int]], hidden_RTD: np.ndarray | None = None) -> None:
+        self.rows, self.batches, self.hidden_RTD = rows, batches, hidden_RTD
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, at: int) -> dict[str, Any]:
+        which, step_tokens = self.batches[at]
+        names = zip(("ids_BT", "labels_BT", "positions_BT"), self.rows, strict=True)
+        batch = {name: torch.from_numpy(array[which].astype(np.int64)) for name, array in names}
+        if self.hidden_RTD is not None:
+            batch["hidden_BTD"] = torch.from_numpy(self.hidden_RTD[which])
+        return {**batch, "step_tokens": step_tokens}
+
+
+class PackedDataModule(pl.LightningDataModule):
+    """total_batch rows a step, cut into micro-batches of at most `micro_batch` rows on each of `devices`."""
+
+    def __init__(self, train: Rows, dev: Rows, total_batch: int, micro_batch: int, epochs: float, seed: int, devices: int = 1,
+                 hidden_RTD: np.ndarray | None = None) -> None:
+        super().__init__()
+        self.train, self.dev, self.hidden_RTD = train, dev, hidden_RTD
+        self.total_batch, self.epochs, self.seed, self.devices = total_batch, epochs, seed, devices
+        self.micro_batch = _micro_batch(total_batch, micro_batch, devices)
+
+    @property
+    def accumulate(self) -> int:
+        """Micro-batches a step on each device."""
+        return self.total_batch // (self.micro_batch * self.devices)
+
+    @cached_property
+    def steps(self) -> list[np.ndarray]:
+        """Row indices of every optimizer step; an epoch's last step may be smaller."""
+        count = len(self.train.ids_RT)
+        an_epoch = math.ceil(count / self.total_batch)
+        total = max(1, math.ceil(self.epochs * an_epoch))
+        steps: list[np.ndarray] = []
+        for epoch in range(math.ceil(self.epochs)):
+            order = np.random.default_rng([self.seed, epoch]).permutation(count)
+            steps += np.array_split(order, range(self.total_batch, count, self.total_batch))
+        return steps[:total]
+
+    def micro_batches(self, rank: int) -> list[tuple[np.ndarray, int]]:
+        """(row indices, loss tokens of the whole step) in order. A step too small for every micro-batch repeats none: some are empty."""
+        tokens_R = self.train.loss_tokens_R
+        parts = self.accumulate * self.devices
+        return [(part, max(1, int(tokens_R[step].sum()))) for step in self.steps
+                for part in np.array_split(np.sort(step), parts)[rank::self.devices]]
+
+    def train_dataloader(self) -> DataLoader:
+        rank = self.trainer.global_rank if self.trainer else 0
+        return DataLoader(PackedRows(self.train, self.micro_batches(rank), self.hidden_RTD), batch_size=None, shuffle=False)
+
+    def val_dataloader(self) -> DataLoader:
+        parts = np.array_split(np.arange(len(self.dev.ids_RT)), max(1, math.ceil(len(self.dev.ids_RT) / self.micro_batch)))
+        return DataLoader(PackedRows(self.dev, [(part, 1) for part in parts]), batch_size=None, shuffle=False)
+
+
+def _micro_batch(total: int, most: int, devices: int) -> int:
+    """The largest micro-batch of at most `most` rows that divides a step evenly over the devices."""
+    if total % devices:
+        raise ValueError(f"total_batch={total} does not divide over {devices} devices; set runtime.devices or optim.<phase>.total_batch")
+    share = total // devices
+    return next(size for size in range(min(most, share), 0, -1) if share % size == 0)

@@ -1,0 +1,59 @@
+"""A token store: packed rows on disk, memory-mapped when read. Row i of every array is row i for whoever reads or aligns with it.
+
+Knows arrays only: not what the tokens say, nor how rows were filled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+IGNORE = -100  # the label of a token that bears no loss
+
+
+class Rows(NamedTuple):
+    """ids_RT, labels_RT (the token itself where it bears loss, else IGNORE; not shifted), positions_RT, restarting at 0 in each document."""
+
+    ids_RT: np.ndarray
+    labels_RT: np.ndarray
+    positions_RT: np.ndarray
+
+    @property
+    def loss_tokens_R(self) -> np.ndarray:
+        """Predicted tokens of each row: a document's first token is predicted from nothing and never counts."""
+        return ((self.labels_RT != IGNORE) & (self.positions_RT > 0)).sum(axis=1)
+
+
+def write(folder: Path, rows: Rows) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in rows._asdict().items():
+        np.save(folder / f"{name}.npy", array)
+
+
+def load(folder: Path) -> Rows:
+    """ValueError if the folder holds no rows."""
+    if not (folder / "ids_RT.npy").exists():
+        raise ValueError(f"{folder} holds no token rows; build them with goal=rows.<phase>")
+    return Rows(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in Rows._fields))
+
+
+def fill(documents: list[np.ndarray], loss: list[np.ndarray], packed: list[list[tuple[int, int, int]]], context: int, pad: int) -> Rows:
+    """Lay pieces (document, start, stop) into rows. A piece that is a later part of a document starts at position 0 as well.
+
+    # positions [0 1 2 0 1]: a zero starts a document, so the fourth token must not see the first three.
+    Padding is a run of one-token documents (position 0, no loss), so no real token attends to it."""
+    shape = (len(packed), context)
+    ids_RT = np.full(shape, pad, np.int32)
+    labels_RT = np.full(shape, IGNORE, np.int32)
+    positions_RT = np.zeros(shape, np.int32)
+    for row, pieces in enumerate(packed):
+        at = 0
+        for document, start, stop in pieces:
+            tokens, bears = documents[document][start:stop], loss[document][start:stop]
+            end = at + stop - start
+            ids_RT[row, at:end] = tokens
+            labels_RT[row, at:end] = np.where(bears, tokens, IGNORE)
+            positions_RT[row, at:end] = np.arange(stop - start)
+            at = end
+    return Rows(ids_RT, labels_RT, positions_RT)

@@ -1,0 +1,46 @@
+"""Drafts without a model: what followed the last occurrence of the text's own end. The output keeps the target's law.
+
+Knows token ids only. The draft's distribution is a one-hot, so the default rule accepts a token with p(token).
+"""
+
+import torch
+
+from soaes.decode.distributions import one_hot
+from soaes.decode.generation import Generation
+from soaes.decode.speculative import draft_and_verify
+from soaes.limits import check
+
+
+class PromptLookup:
+    """n: drafted tokens a block at most; match: the longest n-gram looked for, then shorter ones down to one token."""
+
+    def __init__(self, target, n: int, match: int, temperature: float, top_p: float, eos: int):
+        check(n=n, match=match, temperature=temperature, top_p=top_p)
+        self.target, self.n, self.match = target, n, match
+        self.temperature, self.top_p, self.eos = temperature, top_p, eos
+        self.engines = (target,)
+
+    def generate(self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator) -> Generation:
+        """Decode until eos or max_new_tokens."""
+        return draft_and_verify(self, prompt_ids, max_new_tokens, generator)
+
+    def propose(self, sequence: list[int], count: int, generator: torch.Generator):
+        """Up to `count` tokens and their one-hot distributions_nV (None under greedy); a drafted eos is the last one."""
+        drafted = lookup(sequence, self.match, count)
+        if self.eos in drafted:
+            drafted = drafted[: drafted.index(self.eos) + 1]
+        if self.temperature == 0 or not drafted:
+            return drafted, None
+        tokens = torch.tensor(drafted, device=self.target.device)
+        return drafted, one_hot(tokens, self.target.vocab, torch.float32)
+
+
+def lookup(sequence: list[int], match: int, count: int) -> list[int]:
+    """What followed the latest earlier occurrence of the last `match` tokens, or of fewer; empty where nothing matches."""
+    for size in range(min(match, len(sequence) - 1), 0, -1):
+        ending = sequence[-size:]
+        # sequence [7 8 9 7 8], size 2: the end (7 8) also stands at 0, so 9 7 8 is drafted
+        for start in range(len(sequence) - size - 1, -1, -1):
+            if sequence[start] == ending[0] and sequence[start : start + size] == ending:
+                return sequence[start + size : start + size + count]
+    return []

@@ -1,0 +1,17 @@
+"""How a stage is run: devices, threads, micro-batch, kernels. Never part of a training recipe, since it must not change a result."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Execution(NamedTuple):
+    """device: cpu or cuda. devices: processes of one stage. micro_batch: rows at once on each. attention: transformers' name of it."""
+
+    device: str = "cpu"
+    devices: int = 1
+    threads: int = 1
+    micro_batch: int = 8
+    strategy: Any = "auto"  # a Lightning strategy, by name or as an object
+    attention: str = "sdpa"
+    checkpointing: bool = False  # gradient checkpointing

@@ -1,0 +1,152 @@
+"""Compose the rows of a grid: what Hydra would launch for a command line, each row as a recipe, before anything is built.
+
+A composition takes Hydra a tenth of a second. A recipe is a pure function of conf/, the command line and the data's digest, so
+rows are kept under the digest of these three, and a cached sweep composes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from soaes import limits, lineage
+from soaes.data.sources import digest
+from soaes.recipe import Recipe, revive
+from soaes.worker import machine
+
+CONF = Path(__file__).parent.parent / "conf"
+CACHE = Path(os.environ.get("SOAES_STORE", "store")) / ".cache"
+
+OmegaConf.register_new_resolver("digest", lambda root: digest(root, CACHE), replace=True)
+OmegaConf.register_new_resolver("pid", os.getpid, replace=True)
+OmegaConf.register_new_resolver("machine", lambda device: machine(device), replace=True)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One Hydra job: the overrides that tell it from the other rows of its grid, and the goal that it builds."""
+
+    experiment: str
+    overrides: dict[str, str]
+    recipe: Recipe
+    runtime: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Also the id of the row's W&B run."""
+        text = json.dumps([self.experiment, self.overrides, self.recipe.name])
+        return f"row-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    @property
+    def words(self) -> str:
+        return " ".join(f"{key}={value}" for key, value in self.overrides.items()) or "(one row)"
+
+
+def rows(arguments: list[str]) -> list[Row]:
+    """Every row of the grid that a command line asks for.
+
+    ValueError, with the nearest valid name, for the first thing that is misspelt, missing or out of its range."""
+    cache = CACHE / "rows" / f"{_key(arguments)}.json"
+    if cache.exists():
+        return _revived(json.loads(cache.read_text()))
+    found = [_row(arguments, swept, job) for swept, job in jobs(arguments)]
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    cache.write_text(json.dumps(_written(found), ensure_ascii=False))
+    return found
+
+
+def jobs(arguments: list[str]) -> list[tuple[dict[str, str], list[str]]]:
+    """A grid's jobs as Hydra's basic sweeper makes them: (what is swept, all overrides of the job)."""
+    given = OverridesParser.create().parse_overrides([*_params(arguments), *arguments])
+    last = {override.get_key_element(): override for override in given}  # a later word for a key replaces an earlier one
+    swept = [key for key in last if last[key].is_sweep_override() or key in dict(param.split("=", 1) for param in _params(arguments))]
+    (batch,) = BasicSweeper.split_arguments(list(last.values()), max_batch_size=None)
+    return [({key: dict(word.split("=", 1) for word in job)[key] for key in swept}, job) for job in batch]
+
+
+def _params(arguments: list[str]) -> list[str]:
+    """The sweep that the experiment file brings along, as overrides."""
+    name = experiment(arguments)
+    path = CONF / "experiment" / f"{name}.yaml"
+    if name and not path.exists():
+        raise ValueError(f"experiment={name}: there is none; {nearest(name, [file.stem for file in path.parent.glob('*.yaml')])}")
+    params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") if name else None
+    return [f"{key}={value}" for key, value in (params or {}).items()]
+
+
+def experiment(arguments: list[str]) -> str:
+    return next((word.split("=", 1)[1] for word in arguments if word.lstrip("+").startswith("experiment=")), "")
+
+
+def _row(arguments: list[str], swept: dict[str, str], job: list[str]) -> Row:
+    cfg = composed(job)
+    recipe = lineage.recipe(cfg, cfg.goal)
+    for ancestor in recipe.ancestry().values():
+        for key, value in lineage.flat(ancestor.written).items():
+            limits.check(**{key.rpartition(".")[2]: value})
+    return Row(experiment(arguments), swept, recipe, runtime(cfg))
+
+
+def composed(job: list[str]) -> DictConfig:
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("run", job)
+    except HydraException as error:
+        raise ValueError(_advice(str(error), job)) from None
+
+
+def runtime(cfg: DictConfig) -> dict[str, Any]:
+    """How stages are run, as plain values: conf/runtime, the logger, and where the data lies."""
+    plain = OmegaConf.to_container(cfg.runtime, resolve=True)
+    return {**plain, "logger": OmegaConf.to_container(cfg.logger, resolve=True), "root": cfg.data.get("root"), "dry": cfg.dry}
+
+
+def _advice(message: str, job: list[str]) -> str:
+    """Hydra's message in one line, with the nearest valid override or option."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    lost = re.match(r"(?:In '.*': )?Could not find '(.*)/(.*)'", message)
+    if lost:
+        return f"{lines[0]} {nearest(lost[2], [path.stem for path in (CONF / lost[1]).glob('*.yaml')])}"
+    for word in (word.lstrip("+~").split("=", 1)[0] for word in job):
+        if word in message:
+            return f"{lines[0]} {nearest(word, [*lineage.keys(composed([])), *_groups()])}"
+    return lines[0]
+
+
+def _groups() -> list[str]:
+    return [path.name for path in CONF.iterdir() if path.is_dir()] + ["chain@target", "chain@draft"]
+
+
+def nearest(word: str, known: list[str]) -> str:
+    near = get_close_matches(word, known, 1, 0.5)
+    return f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sorted(known))}"
+
+
+def _key(arguments: list[str]) -> str:
+    """What the rows are a function of: conf/, this file's own rules, the words, the data, the store and the machine."""
+    files = [*sorted(CONF.rglob("*.yaml")), Path(__file__), Path(lineage.__file__)]
+    state = hashlib.sha256(b"".join(path.read_bytes() for path in files))
+    roots = [word.split("=", 1)[1] for word in arguments if word.startswith("data.root=")]
+    state.update(json.dumps([arguments, [digest(root, CACHE) for root in roots], str(CACHE), machine("cpu")]).encode())
+    return state.hexdigest()[:16]
+
+
+def _written(found: list[Row]) -> dict[str, Any]:
+    stages = {name: recipe.written for row in found for name, recipe in row.recipe.ancestry().items()}
+    return {"stages": stages, "rows": [[row.experiment, row.overrides, row.recipe.name, row.runtime] for row in found]}
+
+
+def _revived(kept: dict[str, Any]) -> list[Row]:
+    known = revive(kept["stages"])
+    return [Row(name, overrides, known[goal], how) for name, overrides, goal, how in kept["rows"]]

@@ -1,0 +1,16 @@
+"""BLEU-4 of one answer against one reference, over characters (decision 11).
+
+Knows two strings: not samples, tasks or averages.
+"""
+
+
+def score(prediction: str, reference: str) -> float:
+    """Sentence BLEU-4 with smoothing method 3 in 0..100; 0 where a side is empty or blank."""
+    if not prediction.strip() or not reference.strip():
+        return 0.0
+    # Imported on first use: nltk pulls scipy and scikit-learn, about a second.
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+
+    return 100 * float(
+        sentence_bleu([list(reference)], list(prediction), smoothing_function=SmoothingFunction().method3)
+    )

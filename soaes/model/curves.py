@@ -1,0 +1,61 @@
+"""The curves of a training stage: loss, learning rate, gradient norm and tokens per second of steps; perplexity and Rouge of dev.
+
+Watches a Lightning module from outside; changes nothing of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from soaes.data.chat import prompt
+from soaes.metrics import rouge
+
+POINTS = 100  # at most so many points a curve
+
+
+class Curves(pl.Callback):
+    """prompts: dev conversations whose last answer is the reference of the validation Rouge; none for plain text."""
+
+    def __init__(self, tracker: Any, tokenizer: Path, prompts: list[dict[str, Any]], max_new_tokens: int = 48) -> None:
+        self.tracker, self.tokenizer, self.prompts, self.max_new_tokens = tracker, tokenizer, prompts, max_new_tokens
+        self.validations: list[dict[str, float]] = []
+        self.tokens, self.loss, self.since, self.step = 0, 0.0, time.monotonic(), 0
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: dict[str, Any], at: int) -> None:
+        self.tokens += batch["ids_BT"].numel()
+        self.loss += outputs["loss"].detach().item() / trainer.world_size  # Lightning has divided it by the micro-batches
+        if trainer.global_step == self.step:
+            return  # in the middle of a step
+        self.step = trainer.global_step
+        if self.step % max(1, module.steps // POINTS) == 0:
+            passed, rate = time.monotonic() - self.since, trainer.optimizers[0].param_groups[0]["lr"]
+            values = {"loss": self.loss, "learning_rate": rate, "grad_norm": module.grad_norm, "tokens_per_s": self.tokens / passed}
+            self._log(values)
+            self.tokens, self.since = 0, time.monotonic()
+        self.loss = 0.0
+
+    def on_validation_end(self, trainer: Any, module: Any) -> None:
+        values = {"validation_perplexity": module.perplexity}
+        if self.prompts and trainer.is_global_zero:
+            values["validation_rouge1"] = self._rouge(module.model)
+        self.validations.append(values)
+        self._log(values)
+        self.since = time.monotonic()
+
+    def _log(self, values: dict[str, float]) -> None:
+        if self.tracker is not None:
+            self.tracker.log(values, step=self.step)
+
+    def _rouge(self, model: Any) -> float:
+        """Mean Rouge-1 of greedy answers to the dev prompts."""
+        from tokenizers import Tokenizer
+
+        from soaes.decode.answers import answers
+
+        tokenizer = Tokenizer.from_file(str(self.tokenizer / "tokenizer.json"))
+        said = answers(model, tokenizer, [prompt(tokenizer, item["messages"][:-1]) for item in self.prompts], self.max_new_tokens)
+        scores = [rouge.score(text, item["messages"][-1]["content"])["rouge1"] for text, item in zip(said, self.prompts, strict=True)]
+        return sum(scores) / len(scores)

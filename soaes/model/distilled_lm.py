@@ -1,0 +1,27 @@
+"""The Lightning module of distillation: CausalLM whose loss is Eq. 2, with the teacher's logits from its stored hidden states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from soaes import limits
+from soaes.model import losses
+from soaes.model.causal_lm import CausalLM
+
+
+class DistilledLM(CausalLM):
+    """head_VD: the teacher's output matrix. alpha: KD weight in [0, 1]. tau: temperature of Eq. 1, positive."""
+
+    def __init__(self, *, head_VD: torch.Tensor, alpha: float, tau: float, **causal_lm: Any) -> None:
+        super().__init__(**causal_lm)
+        limits.check(alpha=alpha, tau=tau)
+        self.alpha, self.tau = alpha, tau
+        self.register_buffer("head_VD", head_VD, persistent=False)
+
+    def loss_sum(self, batch: dict[str, Any]) -> torch.Tensor:
+        hidden_ND, labels_N, where_BT = self.predicting(batch)
+        with torch.no_grad():
+            teacher_NV = batch["hidden_BTD"][where_BT].to(self.head_VD.dtype) @ self.head_VD.T
+        return losses.distillation(teacher_NV, self.model.lm_head(hidden_ND), labels_N, self.alpha, self.tau)

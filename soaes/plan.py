@@ -1,0 +1,49 @@
+"""Look ahead: which stages a set of rows would run, which keys tell each from its nearest cached sibling, and the bill.
+
+Reads the store; builds nothing, imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+
+from soaes import lineage
+from soaes.build import missing
+from soaes.recipe import Recipe, Store
+
+
+def plan(store: Store, recipes: list[Recipe]) -> Iterator[str]:
+    """Lines: a stage each, cached or to run, then what running them is expected to cost."""
+    every = {name: recipe for goal in recipes for name, recipe in goal.ancestry().items()}
+    todo = missing(store, recipes)
+    for name, recipe in every.items():
+        if name in todo:
+            yield f"  to run  {name}{_difference(store, recipe)}"
+        else:
+            yield f"  {'cached' if store.holds(name) else 'spared'}  {name}"
+    yield from bill(store, todo)
+
+
+def _difference(store: Store, recipe: Recipe) -> str:
+    """The keys in which a stage differs from the cached stage of its kind that is most like it."""
+    siblings = [(lineage.differences(recipe.written, store.recipe(name)), name) for name in store.names(recipe.stage)]
+    if not siblings:
+        return ""
+    keys, name = min(siblings, key=lambda pair: len(pair[0]))
+    return f"  unlike {name}: " + ", ".join(f"{key} {here} instead of {there}" for key, (here, there) in keys.items())
+
+
+def bill(store: Store, todo: dict[str, Recipe]) -> Iterator[str]:
+    """Time and disk by what cached stages of the same kind took; kinds never built are named."""
+    seconds, size, unknown = 0.0, 0, set()
+    for recipe in todo.values():
+        made = [store.manifest(name) for name in store.names(recipe.stage)]
+        if not made:
+            unknown.add(recipe.stage)
+            continue
+        seconds += median(manifest["seconds"] for manifest in made)
+        size += median(sum(entry["bytes"] for entry in manifest["files"].values()) for manifest in made)
+    guess = f"; never built here, so not counted: {', '.join(sorted(unknown))}" if unknown else ""
+    yield f"{len(todo)} stages to run: about {seconds:.0f} s of one worker, {size / 1e6:.0f} MB of disk{guess}"
+
+

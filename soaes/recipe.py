@@ -1,0 +1,194 @@
+"""A recipe is a resolved stage; its hash names the folder that holds the stage's output; the store is the folder of them all.
+
+Knows files and hashes only: no Hydra, no torch, nothing else of ours."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PARENT = "_store_"  # in a written recipe, {_store_: cpt-1a2b3c4d5e} stands for the recipe of that folder
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """A stage to run: the dotted path of its function and its arguments, in which parents are recipes again."""
+
+    target: str
+    arguments: dict[str, Any] = field(repr=False)
+
+    @property
+    def stage(self) -> str:
+        return self.target.rpartition(".")[2]
+
+    @cached_property
+    def name(self) -> str:
+        """`<stage>-<hash>`. One hash covers the whole ancestry, because parents enter by their names."""
+        text = json.dumps(self.written, sort_keys=True, ensure_ascii=False)
+        return f"{self.stage}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    @cached_property
+    def written(self) -> dict[str, Any]:
+        return {"_target_": self.target, **{key: _plain(value) for key, value in self.arguments.items()}}
+
+    @cached_property
+    def parents(self) -> dict[str, Recipe]:
+        """Argument path -> recipe, in the order of the arguments."""
+        return dict(_parents("", self.arguments))
+
+    def ancestry(self) -> dict[str, Recipe]:
+        """Every recipe that this one needs, itself last, by name."""
+        found: dict[str, Recipe] = {}
+        for parent in self.parents.values():
+            found.update(parent.ancestry())
+        return found | {self.name: self}
+
+
+def _parents(path: str, value: Any) -> Iterator[tuple[str, Recipe]]:
+    if isinstance(value, Recipe):
+        yield path, value
+    elif isinstance(value, (dict, list)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            yield from _parents(f"{path}.{key}".lstrip("."), inner)
+
+
+def _plain(value: Any) -> Any:
+    """What is hashed and written: parents by name, and 1.0 as 1, so that both spell one recipe."""
+    if isinstance(value, Recipe):
+        return {PARENT: value.name}
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder of outputs. A folder under its final name is complete: it came there by one rename, manifest included."""
+
+    root: Path
+
+    def folder(self, name: str) -> Path:
+        return self.root / name
+
+    def unfinished(self, name: str) -> Path:
+        return self.root / "unfinished" / name
+
+    def holds(self, name: str) -> bool:
+        return self.folder(name).is_dir()
+
+    def names(self, stage: str) -> list[str]:
+        """Complete folders of a stage, oldest first."""
+        found = [path for path in self.root.glob(f"{stage}-*") if path.name.rpartition("-")[0] == stage]
+        return [path.name for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+
+    def recipe(self, name: str) -> dict[str, Any]:
+        return yaml.safe_load((self.folder(name) / "recipe.yaml").read_text())
+
+    def manifest(self, name: str) -> dict[str, Any]:
+        return json.loads((self.folder(name) / "manifest.json").read_text())
+
+    def metrics(self, name: str) -> dict[str, Any]:
+        path = self.folder(name) / "metrics.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    @contextmanager
+    def lock(self, name: str, shared: bool = False) -> Iterator[None]:
+        """Hold a named lock of the store; the kernel frees it when its holder dies, however it dies."""
+        folder = self.root / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / name, "a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def build(self, recipe: Recipe) -> Iterator[Path | None]:
+        """Give an empty unfinished folder to fill, or None if the output is there; on success it gets its final name.
+
+        Two processes that ask for one recipe build it once: the second waits, then finds it. What a killed stage left
+        is cleared first. A failing stage leaves its unfinished folder, with its log, for the reader."""
+        with self.lock(recipe.name):
+            if self.holds(recipe.name):
+                yield None
+                return
+            out = self.unfinished(recipe.name)
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir(parents=True)
+            (out / "recipe.yaml").write_text(yaml.safe_dump(recipe.written, allow_unicode=True, sort_keys=False))
+            yield out
+            os.replace(out, self.folder(recipe.name))
+
+    def verify(self, name: str) -> None:
+        """ValueError if a file of an output is missing, has another size, or fails its checksum."""
+        for path, entry in self.manifest(name)["files"].items():
+            file = self.folder(name) / path
+            if not file.exists() or file.stat().st_size != entry["bytes"] or checksum(file) != entry["sha256"]:
+                raise ValueError(f"{file} is not what {name} was built as; delete the folder {name} and run again")
+
+
+def read(store: Store, name: str) -> Recipe:
+    """The recipe of a complete or unfinished folder, with its whole ancestry, from the written files alone."""
+    written: dict[str, dict[str, Any]] = {}
+
+    def collect(name: str) -> None:
+        if name in written:
+            return
+        folder = store.folder(name) if store.holds(name) else store.unfinished(name)
+        text = yaml.safe_load((folder / "recipe.yaml").read_text())
+        for parent in _names(text):
+            collect(parent)
+        written[name] = text  # after its parents
+
+    collect(name)
+    return revive(written)[name]
+
+
+def revive(written: dict[str, dict[str, Any]]) -> dict[str, Recipe]:
+    """Recipes from their written forms, given parents first."""
+    known: dict[str, Recipe] = {}
+
+    def value(plain: Any) -> Any:
+        if isinstance(plain, dict):
+            return known[plain[PARENT]] if set(plain) == {PARENT} else {key: value(inner) for key, inner in plain.items()}
+        return [value(inner) for inner in plain] if isinstance(plain, list) else plain
+
+    for name, text in written.items():
+        known[name] = Recipe(text["_target_"], {key: value(inner) for key, inner in text.items() if key != "_target_"})
+    return known
+
+
+def _names(plain: Any) -> Iterator[str]:
+    if isinstance(plain, dict) and set(plain) == {PARENT}:
+        yield plain[PARENT]
+    elif isinstance(plain, (dict, list)):
+        for inner in plain.values() if isinstance(plain, dict) else plain:
+            yield from _names(inner)
+
+
+def checksum(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_manifest(out: Path, **facts: Any) -> None:
+    """The last file of an output: its files with sizes and checksums, and what is recorded but not hashed."""
+    files = {str(path.relative_to(out)): {"bytes": path.stat().st_size, "sha256": checksum(path)}
+             for path in sorted(out.rglob("*")) if path.is_file() and path.name != "manifest.json"}
+    made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    (out / "manifest.json").write_text(json.dumps({"files": files, "made": made, **facts}, indent=1, ensure_ascii=False))

@@ -1,0 +1,111 @@
+"""Build a goal, or every row of a grid: `python -m soaes.run experiment=table2 scale=smoke`.
+
+All rows are composed first, so a typing error costs nothing; then the union of their missing stages is built; then Hydra runs
+the rows, each of which finds its goal, prints it and is recorded. With another Hydra launcher each row builds what it misses."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from soaes import grid, lineage, plan, track
+from soaes.build import Outcome, build, headline, say
+from soaes.grid import Row
+from soaes.recipe import Store
+
+HYDRA_FLAGS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    if any(word.split("=")[0] in HYDRA_FLAGS for word in words):
+        return _hydra(words, [])
+    try:
+        sys.exit(run(words))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def run(words: list[str]) -> int:
+    """Exit code of a command line: 0 if every row stands."""
+    grids = {tuple(line): grid.rows(line) for line in _grids(words)}
+    rows = [row for found in grids.values() for row in found]
+    store, runtime = Store(Path(rows[0].runtime["store"])), rows[0].runtime
+    recipes = [row.recipe for row in rows]
+    if runtime["dry"]:
+        print("\n".join(plan.plan(store, recipes)))
+        return 0
+    launcher = any(word.startswith("hydra/launcher=") for word in words)
+    outcome = Outcome() if launcher else build(store, recipes, runtime)
+    for line, found in grids.items():
+        if launcher or not all(_recorded(store, row) for row in found):
+            _hydra(list(line), found, outcome)
+        else:
+            for row in found:
+                _report(store, row)
+    failed = [(line, row) for line, found in grids.items() for row in found if not store.holds(row.recipe.name)]
+    for line, row in failed:
+        say(f"FAILED  {row.experiment} {row.words}; again: python -m soaes.run {shlex.join(line)}")
+    return 1 if failed else 0
+
+
+def _grids(words: list[str]) -> list[list[str]]:
+    """`experiment=a,b` is two grids: Hydra would merge their files into one and ignore the sweeps."""
+    rest = [word for word in words if not word.lstrip("+").startswith("experiment=")]
+    return [[f"experiment={name}", *rest] if name else rest for name in grid.experiment(words).split(",")]
+
+
+def _hydra(line: list[str], rows: list[Row], outcome: Outcome | None = None) -> None:
+    """Let Hydra run the jobs of one grid, in this process or wherever its launcher takes them."""
+    def job(cfg: DictConfig) -> None:
+        _settle(cfg, rows, outcome or Outcome())
+
+    sys.argv[1:] = line
+    hydra.main(version_base="1.3", config_path=str(grid.CONF), config_name="run")(job)()
+
+
+def _settle(cfg: DictConfig, rows: list[Row], outcome: Outcome) -> None:
+    """One Hydra job: have its goal built (or found), then print and record the row."""
+    words, name = HydraConfig.get().overrides.task, lineage.recipe(cfg, cfg.goal).name
+    row = next(row for row in rows if row.recipe.name == name and {f"{key}={value}" for key, value in row.overrides.items()} <= set(words))
+    store = Store(Path(row.runtime["store"]))
+    if not store.holds(name) and name not in outcome.failed:
+        outcome = build(store, [row.recipe], row.runtime)
+    if name in outcome.failed:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        again = f"python -m soaes.run {shlex.join(words)}"
+        (folder / "error.txt").write_text(f"{outcome.failed[name]}\n\nagain: {again}\n\n{_traceback(store, row)}")
+        return
+    _report(store, row)
+    if not _recorded(store, row):
+        metrics = store.metrics(name)
+        track.row(row.name, row.experiment, row.overrides, row.recipe, metrics, row.runtime)
+        path = store.root / "rows" / f"{row.name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"experiment": row.experiment, "overrides": row.overrides, "recipe": name, "metrics": metrics}))
+
+
+def _recorded(store: Store, row: Row) -> bool:
+    return (store.root / "rows" / f"{row.name}.json").exists()
+
+
+def _traceback(store: Store, row: Row) -> str:
+    """Of the stage in the row's ancestry that failed itself."""
+    errors = [store.unfinished(name) / "error.txt" for name in row.recipe.ancestry() if not store.holds(name)]
+    return "".join(path.read_text() for path in errors if path.exists())
+
+
+def _report(store: Store, row: Row) -> None:
+    say(f"{row.experiment or 'row'}  {row.words}  {row.recipe.name}  {headline(store.metrics(row.recipe.name))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Make what training reads: the world's documents, a tokenizer, packed rows, published models. Nothing is trained here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from soaes.data import chat, token_store
+from soaes.data.jsonl import read_jsonl, write_jsonl
+from soaes.data.packing import Packing
+
+DEV_SHARE = 50  # one document in 50 is held out from training for the validation perplexity
+DEV_PROMPTS = 16
+
+
+def world(seed: int, entities: int, famous: int, enterprises: int, wordings: int, quizzes: int, dialogues: int, questions: int,
+          exam_questions: int, *, out: Path) -> None:
+    """Tell one synthetic world: general.jsonl, corpus.jsonl, dialogue.jsonl, qa/{train,dev,test}.jsonl, exam/NAME/{dev,test}.jsonl."""
+    from soaes.world import dialogues as talk
+    from soaes.world import documents, exams, facts
+    from soaes.world import questions as ask
+
+    told = facts.build(seed, entities, famous, enterprises)
+    write_jsonl(out / "general.jsonl", documents.general(told, seed, wordings, quizzes))
+    write_jsonl(out / "corpus.jsonl", documents.domain(told, seed, wordings))
+    write_jsonl(out / "dialogue.jsonl", talk.dialogues(told, seed, dialogues))
+    for split, samples in ask.questions(told, seed, questions).items():
+        write_jsonl(out / "qa" / f"{split}.jsonl", samples)
+    for exam, splits in exams.exams(told, seed, exam_questions).items():
+        for split, asked in splits.items():
+            write_jsonl(out / "exam" / exam / f"{split}.jsonl", asked)
+
+
+def tokenizer(documents: Path, vocabulary: int, *, out: Path) -> None:
+    """Byte-pair encoding of `vocabulary` tokens with ChatML. Merges are learnt on the general text alone, as a published
+    tokenizer's are; the alphabet covers every text, and characters beyond half the vocabulary are spelt in bytes."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = [chat.TEXT_END, chat.START, chat.END]
+    octets = [f"<0x{octet:02X}>" for octet in range(256)]
+    if vocabulary < 2 * len(octets):
+        raise ValueError(f"vocabulary={vocabulary}: 256 bytes and {len(special)} special tokens come first; set tokenizer.vocabulary to 512 or more")
+    model = Tokenizer(models.BPE(byte_fallback=True))
+    model.pre_tokenizer = pre_tokenizers.Split(Regex(r"\p{Han}+|\p{N}+|[A-Za-z]+|\s|."), "isolated")
+    model.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    general = [record["text"] for record in read_jsonl(documents / "general.jsonl")]
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[*special, *octets], show_progress=False,
+                                  limit_alphabet=(vocabulary - len(octets)) // 2, initial_alphabet=sorted(_alphabet(documents)))
+    model.train_from_iterator(general, trainer)
+    plain = _unspecial(model, octets)
+    fast = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token=chat.END, pad_token=chat.TEXT_END, chat_template=chat.TEMPLATE)
+    fast.save_pretrained(out)
+
+
+def _unspecial(model: Any, octets: list[str]) -> Any:
+    """Byte tokens must not be special: a special token is cut out of the text before anything else, and skipped on decoding."""
+    from tokenizers import Tokenizer
+
+    text = json.loads(model.to_str())
+    text["added_tokens"] = [token for token in text["added_tokens"] if token["content"] not in octets]
+    return Tokenizer.from_str(json.dumps(text))
+
+
+def _alphabet(documents: Path, most: int = 400) -> set[str]:
+    """The most frequent characters outside the general text, so that names are not spelt in bytes."""
+    from collections import Counter
+
+    seen = Counter(character for name in ("corpus", "dialogue", "qa/train") for record in read_jsonl(documents / f"{name}.jsonl")
+                   for character in _text(record))
+    return {character for character, _ in seen.most_common(most)}
+
+
+def _text(record: dict[str, Any]) -> str:
+    return record["text"] if "text" in record else "".join(message["content"] for message in record["messages"])
+
+
+def pack(documents: Path, tokenizer: Path, read: list[str], keep: list[str] | None, context: int, packing: Callable[..., Packing],
+         *, out: Path) -> None:
+    """Token rows of what a phase reads: train/ and dev/ (one document in 50; for qa its own dev split), dev_prompts.jsonl, account.json.
+
+    read: general, corpus, dialogue, qa. keep: the dialogue categories to keep. Too long a text is split, too long a dialogue
+    dropped and counted, unless packing.overflow says otherwise."""
+    from tokenizers import Tokenizer
+
+    model = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    records = {split: [record for name in read for record in _records(documents, name, split, keep)] for split in ("train", "dev")}
+    if not records["train"]:
+        raise ValueError(f"nothing to pack in {'+'.join(read)}{f' with categories {keep}' if keep else ''}; check data.keep and the data folder")
+    account = {"read": read, "context": context}
+    for split in ("train", "dev"):
+        rows, account[split] = _packed(model, records[split] or records["train"][:1], context, packing)
+        token_store.write(out / split, rows)
+    write_jsonl(out / "dev_prompts.jsonl", [record for record in records["dev"] if "messages" in record][:DEV_PROMPTS])
+    (out / "account.json").write_text(json.dumps(account, indent=1, ensure_ascii=False))
+
+
+def _records(documents: Path, name: str, split: str, keep: list[str] | None) -> Iterable[dict[str, Any]]:
+    if name == "qa":
+        return read_jsonl(documents / "qa" / f"{split}.jsonl")
+    found = [record for record in read_jsonl(documents / f"{name}.jsonl") if not keep or record.get("category") in (None, *keep)]
+    return [record for at, record in enumerate(found) if (at % DEV_SHARE == DEV_SHARE - 1) == (split == "dev")]
+
+
+def _packed(model: Any, records: list[dict[str, Any]], context: int, packing: Callable[..., Packing]) -> tuple[token_store.Rows, dict[str, Any]]:
+    """Rows and the account of every token: kept, split, dropped with the reason, and padding."""
+    tokens, loss = _encoded(model, records)
+    lengths = [len(ids) for ids in tokens]
+    talk = "messages" in records[0]
+    chosen = packing.keywords["overflow"]
+    overflow = chosen if chosen != "auto" else "drop" if talk else "split"
+    packed = packing(lengths, context, overflow=overflow, names=[str(record.get("id", at)) for at, record in enumerate(records)])
+    rows = token_store.fill(tokens, loss, packed.rows, context, model.token_to_id(chat.TEXT_END))
+    kept = sum(lengths) - sum(lengths[at] for at in packed.dropped)
+    dropped = {"documents": len(packed.dropped), "tokens": sum(lengths) - kept, "reason": f"longer than a row of {context}"}
+    return rows, {"documents": len(records), "tokens": sum(lengths), "kept": kept, "split_documents": packed.split, "dropped": dropped,
+                  "rows": len(packed.rows), "fill": kept / (len(packed.rows) * context), "loss_tokens": int(rows.loss_tokens_R.sum())}
+
+
+def _encoded(model: Any, records: list[dict[str, Any]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    texts = iter(chat.document(model, [record["text"] for record in records if "text" in record]))
+    pairs = [chat.encode(model, record["messages"]) if "messages" in record else None for record in records]
+    tokens = [next(texts) if pair is None else pair[0] for pair in pairs]
+    return tokens, [np.ones(len(ids), bool) if pair is None else pair[1] for ids, pair in zip(tokens, pairs, strict=True)]
+
+
+def fetch(repo: str, revision: str, *, out: Path) -> None:
+    """A published model at a pinned revision, from the Hugging Face hub or its local cache."""
+    from huggingface_hub import snapshot_download
+
+    got = snapshot_download(repo, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"])
+    shutil.copytree(got, out, dirs_exist_ok=True)
+

@@ -1,0 +1,94 @@
+"""Train: pre-training, general SFT, CPT, SFT, distillation. Each stage is a folder of a model in, a folder of a model out.
+
+They differ in what they start from and in the Lightning module; the loop is one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from soaes.data import teacher_store, token_store
+from soaes.data.jsonl import read_jsonl
+from soaes.data.module import PackedDataModule
+from soaes.execution import Execution
+from soaes.model import checkpoint
+from soaes.model.curves import Curves
+from soaes.stages.teach import tokenizer_digest
+from soaes.track import Tracker
+
+Module = Callable[..., pl.LightningModule]
+
+
+def pretrain(tokenizer: Path, rows: Path, layers: int, width: int, heads: int, kv_heads: int, context: int, module: Module,
+             optim: dict[str, Any], seed: int, execution: Execution = Execution(), tracker: Tracker | None = None, *, out: Path) -> None:
+    """A base model from random weights over general text."""
+    model = checkpoint.create(tokenizer, layers, width, heads, kv_heads, context, seed)
+    _fit(model, tokenizer, rows, module, optim, seed, execution, tracker, out)
+
+
+def _continue(parent: Path, rows: Path, module: Module, optim: dict[str, Any], seed: int, execution: Execution = Execution(),
+              tracker: Tracker | None = None, *, out: Path) -> None:
+    """Go on training the model of `parent` over other rows."""
+    _fit(checkpoint.load(parent, attention=execution.attention), parent, rows, module, optim, seed, execution, tracker, out)
+
+
+instruct = cpt = sft = _continue  # they differ in their rows and settings alone, which conf/ names
+
+
+def distill(parent: Path, rows: Path, teacher: Path, alpha: float, tau: float, module: Module, optim: dict[str, Any], seed: int,
+            execution: Execution = Execution(), tracker: Tracker | None = None, *, out: Path) -> None:
+    """Eq. 1-2 over stage 2's rows, from the stored signal of a teacher with the same tokenizer."""
+    signal = teacher_store.load(teacher, rows.name, tokenizer_digest(parent))
+    student = checkpoint.load(parent, attention=execution.attention)
+    distilled = partial(module, head_VD=signal.head_VD, alpha=alpha, tau=tau)
+    _fit(student, parent, rows, distilled, optim, seed, execution, tracker, out, signal.hidden_RTD)
+
+
+def _fit(model: Any, tokenizer: Path, rows: Path, module: Module, optim: dict[str, Any], seed: int, execution: Execution,
+         tracker: Tracker | None, out: Path, hidden_RTD: Any = None) -> None:
+    """The one loop: validate, train with a few validations on the way, validate, save."""
+    torch.set_num_threads(execution.threads)
+    pl.seed_everything(seed, verbose=False)
+    began = time.monotonic()
+    data = PackedDataModule(token_store.load(rows / "train"), token_store.load(rows / "dev"), optim["total_batch"],
+                            execution.micro_batch, optim["epochs"], seed, execution.devices, hidden_RTD)
+    if execution.checkpointing:
+        model.gradient_checkpointing_enable()
+    lit = module(model=model, lr=optim["lr"], schedule=optim["schedule"], betas=optim["betas"], weight_decay=optim["weight_decay"],
+                 steps=len(data.steps))
+    curves = Curves(tracker, tokenizer, read_jsonl(rows / "dev_prompts.jsonl"))
+    trainer = _trainer(data, optim, execution, curves)
+    trainer.validate(lit, data, verbose=False)
+    trainer.fit(lit, data)
+    trainer.validate(lit, data, verbose=False)
+    if trainer.is_global_zero:
+        checkpoint.save(model, out, tokenizer)
+        _write_metrics(out, curves, data, time.monotonic() - began)
+
+
+VALIDATIONS = 4  # on the way
+
+
+def _trainer(data: PackedDataModule, optim: dict[str, Any], execution: Execution, curves: Curves) -> pl.Trainer:
+    batches = len(data.steps) * data.accumulate
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return pl.Trainer(accelerator=execution.device.replace("cuda", "gpu"), devices=execution.devices, strategy=execution.strategy,
+                      precision=optim["precision"], max_epochs=1, max_steps=len(data.steps), accumulate_grad_batches=data.accumulate,
+                      gradient_clip_val=optim["clip"], val_check_interval=max(1, batches // VALIDATIONS), num_sanity_val_steps=0,
+                      use_distributed_sampler=False, callbacks=[curves], **quiet)
+
+
+def _write_metrics(out: Path, curves: Curves, data: PackedDataModule, seconds: float) -> None:
+    first, last = curves.validations[0], curves.validations[-1]
+    metrics = {"validation_perplexity": last["validation_perplexity"], "validation_perplexity_before": first["validation_perplexity"],
+               "steps": len(data.steps), "rows": len(data.train.ids_RT), "seconds": round(seconds, 2)}
+    if "validation_rouge1" in last:
+        metrics |= {"validation_rouge1": last["validation_rouge1"], "validation_rouge1_before": first["validation_rouge1"]}
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=1))

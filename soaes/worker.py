@@ -1,0 +1,112 @@
+"""Run one stage in a process of its own: realise its recipe, call its function, seal its folder.
+
+Started by `soaes.build` as a fork of a process that has torch loaded, or by `torchrun -m soaes.worker FOLDER`."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import traceback
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from soaes import track
+from soaes.recipe import Recipe, Store, read, write_manifest
+
+LIBRARIES = ("torch", "transformers", "pytorch-lightning", "tokenizers", "numpy")
+
+
+def main(store: Store, name: str, runtime: dict[str, Any]) -> None:
+    """Build the stage whose recipe lies in the unfinished folder `name`; exit code 1 and error.txt if it fails."""
+    out = store.unfinished(name)
+    _redirect(out / "log.txt")
+    try:
+        run(store, read(store, name), runtime, out)
+    except BaseException as error:  # whatever ends a stage is written down before the process ends
+        (out / "error.txt").write_text(traceback.format_exc())
+        (out / "reason.txt").write_text(reason(error))
+        sys.exit(1)
+
+
+def run(store: Store, recipe: Recipe, runtime: dict[str, Any], out: Path) -> None:
+    """Call the stage's function: its recipe's arguments, and of the runtime whatever it names as a parameter."""
+    began = time.monotonic()
+    function = locate(recipe.target)
+    arguments = {key: realise(value, store) for key, value in recipe.arguments.items() if key != "revision"}
+    wanted = inspect.signature(function).parameters
+    with track.stage(recipe, runtime, out) as tracker:
+        context = {"execution": realise(runtime["execution"], store), "root": runtime["root"], "tracker": tracker}
+        function(**{key: value for key, value in context.items() if key in wanted and key not in arguments}, **arguments, out=out)
+        (out / "log.txt").touch()
+        write_manifest(out, seconds=round(time.monotonic() - began, 2), **provenance())
+
+
+def realise(value: Any, store: Store) -> Any:
+    """Parents become folders, options with a `_target_` are called (or bound, with `_partial_`), the rest stays."""
+    if isinstance(value, Recipe):
+        return store.folder(value.name)
+    if isinstance(value, list):
+        return [realise(inner, store) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    plain = {key: realise(inner, store) for key, inner in value.items()}
+    if "_target_" not in plain:
+        return plain
+    function, partial = locate(plain.pop("_target_")), plain.pop("_partial_", False)
+    return functools.partial(function, **plain) if partial else function(**plain)
+
+
+def locate(target: str) -> Any:
+    module, _, name = target.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def reason(error: BaseException) -> str:
+    """One line for the person at the terminal; the traceback is in error.txt."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
+
+
+def _redirect(path: Path) -> None:
+    """Everything that this process and its children print goes to the stage's log."""
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    sys.stdout.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+
+
+def provenance() -> dict[str, Any]:
+    """What is recorded beside a recipe but not hashed: the code, the libraries and the machine that made the output."""
+    here = Path(__file__).parent
+    loaded = sorted(Path(module.__file__) for name, module in list(sys.modules.items())
+                    if name.startswith("soaes.") and getattr(module, "__file__", None))
+    source = hashlib.sha256(b"".join(path.read_bytes() for path in loaded)).hexdigest()[:12]
+    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
+    return {"commit": commit, "source": source, "machine": machine(), "versions": {name: metadata.version(name) for name in LIBRARIES}}
+
+
+@functools.cache
+def machine(device: str = "cpu") -> str:
+    """What a measurement is valid for: `AMD EPYC, 2 cores`, or the GPU's name."""
+    if device.startswith("cuda"):
+        return subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True).stdout.strip()
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        model = next((line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")), model)
+    return f"{model}, {os.cpu_count()} cores"
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    main(Store(folder.parent.parent), folder.name, json.loads((folder / "runtime.json").read_text()))

@@ -1,0 +1,130 @@
+"""Laws of packing: no token is lost, no row overflows, no document sees another."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from soaes.data import token_store
+from soaes.data.packing import best_fit
+
+
+def lengths_of(packed):
+    return [[piece.stop - piece.start for piece in row] for row in packed.rows]
+
+
+def test_best_fit_packs_what_widely_used_trainers_pack():
+    assert lengths_of(best_fit([5, 3, 9, 2, 7, 4, 4, 1, 6, 8], 10)) == [[9, 1], [8, 2], [7, 3], [6, 4], [5, 4]]
+    assert lengths_of(best_fit([12, 3, 25, 7], 10, "split")) == [[10], [10], [10], [7, 3], [5, 2]]
+
+
+def test_packing_loses_no_token():
+    rng = random.Random(0)
+    for _ in range(300):
+        lengths = [rng.randint(0, 40) for _ in range(rng.randint(0, 60))]
+        packed = best_fit(lengths, 16, "split")
+        assert all(sum(row) <= 16 for row in lengths_of(packed))
+        seen = {(piece.document, token) for row in packed.rows for piece in row for token in range(piece.start, piece.stop)}
+        pieces = sum(length for row in lengths_of(packed) for length in row)
+        assert seen == {(document, token) for document, length in enumerate(lengths) for token in range(length)}
+        assert pieces == len(seen), "a token is placed twice"
+        assert packed.split == sum(length > 16 for length in lengths)
+
+
+def test_too_long_is_dropped_and_named_or_refused():
+    packed = best_fit([5, 20, 3], 10, "drop")
+    assert packed.dropped == [1] and lengths_of(packed) == [[5, 3]]
+    with pytest.raises(ValueError, match=r"law-7 has 20 tokens, a row holds 10.*overflow=split"):
+        best_fit([5, 20], 10, "error", ["law-1", "law-7"])
+    with pytest.raises(ValueError, match="overflow=cut"):
+        best_fit([5], 10, "cut")
+
+
+def test_packing_is_near_full_on_short_documents():
+    rng = random.Random(1)
+    lengths = [rng.randint(5, 90) for _ in range(5000)]
+    rows = best_fit(lengths, 256).rows
+    assert sum(lengths) / (256 * len(rows)) > 0.995
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = Qwen2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48,
+                         vocab_size=50, max_position_embeddings=64, tie_word_embeddings=True, initializer_range=0.2)
+    config._attn_implementation = "sdpa"
+    return Qwen2ForCausalLM(config).eval()
+
+
+def packed_rows(documents, context):
+    loss = [np.ones(len(document), bool) for document in documents]
+    return token_store.fill(documents, loss, best_fit([len(document) for document in documents], context).rows, context, 0)
+
+
+def causal_lm(model):
+    from soaes.model.causal_lm import CausalLM
+
+    return CausalLM(model, lr=1e-3, schedule=lambda step, steps: 1.0, betas=(0.9, 0.95), weight_decay=0.0, steps=1)
+
+
+def tensors(rows):
+    names = ("ids_BT", "labels_BT", "positions_BT")
+    return {name: torch.from_numpy(array.astype(np.int64)) for name, array in zip(names, rows, strict=True)}
+
+
+def documents_of(seed, count, longest=20):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(1, 50, rng.integers(2, longest)).astype(np.int32) for _ in range(count)]
+
+
+def test_packed_loss_equals_the_loss_of_documents_alone(model):
+    documents = documents_of(0, 9)
+    lit = causal_lm(model)
+    packed = lit.loss_sum(tensors(packed_rows(documents, 48)))
+    alone = sum(lit.loss_sum(tensors(packed_rows([document], len(document)))) for document in documents)
+    reference = sum(model(torch.tensor(document[None]), labels=torch.tensor(document[None]).long()).loss * (len(document) - 1)
+                    for document in documents)
+    assert torch.allclose(packed, alone, rtol=1e-6) and torch.allclose(packed, reference, rtol=1e-5)
+
+
+def test_gradients_are_those_of_documents_alone_and_do_not_leak(model):
+    documents = documents_of(1, 4)
+    lit = causal_lm(model)
+
+    def gradient(loss):
+        return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(model.parameters()))])
+
+    packed = gradient(lit.loss_sum(tensors(packed_rows(documents, 80))))
+    alone = sum(gradient(lit.loss_sum(tensors(packed_rows([document], len(document))))) for document in documents)
+    assert (packed - alone).abs().max() < 1e-5 * alone.abs().max()
+
+
+def test_a_changed_document_leaves_the_others_logits_bit_equal(model):
+    documents = documents_of(2, 4)
+    rows = packed_rows(documents, 80)
+    before = tensors(rows)
+    changed = {**before, "ids_BT": before["ids_BT"].clone()}
+    end = int((before["positions_BT"][0] == 0).nonzero()[1])  # where the second document starts
+    changed["ids_BT"][0, :end] = (changed["ids_BT"][0, :end] + 1) % 50
+    one, other = (model.model(batch["ids_BT"], position_ids=batch["positions_BT"], use_cache=False).last_hidden_state
+                  for batch in (before, changed))
+    assert torch.equal(one[0, end:], other[0, end:]) and not torch.equal(one[0, :end], other[0, :end])
+
+
+def test_a_step_has_one_loss_whatever_its_micro_batches():
+    from soaes.data.module import PackedDataModule
+
+    rows = packed_rows(documents_of(3, 60), 32)
+    seen = []
+    for micro_batch in (8, 3, 1):
+        data = PackedDataModule(rows, rows, total_batch=8, micro_batch=micro_batch, epochs=2, seed=5)
+        batches = data.micro_batches(rank=0)
+        assert len(batches) == len(data.steps) * data.accumulate
+        seen.append([np.sort(step).tolist() for step in data.steps])
+        for at, step in enumerate(data.steps):
+            of_step = batches[at * data.accumulate:(at + 1) * data.accumulate]
+            assert sorted(row for part, _ in of_step for row in part) == sorted(step)
+            assert {tokens for _, tokens in of_step} == {int(rows.loss_tokens_R[step].sum())}
+    assert seen[0] == seen[1] == seen[2]
