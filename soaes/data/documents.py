@@ -13,7 +13,7 @@ MARKER = re.compile(r"<\|[^<>|\s]{1,64}\|>")
 
 
 def clean(text: str) -> tuple[str, int]:
-    """NFC (not NFKC, which would change punctuation), no control characters, no trailing spaces, one blank line at most.
+    """NFC (not NFKC, which would change punctuation), no control characters, no trailing spaces, single blank lines.
 
     Returns the text and the number of control-token markers taken out.
     """

@@ -132,7 +132,7 @@ def _array(content: str) -> Rows:
 
 
 def _decode(content: str, at: int) -> tuple[object, int]:
-    """One value and where it ends; a value with NaN or a foreign byte in it is broken, and the next can still be read."""
+    """One value and where it ends; a value with NaN or a foreign byte in it is broken, the next can still be read."""
     literals: list[str] = []
     value, end = json.JSONDecoder(parse_constant=literals.append).raw_decode(content, at)
     if literals:

@@ -1,6 +1,6 @@
 """A user's data folder: which files it holds, of which kind, and the digest that stands for it in a recipe.
 
-Knows names and bytes only: not what a file says. Imports the standard library alone, since every plan asks for a digest.
+Knows names and bytes only: not what a file says. Imports the standard library alone: every plan asks for a digest.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""One token a step from the target alone: what every other decoder is compared with, and the law that they must keep."""
+"""One token a step from the target alone: what every other decoder is compared with, and the law that they keep."""
 
 import torch
 

@@ -1,6 +1,7 @@
-"""A lean forward for Qwen2-family models at batch size 1, with a static key/value cache whose rollback moves a pointer.
-At a few layers of a few hundred units a general forward spends its time outside the matrix products; this one runs about
-fifteen tensor operations a layer. Knows one sequence and its cache: not sampling, not drafts, not text.
+"""A lean forward for the Qwen2 family at batch size 1, with a static key/value cache whose rollback moves a pointer.
+
+At a few layers of a few hundred units a general forward spends its time outside the matrix products; this one runs
+about twenty tensor operations a layer. Knows one sequence and its cache: not sampling, not drafts, not text.
 """
 
 from typing import NamedTuple
@@ -111,7 +112,7 @@ class Engine:
 
 
 def _attention(q_TQD, k_1KLD, v_1KLD, mask_TL):
-    """Softmax attention of T queries; [T, Q * D]. Without a mask: one query that sees all, or a prompt from its start."""
+    """Softmax attention of T queries: [T, Q * D]. No mask: one query that sees all, or a prompt from its start."""
     count, keys = len(q_TQD), k_1KLD.shape[1]
     if count == 1:  # the queries that share a key head stand in for positions: no copy of keys, no mask
         q = q_TQD.view(1, keys, -1, q_TQD.shape[-1])
@@ -125,7 +126,7 @@ def _attention(q_TQD, k_1KLD, v_1KLD, mask_TL):
 
 @torch.no_grad()
 def _fuse(layer) -> Layer:
-    """One layer's matrices, with the gain of the norm before each (and the square root of H) folded into its columns."""
+    """One layer's matrices; the gain of the norm before each, times sqrt(H), is folded into its columns."""
     attention, mlp = layer.self_attn, layer.mlp
     projections = [attention.q_proj, attention.k_proj, attention.v_proj]
     return Layer(

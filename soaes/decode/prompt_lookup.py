@@ -25,7 +25,7 @@ class PromptLookup:
         return draft_and_verify(self, prompt_ids, max_new_tokens, generator)
 
     def propose(self, sequence: list[int], count: int, generator: torch.Generator):
-        """Up to `count` tokens and their one-hot distributions_nV (None under greedy); a drafted eos is the last one."""
+        """Up to `count` tokens and their one-hots_nV (None under greedy); a drafted eos is the last one."""
         drafted = lookup(sequence, self.match, count)
         if self.eos in drafted:
             drafted = drafted[: drafted.index(self.eos) + 1]
@@ -36,11 +36,11 @@ class PromptLookup:
 
 
 def lookup(sequence: list[int], match: int, count: int) -> list[int]:
-    """What followed the latest earlier occurrence of the last `match` tokens, or of fewer; empty where nothing matches."""
+    """What followed the latest earlier occurrence of the last `match` tokens, or of fewer; empty without one."""
+    text = "".join(map(chr, sequence))  # one character a token: the search runs in C (ids up to 1,114,111)
     for size in range(min(match, len(sequence) - 1), 0, -1):
-        ending = sequence[-size:]
         # sequence [7 8 9 7 8], size 2: the end (7 8) also stands at 0, so 9 7 8 is drafted
-        for start in range(len(sequence) - size - 1, -1, -1):
-            if sequence[start] == ending[0] and sequence[start : start + size] == ending:
-                return sequence[start + size : start + size + count]
+        start = text.rfind(text[-size:], 0, -1)
+        if start >= 0:
+            return sequence[start + size : start + size + count]
     return []

@@ -1,7 +1,7 @@
 """Draft a few tokens cheaply, verify them in one forward of the target. The output keeps the target's law.
 
-One invariant runs the loop: a cache holds a prefix of the agreed sequence, and a forward reads what its cache misses. So
-the prompt and the first block are one forward, and after full acceptance the draft reads its own last token by itself.
+One invariant runs the loop: a cache holds a prefix of the agreed sequence, and a forward reads what its cache misses.
+So the prompt and the first block are one forward, and after full acceptance the draft reads its own last token.
 """
 
 import torch

@@ -23,7 +23,7 @@ class Verdict(NamedTuple):
 
 
 def acceptance_probabilities(p_nV: torch.Tensor, q_nV: torch.Tensor) -> torch.Tensor:
-    """min(1, p/q) of every token: the chance to accept it when it is drafted; 1 where q is 0, which is never drafted."""
+    """min(1, p/q) of every token: the chance to accept it once drafted; 1 where q is 0, which is never drafted."""
     return torch.where(q_nV > 0, p_nV / q_nV, 1.0).clamp_(max=1.0)
 
 
@@ -37,16 +37,19 @@ def residual(p_V: torch.Tensor, q_V: torch.Tensor) -> torch.Tensor:
     return owed_V / total if total > 0 else p_V
 
 
-def rejection(
-    p_rows: torch.Tensor, q_rows: torch.Tensor, drafted: list[int], generator: torch.Generator
-) -> Verdict:
-    """Accept drafted token i with min(1, p/q); at the first rejection draw from the residual, at none from row n of p."""
+def next_distribution(p_rows: torch.Tensor, q_rows: torch.Tensor, accepted: int) -> torch.Tensor:
+    """What the token after the accepted ones is drawn from; with all accepted it is the bonus, the target's own."""
+    return p_rows[accepted] if accepted == len(q_rows) else residual(p_rows[accepted], q_rows[accepted])
+
+
+def rejection(p_rows: torch.Tensor, q_rows: torch.Tensor, drafted: list[int], generator: torch.Generator) -> Verdict:
+    """Accept drafted token i with min(1, p/q), each tested; then draw the token that follows the accepted ones."""
     n = len(drafted)
     chances_n = acceptance_probabilities(p_rows[:n], q_rows)[range(n), drafted]
     passed = [u < chance for u, chance in zip(uniforms(n, generator).tolist(), chances_n.tolist(), strict=True)]
     accepted = _run(passed)
-    owed_V = p_rows[n] if accepted == n else residual(p_rows[accepted], q_rows[accepted])
-    return Verdict(accepted, sample(owed_V, generator), passed, float(torch.minimum(p_rows[:n], q_rows).sum()))
+    token = sample(next_distribution(p_rows, q_rows, accepted), generator)
+    return Verdict(accepted, token, passed, float(torch.minimum(p_rows[:n], q_rows).sum()))
 
 
 def greedy_match(predicted: list[int], drafted: list[int]) -> Verdict:

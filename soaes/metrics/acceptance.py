@@ -1,7 +1,7 @@
 """Acceptance, from counts to rates. Pure functions of numbers: not of tokens or models.
 
-"Acceptance rate" has two readings. The paper's 75.78 % fits the per-position rate, which counts the accept tests at all n
-positions, also after a rejection; accepted/drafted is lower (58.9 % under independence at n = 3).
+"Acceptance rate" has two readings. The paper's 75.78 % fits the per-position rate, which counts the accept tests at
+all n positions, also after a rejection; accepted/drafted is lower (58.9 % under independence at n = 3).
 """
 
 
@@ -16,7 +16,7 @@ def accepted_over_drafted(accepted: int, drafted: int) -> float | None:
 
 
 def mean_overlap(overlap: float, drafted: int) -> float | None:
-    """Mean of sum min(p, q) over the drafted positions, in per cent: the expected per-position rate, with less noise."""
+    """Mean of sum min(p, q) over the drafted positions, in per cent: the expected per-position rate, less noisy."""
     return _percent(overlap, drafted)
 
 
@@ -34,7 +34,10 @@ def expected_tokens(rate: float, n: int) -> float:
 
 
 def predicted_speedup(rate: float, n: int, draft_cost: float, verify_cost: float) -> float:
-    """E(a, n) / (n c + v): c = draft step and v = verification, both in steps of the target."""
+    """E(a, n) / (n c + v): c = draft step and v = verification, both in steps of the target.
+
+    Assumes n drafted tokens in every step: an upper bound for prompt lookup, which drafts only where it finds a match.
+    """
     return expected_tokens(rate, n) / (n * draft_cost + verify_cost)
 
 

@@ -161,7 +161,7 @@ def _task(name: str, exam: str, subject: str, dev: list[dict], test: list[dict],
 
 
 def _template(exam: str, subject: str) -> dict:
-    """An exam that the harness does not know is asked as CMMLU; a subject that it does not know has its name as topic."""
+    """An exam that the harness does not know is asked as CMMLU, a subject that it does not know by its own name."""
     general, subjects = TEMPLATES.get(exam, TEMPLATES["cmmlu"])
     special = f"{subjects}{subject}.yaml"
     if exam in TEMPLATES and (UPSTREAM / special).exists():

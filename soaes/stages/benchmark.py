@@ -7,23 +7,24 @@ import torch
 from tokenizers import Tokenizer
 
 from soaes.data.jsonl import read_jsonl, write_jsonl
+from soaes.execution import Execution
 from soaes.metrics import exams
 from soaes.model import checkpoint
 
 
 def benchmark(
-    model: Path, documents: Path, *, shots: int, batch: int, limit: int | None, out: Path, threads: int
+    model: Path, documents: Path, shots: int, limit: int | None = None, execution: Execution = Execution(), *, out: Path
 ) -> None:
     """Writes metrics.json (accuracies in percent) and predictions.jsonl (each question, and what the model picked).
 
     `limit` is the number of questions of each subject. A data folder without exams is no fault: metrics.json says so.
     """
-    torch.set_num_threads(threads)
-    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(execution.threads)
     taken, rows = _read(documents / "exam"), []
     if taken:
         tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-        rows = exams.answers(exams.Reader(checkpoint.load(model), tokenizer, batch), taken, shots, limit)
+        network = checkpoint.load(model).to(execution.device)
+        rows = exams.answers(exams.Reader(network, tokenizer, execution.micro_batch), taken, shots, limit)
     write_jsonl(out / "predictions.jsonl", rows)
     metrics = json.dumps(exams.summary(rows, shots), ensure_ascii=False, indent=1)
     (out / "metrics.json").write_text(metrics, encoding="utf-8")
@@ -32,9 +33,8 @@ def benchmark(
 def _read(folder: Path) -> dict[str, dict[str, list[dict]]]:
     """exam -> dev or test -> rows, of every exam that has test questions."""
     found = {}
-    for exam in sorted(path for path in folder.glob("*") if (path / "test.jsonl").exists()):
-        files = {part: exam / f"{part}.jsonl" for part in ("dev", "test")}
-        parts = {part: read_jsonl(file) if file.exists() else [] for part, file in files.items()}
+    for exam in sorted(folder.glob("*")):
+        parts = {part: read_jsonl(exam / f"{part}.jsonl") for part in ("dev", "test")}
         if parts["test"]:
             found[exam.name] = parts
     return found

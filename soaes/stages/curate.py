@@ -74,7 +74,7 @@ def _dialogues(base: Path, names: list[str], account: Account, out: Path) -> Non
 
 
 def _qa(base: Path, names: list[str], seed: int, account: Account, out: Path) -> dict:
-    """Test and dev keep their questions, train gives up what it shares with them; a missing split comes out of train."""
+    """Test and dev keep their questions, train gives up what it shares with them, and fills a missing split."""
     seen: set[str] = set()
     owner: dict[str, str] = {}
     parts = {}
@@ -134,7 +134,7 @@ def _require(root: str, account: Account, pairs: dict) -> None:
     """What no chain can do without; the rest may be missing, and account.json says so."""
     faults = "".join(f"\n  {problem}" for problem in account.problems[:5])
     if not sum(account.kept.values()):
-        raise ValueError(f"no usable file under {root}: expected {EXPECTED}{faults}")
+        raise ValueError(f"no usable file under {root}: expected {EXPECTED}; lay it out so, or use the world{faults}")
     for kind, need in (("corpus", "documents to pre-train on"), ("qa", "questions with answers to fine-tune on")):
         if not account.kept[kind]:
             raise ValueError(f"no usable record under {root}/{kind} ({need}): expected {EXPECTED}{faults}")

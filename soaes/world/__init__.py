@@ -1,1 +1,1 @@
-"""A deterministic synthetic world told in Chinese, so that every experiment runs with no download. Strings only: no files."""
+"""A deterministic synthetic world told in Chinese, so that all runs with no download. Strings only: no files."""

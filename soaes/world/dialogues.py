@@ -1,4 +1,4 @@
-"""General dialogues of seven categories: four that suit the domain and three that a curator drops. Knows no training."""
+"""General dialogues of seven categories: four that suit the domain and three to be dropped. Knows no training."""
 
 from collections.abc import Callable, Iterator
 from random import Random

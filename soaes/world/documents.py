@@ -1,4 +1,4 @@
-"""The two corpora: general documents (prose and quizzes) and domain documents (prose only). Knows no split, no token."""
+"""The two corpora: general (prose and quizzes) and domain (prose only). Knows no split, no token."""
 
 from collections.abc import Iterator
 from itertools import cycle

@@ -1,4 +1,4 @@
-"""Draw the facts of the world from a seed and sizes. Knows names and values: not sentences, not questions, not files."""
+"""Draw the facts of the world from a seed and sizes. Knows names and values: not sentences, not files."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class World:
-    """General entities, the famous enterprises of the general corpus, and the enterprises that only the domain knows."""
+    """General entities, famous enterprises of the general corpus, and enterprises that only the domain knows."""
 
     general: tuple[Entity, ...]
     famous: tuple[Entity, ...]

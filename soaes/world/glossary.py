@@ -1,4 +1,4 @@
-"""Real notions of finance, law, business and politics with a plain definition each, and how they are asked. Plain data."""
+"""Real notions of finance, law, business and politics with plain definitions, and how to ask for them. Plain data."""
 
 NOTIONS = {
     "finance": {

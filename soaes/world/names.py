@@ -1,5 +1,4 @@
 """Name parts and closed value lists of the world. Plain data: what is drawn for whom is decided in `facts`."""
-# ruff: noqa: SIM905 - a list of words reads best as words
 
 # The parts of a name are concatenated; the pools are chosen so that no name can contain another.
 NAMES = {

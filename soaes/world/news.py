@@ -1,10 +1,9 @@
 """Plain prose beside the facts: weather, markets, meetings, daily life. Slots are filled by `documents`. Plain data."""
-# ruff: noqa: SIM905 - a list of words reads best as words
 
 SLOTS = {
     "day": "今天 周一 周二 周三 周四 周五 周六 周日 月初 月底 近日 这几天".split(),
-    "sky": "晴朗 多云 转阴 转晴 闷热 凉爽".split(),
-    "storm": "大雨 大雾 暴雨 大雪 大风 冷空气".split(),
+    "sky": "晴朗 多云 转阴 转晴 晴好".split(),
+    "storm": "大雨 暴雨 大雪 大风 冷空气".split(),
     "warm": "15 18 21 24 27 30".split(),
     "cold": "2 4 6 8 10 12".split(),
     "goods": "蔬菜 水果 粮食 猪肉 钢材 煤炭 棉花 食用油".split(),
@@ -12,8 +11,8 @@ SLOTS = {
     "meeting": "安全生产会议 经济工作座谈会 科技创新大会 防汛工作会议 就业工作会议 绿色发展论坛".split(),
     "aim": "稳定就业 扩大内需 改善民生 保护环境 鼓励创新 保障供应".split(),
     "place": "公园 图书馆 菜市场 火车站 学校 医院 社区 车间".split(),
-    "people": "居民 游客 学生 工人 老人 志愿者 技术人员 农民".split(),
-    "act": "打扫卫生 排队买票 练习书法 参加培训 观看演出 讨论问题 检查设备 种植树木".split(),
+    "people": "居民 市民 学生 工人 老人 志愿者 年轻人 孩子".split(),
+    "act": "打扫卫生 排队等候 读书看报 参加活动 观看演出 讨论问题 拍照留念 帮助别人".split(),
 }
 
 NEWS = [
@@ -30,7 +29,7 @@ NEWS = [
     "{place}里，许多{people}正在{act}。",
     "{city}新建的{place}已对外开放，{people}纷纷前来。",
     "{people}说，{place}的变化让生活更方便了。",
-    "今年以来，{city}新增就业岗位数千个，为{aim}打下了基础。",
+    "今年以来，{city}新增就业岗位数千个，就业形势总体稳定。",
     "国有企业要在{aim}中发挥带头作用。",
     "{day}，多家国有企业的负责人到{city}调研{goods}供应情况。",
     "专家建议，国有企业改革要坚持市场化方向，注重{aim}。",

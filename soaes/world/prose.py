@@ -14,7 +14,7 @@ MOST_CLAUSE = 26  # Chinese characters; a longer sentence takes no second clause
 
 def statement(rng: Random, entity: Entity, attribute: str, subject: str, zipf: bool = False) -> str:
     """One wording of a fact without its full stop; `zipf` draws the wording of rank r with weight 1/r."""
-    return _choose(rng, entity, attribute, zipf).format(x=subject, v=entity[attribute])
+    return _fill(_choose(rng, entity, attribute, zipf), entity, attribute, subject)
 
 
 def paragraph(rng: Random, entity: Entity, attributes: Sequence[str], lead: str = "") -> str:
@@ -33,31 +33,43 @@ def reference(rng: Random, entity: Entity) -> str:
 
 
 def pair(rng: Random, entity: Entity, first: str, second: str) -> str:
-    """Two facts in one sentence, the subject said once."""
-    return _opening(rng, entity, first, entity.name) + "，" + _elided(rng, entity, second) + "。"
+    """Two facts of an enterprise in one sentence, its name said once."""
+    opening = rng.choice(_openings(entity, first))
+    added = rng.choice(_additions(entity, second, opening))
+    return _fill(opening, entity, first, entity.name) + "，" + _elided(added, entity, second) + "。"
 
 
 def _sentence(rng: Random, entity: Entity, left: list[str], subject: str) -> str:
     if len(left) < 2 or rng.random() < 0.4:
         return statement(rng, entity, left.pop(0), subject) + "。"
-    text = _opening(rng, entity, left.pop(0), subject)
+    wording = rng.choice(_openings(entity, left[0]))
+    text = _fill(wording, entity, left.pop(0), subject)
     while left and len(text) < MOST_CLAUSE and rng.random() < 0.8:
-        text += "，" + _elided(rng, entity, left.pop(0))
+        additions = _additions(entity, left[0], wording)
+        if not additions:
+            break
+        wording = rng.choice(additions)
+        text += "，" + _elided(wording, entity, left.pop(0))
     return text + "。"
 
 
-def _opening(rng: Random, entity: Entity, attribute: str, subject: str) -> str:
-    return rng.choice(_leading(entity, attribute)).format(x=subject, v=entity[attribute])
-
-
-def _elided(rng: Random, entity: Entity, attribute: str) -> str:
-    # {x}的总部设在济南 -> 总部设在济南; only a wording that opens with its subject can drop it.
-    wording = rng.choice(_leading(entity, attribute))
-    return wording.removeprefix("{x}").removeprefix("的").format(v=entity[attribute])
-
-
-def _leading(entity: Entity, attribute: str) -> list[str]:
+def _openings(entity: Entity, attribute: str) -> list[str]:
     return [wording for wording in STATEMENTS[entity.kind][attribute] if wording.startswith("{x}")]
+
+
+def _additions(entity: Entity, attribute: str, before: str) -> list[str]:
+    # 公司的科研平台是…，在1992年成立 would date the platform: after {x}的… a clause needs a subject of its own.
+    start = "{x}的" if before.startswith("{x}的") else "{x}"
+    return [wording for wording in _openings(entity, attribute) if wording.startswith(start)]
+
+
+def _elided(wording: str, entity: Entity, attribute: str) -> str:
+    # {x}的总部设在济南 -> 总部设在济南
+    return _fill(wording.removeprefix("{x}").removeprefix("的"), entity, attribute, "")
+
+
+def _fill(wording: str, entity: Entity, attribute: str, subject: str) -> str:
+    return wording.format(x=subject, v=entity[attribute])
 
 
 def _choose(rng: Random, entity: Entity, attribute: str, zipf: bool) -> str:

@@ -1,4 +1,4 @@
-"""How a general fact is told and asked: {x} is the entity, {v} the value. Plain data, no choice of wording is made here."""
+"""How a general fact is told and asked: {x} is the entity, {v} the value. Plain data: nothing is chosen here."""
 
 STATEMENTS = {
     "city": {
@@ -54,7 +54,7 @@ STATEMENTS = {
             "{x}的一生大约有{v}",
             "野外的{x}可活{v}",
         ],
-        "colour": ["{x}的体色为{v}", "{x}身上的毛是{v}", "{x}的毛色为{v}", "{x}浑身{v}", "成年{x}的毛色是{v}"],
+        "colour": ["{x}的体色为{v}", "{x}身上的毛是{v}的", "{x}的毛色为{v}", "{x}浑身{v}", "成年{x}的毛色是{v}"],
     },
     "instrument": {
         "material": ["{x}用{v}制成", "{x}的材料是{v}", "制作{x}要用{v}", "{x}多以{v}为材料", "{v}是制作{x}的主要材料"],
