@@ -89,6 +89,13 @@ def experiment(arguments: list[str]) -> str:
     return next((word.split("=", 1)[1] for word in arguments if word.lstrip("+").startswith("experiment=")), "")
 
 
+def choice(arguments: list[str], group: str) -> str:
+    """The option of a config group that a command line chooses: the last word for it, else run.yaml's."""
+    given = [word.split("=", 1)[1] for word in arguments if word.startswith(f"{group}=")]
+    defaults = OmegaConf.load(CONF / "run.yaml").defaults
+    return given[-1] if given else next(entry[group] for entry in defaults if isinstance(entry, DictConfig) and group in entry)
+
+
 def _row(arguments: list[str], swept: dict[str, str], job: list[str]) -> Row:
     cfg = composed(job)
     recipe = lineage.recipe(cfg, cfg.goal)

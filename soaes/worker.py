@@ -11,6 +11,7 @@ import inspect
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -99,7 +100,9 @@ def provenance() -> dict[str, Any]:
 def machine(device: str = "cpu") -> str:
     """What a measurement is valid for: `AMD EPYC, 2 cores`, or the GPU's name."""
     if device.startswith("cuda"):
-        return subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True).stdout.strip()
+        smi = shutil.which("nvidia-smi")
+        ask = [smi, "--query-gpu=name", "--format=csv,noheader"]
+        return subprocess.run(ask, capture_output=True, text=True).stdout.strip() if smi else f"no {device} here"
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -11,18 +11,21 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer
 
 from soaes import limits
+from soaes.data import chat
+from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.decode.autoregressive import Autoregressive
 from soaes.decode.distributions import one_hot
 from soaes.decode.engine import Engine
 from soaes.decode.generation import Generation
 from soaes.decode.speculative import verify
-from soaes.metrics import acceptance
+from soaes.metrics import acceptance, rouge
+from soaes.model import checkpoint
 
-END = "<|im_end|>"
 COST_REPEATS = 200
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def speed(
@@ -50,11 +53,11 @@ def speed(
     """
     limits.check(prompts=prompts, rounds=rounds)
     torch.set_num_threads(threads)
-    engines, tokenizer = _engines(Path(target), draft and Path(draft), decode, dtype, device)
-    eos = _eos(tokenizer, target)
+    engines, tokenizer = _engines(target, draft, decode, dtype, device)
+    eos = tokenizer.token_to_id(chat.END)
     baseline = Autoregressive(engines["target"], eos=eos, **sampling)
     method = baseline if decode.func is Autoregressive else decode(**engines, eos=eos, **sampling)
-    questions = _questions(Path(documents), tokenizer, prompts)
+    questions = _questions(documents, tokenizer, prompts)
     seconds, outputs = _rounds(baseline, method, questions, max_new_tokens, rounds, warmup, seed)
     greedy = sampling["temperature"] == 0
     if greedy:
@@ -71,7 +74,8 @@ def speed(
         "proof": "equal tokens" if greedy else "law",
         "machine": machine or device,
     }
-    _write(Path(out), metrics, predictions)
+    write_jsonl(out / "predictions.jsonl", predictions)
+    (out / "metrics.json").write_text(json.dumps(metrics, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 def _engines(target: Path, draft: Path | None, decode: partial, dtype: str, device: str):
@@ -79,14 +83,15 @@ def _engines(target: Path, draft: Path | None, decode: partial, dtype: str, devi
     folders = {"target": target}
     if "draft" in inspect.signature(decode.func).parameters:
         folders["draft"] = _checked(draft, target)
-    tokenizers = [AutoTokenizer.from_pretrained(folder) for folder in folders.values()]
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype}: decoding runs in {', '.join(DTYPES)}")
+    tokenizers = [Tokenizer.from_file(str(folder / "tokenizer.json")) for folder in folders.values()]
     if tokenizers[0].get_vocab() != tokenizers[-1].get_vocab():
         raise ValueError(f"draft {draft} and target {target} have different tokenizers; train both with one")
-    kind = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}.get(dtype)
-    if kind is None:
-        raise ValueError(f"dtype={dtype}: decoding runs in float32, bfloat16 or float16")
-    load = partial(AutoModelForCausalLM.from_pretrained, dtype=kind)
-    return {name: Engine(load(folder).to(device).eval()) for name, folder in folders.items()}, tokenizers[0]
+    if tokenizers[0].token_to_id(chat.END) is None:
+        raise ValueError(f"the tokenizer of {target} has no {chat.END}, where an answer ends; use a chat tokenizer")
+    models = {name: checkpoint.load(folder, DTYPES[dtype]).to(device).eval() for name, folder in folders.items()}
+    return {name: Engine(model) for name, model in models.items()}, tokenizers[0]
 
 
 def _checked(draft: Path | None, target: Path) -> Path:
@@ -97,25 +102,13 @@ def _checked(draft: Path | None, target: Path) -> Path:
     return draft
 
 
-def _eos(tokenizer, target) -> int:
-    eos = tokenizer.get_vocab().get(END)
-    if eos is None:
-        raise ValueError(f"the tokenizer of {target} has no {END}, where a ChatML answer ends; use a chat tokenizer")
-    return eos
-
-
-def _questions(documents: Path, tokenizer, prompts: int) -> list[dict]:
-    """The first records of the test split, each with the token ids of everything before the last answer."""
+def _questions(documents: Path, tokenizer: Tokenizer, prompts: int) -> list[dict]:
+    """The first samples of the test split, each with the ids of everything before its answer."""
     path = documents / "qa" / "test.jsonl"
-    with path.open(encoding="utf-8") as lines:
-        records = [json.loads(line) for _, line in zip(range(prompts), lines)]
-    if len(records) < prompts:
-        raise ValueError(f"{path} has {len(records)} records, speed.prompts={prompts} asks for more; lower it")
-    for record in records:
-        turns = record["messages"][:-1]
-        text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        record |= {"ids": tokenizer(text, add_special_tokens=False)["input_ids"], "text": text}
-    return records
+    samples = read_jsonl(path)[:prompts]
+    if len(samples) < prompts:
+        raise ValueError(f"{path} has {len(samples)} samples, speed.prompts={prompts} asks for more; lower it")
+    return [sample | {"ids": chat.prompt(tokenizer, sample["messages"][:-1])} for sample in samples]
 
 
 def _rounds(baseline, method, questions, max_new_tokens, rounds, warmup, seed):
@@ -236,7 +229,7 @@ def _record(tokenizer, eos: int, question: dict, ours: Generation, theirs: Gener
 
     return {
         "id": question["id"],
-        "prompt": question["text"],
+        "prompt": question["messages"][-2]["content"],
         "reference": question["messages"][-1]["content"],
         "prediction": text(ours.tokens),
         "autoregressive": text(theirs.tokens),
@@ -252,16 +245,8 @@ def _record(tokenizer, eos: int, question: dict, ours: Generation, theirs: Gener
 
 def _quality(predictions: list[dict]) -> dict[str, float]:
     """Rouge-1 of both outputs: "without quality loss" is measured, not said."""
-    from soaes.metrics.rouge import score
 
     def mean(name):
-        return statistics.mean(score(item[name], item["reference"])["rouge1"] for item in predictions)
+        return statistics.mean(rouge.score(item[name], item["reference"])["rouge1"] for item in predictions)
 
     return {"rouge1": mean("prediction"), "rouge1_autoregressive": mean("autoregressive")}
-
-
-def _write(out: Path, metrics: dict, predictions: list[dict]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in predictions]
-    (out / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
-    (out / "metrics.json").write_text(json.dumps(metrics, ensure_ascii=False, indent=1), encoding="utf-8")

@@ -1,0 +1,108 @@
+"""Write a table as Markdown, CSV and LaTeX, with what it claims and where it comes from. Knows cells, not how they were measured."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from soaes.recipe import Store
+
+
+def render(tables: dict[str, Any], name: str, store: Store, folder: Path) -> str:
+    """Markdown; the same, a CSV and a LaTeX file are written to `folder`."""
+    table = tables[name]
+    header, body = _cells(table)
+    text = "\n".join([f"## {table.title}", "", _markdown(header, body), "", *_claims(tables, table), "", *_origin(table, store)])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.md").write_text(text + "\n")
+    (folder / f"{name}.tex").write_text(_latex(header, body))
+    with open(folder / f"{name}.csv", "w", newline="") as handle:
+        csv.writer(handle).writerows([header, *body])
+    return text
+
+
+def _cells(table: Any) -> tuple[list[str], list[list[str]]]:
+    """Ours and, where the paper has the column, the paper's value beside it."""
+    settings = list(next(line.settings for line in table.lines.values() if line.recipe))
+    in_paper = {column for line in table.lines.values() for column in line.paper}
+    header = ["Model", *settings]
+    for column, about in table.columns.items():
+        header += [about["title"], "paper"] if column in in_paper else [about["title"]]
+    body = []
+    for line in table.lines.values():
+        row = [line.label, *(line.settings.get(key, "-") for key in settings)]
+        for column, about in table.columns.items():
+            row.append(_cell(line, column, about["digits"]))
+            if column in in_paper:
+                row.append(_number(line.paper.get(column), about["digits"]))
+        body.append(row)
+    return header, body
+
+
+def _cell(line: Any, column: str, digits: int) -> str:
+    return line.missing or _number(line.values.get(column), digits)
+
+
+def _number(value: Any, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}" if isinstance(value, (int, float)) else str(value)
+
+
+def _markdown(header: list[str], body: list[list[str]]) -> str:
+    widths = [max(len(row[at]) for row in [header, *body]) for at in range(len(header))]
+    rows = ["| " + " | ".join(text + " " * (width - len(text)) for text, width in zip(row, widths)) + " |" for row in [header, *body]]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([rows[0], rule, *rows[1:]])
+
+
+def _latex(header: list[str], body: list[list[str]]) -> str:
+    escape = str.maketrans({"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#"})
+    lines = [" & ".join(text.translate(escape) for text in row) + r" \\" for row in [header, *body]]
+    return "\n".join([rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}", ""])
+
+
+def _claims(tables: dict[str, Any], table: Any) -> list[str]:
+    """A claim's pairs as differences: ours and the paper's. One run has no interval, so this is a direction, not a verdict."""
+    lines = ["Claims, as the sign of each difference in this one run (no interval, so no verdict):", ""]
+    for key, claim in table.claims.items():
+        effects = [_effect(tables, table, pair, "values") for pair in claim["pairs"]]
+        papers = [_effect(tables, table, pair, "paper") for pair in claim["pairs"]]
+        parts = [f"{_signed(ours)} (paper {_signed(theirs)})" for ours, theirs in zip(effects, papers)]
+        lines.append(f"- {key} {claim['text']}: {', '.join(parts)}")
+    return lines
+
+
+def _effect(tables: dict[str, Any], table: Any, pair: list[str], source: str) -> float | None:
+    left, right = (_quantity(tables, table, text, source) for text in pair)
+    return None if left is None or right is None else left - right
+
+
+def _quantity(tables: dict[str, Any], table: Any, text: str, source: str) -> float | None:
+    """`row.metric`, `table.row.metric`, or the quotient of two."""
+    values = []
+    for term in text.split(" / "):
+        *where, row, metric = term.split(".")
+        line = (tables[where[0]] if where else table).lines[row]
+        values.append(getattr(line, source).get(metric))
+    if None in values:
+        return None
+    return values[0] if len(values) == 1 else values[0] / values[1] if values[1] else None
+
+
+def _signed(value: float | None) -> str:
+    return "missing" if value is None else f"{value:+.3g}"
+
+
+def _origin(table: Any, store: Store) -> list[str]:
+    """Commit and machine of the measured rows, and a warning where rows of one table come from different code."""
+    made = [store.manifest(line.recipe.name) for line in table.lines.values() if line.recipe and not line.missing]
+    if not made:
+        return ["Nothing of this table is built."]
+    seeds = sorted({str(line.recipe.arguments.get("seed", _seed(line.recipe))) for line in table.lines.values() if line.recipe})
+    facts = {key: ", ".join(sorted({manifest[key] for manifest in made})) for key in ("commit", "machine")}
+    warning = ["", "Warning: rows of this table were made by different code; delete their folders to have them made again."]
+    return [f"Seed {', '.join(seeds)}; commit {facts['commit']}; {facts['machine']}.", *(warning if len({m['source'] for m in made}) > 1 else [])]
+
+
+def _seed(recipe: Any) -> Any:
+    return next((parent.arguments["seed"] for parent in reversed(recipe.ancestry().values()) if "seed" in parent.arguments), "-")

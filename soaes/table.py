@@ -1,0 +1,147 @@
+"""Read the store as the paper's tables: `python -m soaes.table scale=smoke` prints them all, the paper's value beside ours.
+
+A table recomposes its grids and reads exactly the folders that they name. Builds nothing, imports no torch.
+`--only table2` reads one; `--why table2.full` tells where a cell comes from, down to the first document."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from soaes import floors, grid, lineage
+from soaes.recipe import Recipe, Store
+from soaes.render import render
+
+READ = Path(__file__).parent.parent / "experiments"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table: what we measured, or why not, beside what the paper has."""
+
+    key: str
+    label: str
+    settings: dict[str, str]
+    values: dict[str, Any]
+    paper: dict[str, Any]
+    missing: str  # why there are no values; empty if there are
+    recipe: Recipe | None
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    title: str
+    columns: dict[str, dict[str, Any]]
+    lines: dict[str, Line]
+    claims: dict[str, dict[str, Any]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m soaes.table", description=__doc__.splitlines()[0])
+    parser.add_argument("overrides", nargs="*", help="as given to soaes.run, e.g. scale=smoke")
+    parser.add_argument("--only", nargs="*", help="tables to read, e.g. table2")
+    parser.add_argument("--why", metavar="TABLE.ROW", help="the recipe and the whole lineage of a row, e.g. table2.full")
+    arguments = parser.parse_args()
+    try:
+        sys.exit(_print(arguments.overrides, arguments.only, arguments.why))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+def _print(overrides: list[str], only: list[str] | None, why: str | None) -> int:
+    known = sorted(path.stem for path in READ.glob("table*.yaml"))
+    for name in [*(only or []), *([why.partition(".")[0]] if why else [])]:
+        if name not in known:
+            raise ValueError(f"{name}: there is no such table; {grid.nearest(name, known)}")
+    tables = {name: read(name, overrides) for name in known}
+    if why:
+        print("\n".join(explain(tables, *why.partition(".")[::2], overrides)))
+        return 0
+    store, scale = _store(overrides), grid.choice(overrides, "scale")
+    for name in only or known:
+        print(render(tables, name, store, READ / scale) + "\n")
+    found = [] if only else floors.check(tables, store)
+    print("\n".join(f"floor {'holds' if holds else 'FAILS'}: {text}" for text, holds in found))
+    return 0 if all(holds for _, holds in found) else 1
+
+
+def read(name: str, overrides: list[str]) -> Table:
+    """A table as the store has it now. Cells that are not built say why."""
+    spec = yaml.safe_load((READ / f"{name}.yaml").read_text())
+    lines = {key: _line(key, row, spec, tuple(overrides)) for key, row in spec["rows"].items()}
+    return Table(name, spec["title"], spec["columns"], lines, spec["claims"])
+
+
+def _line(key: str, row: dict[str, Any], spec: dict[str, Any], overrides: tuple[str, ...]) -> Line:
+    paper = row.get("paper", {})
+    if row["grid"] is None:
+        return Line(key, paper["name"], {}, {}, paper, "the paper's only", None)
+    wanted = {key: str(value) for key, value in row["when"].items()}
+    found = next(item for item in _rows(row["grid"], overrides) if wanted.items() <= item.overrides.items())
+    store, recipe = _store(overrides), found.recipe
+    settings = {title: _at(recipe, path) for title, path in spec["settings"].items()}
+    note = f" ({row['note']})" if "note" in row else ""
+    return Line(key, _label(recipe, spec["label"]) + note, settings, store.metrics(recipe.name) if store.holds(recipe.name) else {}, paper,
+                _missing(store, recipe), recipe)
+
+
+@cache
+def _rows(experiment: str, overrides: tuple[str, ...]) -> list[grid.Row]:
+    return grid.rows([f"experiment={experiment}", *overrides])
+
+
+def _store(overrides: Any) -> Store:
+    return Store(Path(_rows("table2", tuple(overrides))[0].runtime["store"]))
+
+
+def _missing(store: Store, recipe: Recipe) -> str:
+    """Why a goal is not there: the stage of its ancestry that failed, or that nobody has built it yet."""
+    if store.holds(recipe.name):
+        return ""
+    reasons = [store.unfinished(name) / "reason.txt" for name in recipe.ancestry() if not store.holds(name)]
+    failed = [f"{path.parent.name} failed: {path.read_text()}" for path in reasons if path.exists()]
+    return failed[0] if failed else "not built"
+
+
+def _at(recipe: Recipe, path: str) -> str:
+    """A setting by its path through the recipe and its parents, `-` where the row has no such thing."""
+    value: Any = recipe
+    for part in path.split("."):
+        arguments = value.arguments if isinstance(value, Recipe) else value
+        value = arguments.get(part) if isinstance(arguments, dict) else None
+    return "-" if value is None else f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+DECODERS = {"Autoregressive": "Autoregression", "Speculative": "Draft model", "PromptLookup": "Prompt lookup"}
+
+
+def _label(recipe: Recipe, path: str) -> str:
+    value = recipe.arguments[path]
+    if isinstance(value, Recipe):
+        return lineage.label(value)
+    return "None" if value is None else DECODERS[value["_target_"].rpartition(".")[2]]
+
+
+def explain(tables: dict[str, Table], name: str, row: str, overrides: list[str]) -> list[str]:
+    """Where the cells of a row come from: its folder, the code and machine that made it, and its lineage."""
+    row, _, column = row.partition(".")
+    if row not in tables[name].lines:
+        raise ValueError(f"{name}.{row}: there is no such row; {grid.nearest(row, list(tables[name].lines))}")
+    line, store = tables[name].lines[row], _store(overrides)
+    if line.recipe is None:
+        return [f"{line.label}: {line.missing}; we have no equivalent"]
+    made = store.manifest(line.recipe.name) if not line.missing else {}
+    about = {key: made[key] for key in ("made", "seconds", "commit", "machine") if key in made}
+    value = [f"{column} = {line.values.get(column)}"] if column else []
+    return [line.label, *value, f"folder {store.folder(line.recipe.name)}  {line.missing}", f"{about}", "", *lineage.tree(line.recipe)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Every experiment composes at every scale, and the paper's scale carries exactly the paper's settings."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from soaes import grid, lineage
+
+EXPERIMENTS = sorted(path.stem for path in (grid.CONF / "experiment").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOAES_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(grid, "CACHE", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("scale", ["smoke", "tiny", "paper"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes(experiment, scale):
+    found = grid.rows([f"experiment={experiment}", f"scale={scale}"])
+    swept = yaml.safe_load((grid.CONF / "experiment" / f"{experiment}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    expected = 1
+    for values in swept.values():
+        expected *= len(values.split(","))
+    assert len(found) == len({row.name for row in found}) == expected
+    assert len({row.recipe.name for row in found}) == expected, "two rows of a grid are one recipe"
+
+
+def test_table_rows_exist_in_their_grids():
+    for path in sorted(Path("experiments").glob("table*.yaml")):
+        spec = yaml.safe_load(path.read_text())
+        for key, row in spec["rows"].items():
+            if row["grid"]:
+                wanted = {name: str(value) for name, value in row["when"].items()}
+                assert any(wanted.items() <= found.overrides.items() for found in grid.rows([f"experiment={row['grid']}"])), (path, key)
+        for claim in spec["claims"].values():
+            for term in (term for pair in claim["pairs"] for side in pair for term in side.split(" / ")):
+                row = term.split(".")[-2]
+                assert term.count(".") == 2 or row in spec["rows"], (path, term)
+
+
+def ancestor(row, stage, **wanted):
+    found = [recipe for recipe in row.recipe.ancestry().values()
+             if recipe.stage == stage and all(lineage.flat(recipe.written).get(key) == value for key, value in wanted.items())]
+    assert len(found) == 1, [recipe.name for recipe in found]
+    return lineage.flat(found[0].written)
+
+
+def test_the_papers_scale_carries_the_papers_settings():
+    words = ["scale=paper", "runtime=a800x8"]
+    (row,) = grid.rows(["goal=distill", *words])
+    cpt = [lineage.flat(recipe.written) for recipe in row.recipe.ancestry().values() if recipe.stage == "cpt"]
+    for phase in cpt:  # both sizes
+        assert (phase["optim.lr"], phase["optim.total_batch"], phase["optim.epochs"]) == (1e-5, 64, 1)
+        assert phase["optim.schedule._target_"].endswith(".cosine")
+        assert (phase["optim.schedule.warmup"], phase["optim.schedule.final"]) == (0.05, 0.1)
+    stages = {tuple(recipe.arguments["rows"].arguments["read"]): lineage.flat(recipe.written)
+              for recipe in row.recipe.ancestry().values() if recipe.stage == "sft"}
+    for reads, lr, batch in ((("dialogue",), 1e-6, 64), (("qa",), 3.5e-6, 8)):
+        phase = stages[reads]
+        assert (phase["optim.lr"], phase["optim.total_batch"], phase["optim.epochs"]) == (lr, batch, 1)
+        assert phase["optim.schedule._target_"].endswith(".constant") and phase["optim.schedule.warmup"] == 0.05
+    distill = lineage.flat(row.recipe.written)
+    assert (distill["alpha"], distill["tau"], distill["optim.lr"], distill["optim.total_batch"]) == (0.5, 2, 3.5e-6, 8)
+    assert {recipe.arguments["context"] for recipe in row.recipe.ancestry().values() if recipe.stage == "pack"} == {8192}
+    repos = {recipe.arguments["repo"] for recipe in row.recipe.ancestry().values() if recipe.stage == "fetch"}
+    assert repos == {"Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-72B"}
+    execution = row.runtime["execution"]
+    assert (execution["devices"], execution["attention"], execution["checkpointing"]) == (8, "flash_attention_2", True)
+    strategy = execution["strategy"]
+    assert strategy["_target_"].endswith("DeepSpeedStrategy") and strategy["stage"] == 3
+    assert strategy["offload_optimizer"] and strategy["offload_parameters"]
+    (speed,) = grid.rows(["goal=speed", "subject=distill", *words])
+    decode = lineage.flat(speed.recipe.written)
+    assert (decode["decode.n"], decode["sampling.top_p"], decode["sampling.temperature"]) == (3, 0.7, 1)
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["distil.alpha=0.5"], "Did you mean distill.alpha"),
+    (["chain@target=ful"], "Did you mean full"),
+    (["scale=smok"], "Did you mean smoke"),
+    (["experiment=tabel2"], "Did you mean table2"),
+    (["goal=evaluat"], "did you mean evaluate"),
+    (["subject=target.chatt"], "did you mean target.chat"),
+    (["goal=distill", "distill.alpha=1.5"], r"alpha=1.5.*\[0, 1\]"),
+    (["goal=distill", "distill.alpha=high"], r"alpha=high.*\[0, 1\]"),
+    (["goal=distill", "distill.tau=0"], "tau=0.*positive"),
+    (["goal=speed", "subject=distill", "speed.decode.n=0"], "n=0.*at least 1"),
+    (["goal=speed", "subject=distill", "sampling.top_p=0"], r"top_p=0.*\(0, 1\]"),
+    (["context=2"], "context=2.*at least 16"),
+    (["data=files"], "data.root"),
+    (["evaluate._target_=os.system"], "os.system is not ours"),
+])
+def test_a_slip_is_one_clear_error_before_anything_is_built(words, message):
+    with pytest.raises(ValueError, match=message):
+        grid.rows(words)
+
+
+def test_what_must_not_matter_is_not_in_the_recipe():
+    (one,) = grid.rows(["subject=distill"])
+    (other,) = grid.rows(["subject=distill", "runtime.workers=7", "runtime.execution.micro_batch=2", "logger=none", "distill.tau=2"])
+    assert one.recipe.name == other.recipe.name
+    (changed,) = grid.rows(["subject=distill", "distill.tau=3"])
+    assert changed.recipe.name != one.recipe.name
+    assert set(lineage.differences(changed.recipe.arguments["model"].written, one.recipe.arguments["model"].written)) == {"tau"}
+
+
+def test_labels_are_the_lineage():
+    labels = {row.overrides["chain@target"]: lineage.label(row.recipe.arguments["model"]) for row in grid.rows(["experiment=table2", "scale=paper"])}
+    assert labels["full"] == "Qwen2.5-72B + CPT + stage-1 SFT + stage-2 SFT"
+    assert labels["cpt_joint"] == "Qwen2.5-72B + CPT + stage-1&2 joint SFT"
+    assert labels["instruct"] == "Qwen2.5-72B-Instruct"

@@ -1,0 +1,97 @@
+"""The speed stage on toy folders: a row is measured in pairs, and counts only with its proof."""
+
+import json
+from functools import partial
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from toys import near, toy
+
+from soaes.decode.autoregressive import Autoregressive
+from soaes.decode.prompt_lookup import PromptLookup
+from soaes.decode.speculative import Speculative
+from soaes.stages.speed import speed
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A target, a draft and six questions as folders."""
+    root = tmp_path_factory.mktemp("speed")
+    words = ["<|im_start|>", "<|im_end|>", "user", "assistant", *(f"w{i}" for i in range(60))]
+    core = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="w0"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    core.add_special_tokens(words[:2])
+    model = toy(1)
+    for name, one in {"target": model, "draft": near(model, 0.02)}.items():
+        one.save_pretrained(root / name)
+        core.save(str(root / name / "tokenizer.json"))
+    (root / "qa").mkdir()
+    (root / "qa" / "test.jsonl").write_text("".join(json.dumps(question(index)) + "\n" for index in range(6)))
+    return root
+
+
+def question(index):
+    user = {"role": "user", "content": f"w{index} w9 w{index}"}
+    return {"id": f"q{index}", "task": "qa", "messages": [user, {"role": "assistant", "content": f"w{index}"}]}
+
+
+METHODS = {
+    "draft": partial(Speculative, n=3),
+    "lookup": partial(PromptLookup, n=3, match=2),
+    "plain": partial(Autoregressive),
+}
+
+
+def measure(world, decode, out, temperature=0.0, top_p=1.0, **changes):
+    arguments = dict(prompts=4, max_new_tokens=12, rounds=3, seed=0, threads=1, dtype="float32", draft=world / "draft")
+    speed(
+        world / "target", world, decode=decode, sampling={"temperature": temperature, "top_p": top_p}, out=out,
+        **(arguments | changes),
+    )  # fmt: skip
+    lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return json.loads((out / "metrics.json").read_text()), [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_speed_measures_a_row_and_proves_it(world, tmp_path, method):
+    metrics, predictions = measure(world, METHODS[method], tmp_path / "out")
+    assert metrics["proof"] == "equal tokens" and metrics["rouge1"] == metrics["rouge1_autoregressive"]
+    assert [item["prediction"] for item in predictions] == [item["autoregressive"] for item in predictions]
+    assert metrics["speedup_low"] <= metrics["speedup"] <= metrics["speedup_high"] and metrics["tokens_per_s"] > 0
+    if method == "plain":
+        assert metrics["speedup"] == metrics["predicted_speedup"] == metrics["tokens_per_step"] == 1
+        assert metrics["acceptance_rate"] is None
+    if method == "draft":
+        assert metrics["acceptance_rate"] == pytest.approx(metrics["overlap"])  # greedy: a one-hot overlap is a match
+        assert metrics["acceptance_rate"] >= metrics["accepted_over_drafted"] > 0 and metrics["draft_cost"] > 0.2
+
+
+def test_speed_under_sampling_rests_on_the_law(world, tmp_path):
+    metrics, predictions = measure(world, METHODS["draft"], tmp_path / "out", temperature=1.0, top_p=0.7)
+    assert metrics["proof"] == "law" and 0 < metrics["overlap"] <= 100
+    assert sum(item["new_tokens"] for item in predictions) == metrics["new_tokens_mean"] * 4
+
+
+class Wrong(PromptLookup):
+    """Planted bug: the third token is never the target's."""
+
+    def generate(self, prompt_ids, max_new_tokens, generator):
+        made = super().generate(prompt_ids, max_new_tokens, generator)
+        made.tokens[2:3] = [(token + 1) % 64 for token in made.tokens[2:3]]
+        return made
+
+
+def test_speed_refuses(world, tmp_path):
+    refusals = [
+        ("row refused: prompt q0 differs from autoregression at new token 2", partial(Wrong, n=3, match=2), {}),
+        ("draft and target are both", METHODS["draft"], {"draft": world / "target"}),
+        ("needs a draft model", METHODS["draft"], {"draft": None}),
+        ("rounds=2", METHODS["plain"], {"rounds": 2}),
+        ("has 6 samples, speed.prompts=7", METHODS["plain"], {"prompts": 7}),
+        ("dtype=int8", METHODS["plain"], {"dtype": "int8"}),
+        ("need 608 positions", METHODS["plain"], {"max_new_tokens": 600}),
+    ]
+    for words, decode, changes in refusals:
+        with pytest.raises(ValueError, match=words):
+            measure(world, decode, tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,28 @@
+"""Toy models for the tests of decoding: small enough to run in a millisecond, random enough to tell a wrong forward."""
+
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+
+def toy(seed, **changes):
+    """A random Qwen2 whose norms, biases and logits are far from trivial."""
+    settings = dict(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=64,
+        intermediate_size=48, max_position_embeddings=512, rms_norm_eps=1e-3, tie_word_embeddings=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 500.0},
+    )  # fmt: skip
+    model = Qwen2ForCausalLM(Qwen2Config(**(settings | changes))).eval()
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        noise = torch.randn(weight.shape, generator=generator)
+        weight.data = 1 + 0.3 * noise if "norm" in name else 0.3 * noise
+    return model
+
+
+def near(model, noise, seed=0):
+    """A draft that often agrees: the same weights, a little off."""
+    copy = toy(0)
+    generator = torch.Generator().manual_seed(seed)
+    for mine, other in zip(copy.parameters(), model.parameters()):
+        mine.data = other.data + noise * torch.randn(other.shape, generator=generator)
+    return copy
