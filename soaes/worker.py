@@ -4,6 +4,7 @@ Started by `soaes.build` as a fork of a process that has torch loaded, or by `to
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import importlib
@@ -74,6 +75,8 @@ def locate(target: str) -> Any:
 def reason(error: BaseException) -> str:
     """One line for the person at the terminal; the traceback is in error.txt."""
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{text}; free some space and run the same command again, finished stages are kept"
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 START, END, TEXT_END = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
-TEMPLATE = ("{% for message in messages %}<|im_start|>{{ message.role }}\n"
-            "{% if message.role == 'assistant' %}{% generation %}{{ message.content }}<|im_end|>{% endgeneration %}"
-            "{% else %}{{ message.content }}<|im_end|>{% endif %}\n{% endfor %}"
-            "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+TEMPLATE = ("{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
+            "{% if message.role == 'assistant' %}{% generation %}{{ message.content + '<|im_end|>' }}{% endgeneration %}"
+            "{% else %}{{ message.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 
 
 def encode(tokenizer: Any, messages: list[dict[str, str]]) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from soaes.data.token_store import Rows
+from soaes.data.token_store import IGNORE, Rows
 
 
 class PackedRows(Dataset):
@@ -28,21 +28,30 @@ class PackedRows(Dataset):
 
     def __getitem__(self, at: int) -> dict[str, Any]:
         which, step_tokens = self.batches[at]
+        if not len(which):  # the rest of a small step: a row without labels, so that every micro-batch has one
+            batch = self._batch(np.zeros(1, int))
+            return {**batch, "labels_BT": torch.full_like(batch["labels_BT"], IGNORE), "step_tokens": step_tokens}
+        return {**self._batch(which), "step_tokens": step_tokens}
+
+    def _batch(self, which: np.ndarray) -> dict[str, Any]:
         names = zip(("ids_BT", "labels_BT", "positions_BT"), self.rows, strict=True)
         batch = {name: torch.from_numpy(array[which].astype(np.int64)) for name, array in names}
         if self.hidden_RTD is not None:
             batch["hidden_BTD"] = torch.from_numpy(self.hidden_RTD[which])
-        return {**batch, "step_tokens": step_tokens}
+        return batch
 
 
 class PackedDataModule(pl.LightningDataModule):
-    """total_batch rows a step, cut into micro-batches of at most `micro_batch` rows on each of `devices`."""
+    """total_batch rows a step, cut into micro-batches of at most `micro_batch` rows on each of `devices`.
+
+    epochs over all rows, or fewer where `tokens`, the budget with padding included, ends first."""
 
     def __init__(self, train: Rows, dev: Rows, total_batch: int, micro_batch: int, epochs: float, seed: int, devices: int = 1,
-                 hidden_RTD: np.ndarray | None = None) -> None:
+                 hidden_RTD: np.ndarray | None = None, tokens: int | None = None) -> None:
         super().__init__()
         self.train, self.dev, self.hidden_RTD = train, dev, hidden_RTD
         self.total_batch, self.epochs, self.seed, self.devices = total_batch, epochs, seed, devices
+        self.most_steps = max(1, tokens // (total_batch * train.ids_RT.shape[1])) if tokens else None
         self.micro_batch = _micro_batch(total_batch, micro_batch, devices)
 
     @property
@@ -60,7 +69,7 @@ class PackedDataModule(pl.LightningDataModule):
         for epoch in range(math.ceil(self.epochs)):
             order = np.random.default_rng([self.seed, epoch]).permutation(count)
             steps += np.array_split(order, range(self.total_batch, count, self.total_batch))
-        return steps[:total]
+        return steps[:total][:self.most_steps]
 
     def micro_batches(self, rank: int) -> list[tuple[np.ndarray, int]]:
         """(row indices, loss tokens of the whole step) in order. A step too small for every micro-batch repeats none: some are empty."""

@@ -24,6 +24,8 @@ def evaluate(model: Path, documents: Path, split: str, limit: int | None, max_ne
              execution: Execution = Execution(), *, out: Path) -> None:
     """Greedy answers to the first `limit` samples of a split (None: all), scored one by one; reports are also scored apart.
 
+    A sample whose prompt and answer do not fit the model's positions is left out and counted, never cut.
+
     metrics.json: mean scores in 0..100; predictions.jsonl: one line a sample. max_new_tokens: per task (qa, report)."""
     from tokenizers import Tokenizer
 
@@ -33,14 +35,18 @@ def evaluate(model: Path, documents: Path, split: str, limit: int | None, max_ne
         raise ValueError(f"qa/{split}.jsonl of {documents.name} holds no samples")
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     network = checkpoint.load(model).to(execution.device).eval()
+    prompts = {sample["id"]: prompt(tokenizer, sample["messages"][:-1]) for sample in samples}
+    room = network.config.max_position_embeddings
+    fitting = [sample for sample in samples if len(prompts[sample["id"]]) + max_new_tokens[sample["task"]] <= room]
+    if not fitting:
+        raise ValueError(f"none of {len(samples)} prompts fits {room} positions with its answer; set a larger context")
     predictions = []
-    for task in sorted({sample["task"] for sample in samples}):
-        of_task = [sample for sample in samples if sample["task"] == task]
-        prompts = [prompt(tokenizer, sample["messages"][:-1]) for sample in of_task]
-        said = answers(network, tokenizer, prompts, max_new_tokens[task])
+    for task in sorted({sample["task"] for sample in fitting}):
+        of_task = [sample for sample in fitting if sample["task"] == task]
+        said = answers(network, tokenizer, [prompts[sample["id"]] for sample in of_task], max_new_tokens[task])
         predictions += [_scored(sample, text) for sample, text in zip(of_task, said, strict=True)]
     write_jsonl(out / "predictions.jsonl", predictions)
-    (out / "metrics.json").write_text(json.dumps(_means(predictions), indent=1, ensure_ascii=False))
+    (out / "metrics.json").write_text(json.dumps({**_means(predictions), "left_out": len(samples) - len(fitting)}, indent=1, ensure_ascii=False))
 
 
 def _scored(sample: dict[str, Any], prediction: str) -> dict[str, Any]:

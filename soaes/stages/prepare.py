@@ -36,44 +36,39 @@ def world(seed: int, entities: int, famous: int, enterprises: int, wordings: int
             write_jsonl(out / "exam" / exam / f"{split}.jsonl", asked)
 
 
+ALPHABET_WEIGHT = 20  # how often a character of the alphabet counts as seen
+
+
 def tokenizer(documents: Path, vocabulary: int, *, out: Path) -> None:
-    """Byte-pair encoding of `vocabulary` tokens with ChatML. Merges are learnt on the general text alone, as a published
-    tokenizer's are; the alphabet covers every text, and characters beyond half the vocabulary are spelt in bytes."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    """Byte-level byte-pair encoding of `vocabulary` tokens, cut as Qwen2's, with ChatML.
+
+    Words are learnt from the general text alone, as a published tokenizer's are; single characters from every text, so that names
+    are not spelt in bytes. Qwen2's own cutting is kept because transformers and vLLM read every qwen2 folder with it."""
+    from tokenizers import pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
 
     special = [chat.TEXT_END, chat.START, chat.END]
-    octets = [f"<0x{octet:02X}>" for octet in range(256)]
-    if vocabulary < 2 * len(octets):
+    if vocabulary < 512:
         raise ValueError(f"vocabulary={vocabulary}: 256 bytes and {len(special)} special tokens come first; set tokenizer.vocabulary to 512 or more")
-    model = Tokenizer(models.BPE(byte_fallback=True))
-    model.pre_tokenizer = pre_tokenizers.Split(Regex(r"\p{Han}+|\p{N}+|[A-Za-z]+|\s|."), "isolated")
-    model.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    backend = Qwen2Tokenizer().backend_tokenizer
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     general = [record["text"] for record in read_jsonl(documents / "general.jsonl")]
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[*special, *octets], show_progress=False,
-                                  limit_alphabet=(vocabulary - len(octets)) // 2, initial_alphabet=sorted(_alphabet(documents)))
-    model.train_from_iterator(general, trainer)
-    plain = _unspecial(model, octets)
-    fast = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token=chat.END, pad_token=chat.TEXT_END, chat_template=chat.TEMPLATE)
-    fast.save_pretrained(out)
+    backend.train_from_iterator([*general, *["\n".join(_alphabet(documents))] * ALPHABET_WEIGHT], trainer)
+    learnt = json.loads(backend.to_str())["model"]
+    merges = [tuple(pair) for pair in learnt["merges"]]
+    kept = Qwen2Tokenizer(learnt["vocab"], merges, unk_token=None, eos_token=chat.END, pad_token=chat.TEXT_END,
+                          additional_special_tokens=[chat.START], chat_template=chat.TEMPLATE)
+    kept.save_pretrained(out)
 
 
-def _unspecial(model: Any, octets: list[str]) -> Any:
-    """Byte tokens must not be special: a special token is cut out of the text before anything else, and skipped on decoding."""
-    from tokenizers import Tokenizer
-
-    text = json.loads(model.to_str())
-    text["added_tokens"] = [token for token in text["added_tokens"] if token["content"] not in octets]
-    return Tokenizer.from_str(json.dumps(text))
-
-
-def _alphabet(documents: Path, most: int = 400) -> set[str]:
-    """The most frequent characters outside the general text, so that names are not spelt in bytes."""
+def _alphabet(documents: Path, most: int = 800) -> list[str]:
+    """The most frequent characters of all that is trained on."""
     from collections import Counter
 
-    seen = Counter(character for name in ("corpus", "dialogue", "qa/train") for record in read_jsonl(documents / f"{name}.jsonl")
+    seen = Counter(character for name in ("general", "corpus", "dialogue", "qa/train") for record in read_jsonl(documents / f"{name}.jsonl")
                    for character in _text(record))
-    return {character for character, _ in seen.most_common(most)}
+    return [character for character, _ in seen.most_common(most)]
 
 
 def _text(record: dict[str, Any]) -> str:
@@ -96,7 +91,8 @@ def pack(documents: Path, tokenizer: Path, read: list[str], keep: list[str] | No
     for split in ("train", "dev"):
         rows, account[split] = _packed(model, records[split] or records["train"][:1], context, packing)
         token_store.write(out / split, rows)
-    write_jsonl(out / "dev_prompts.jsonl", [record for record in records["dev"] if "messages" in record][:DEV_PROMPTS])
+    talks = [record for record in records["dev"] if "messages" in record and len(chat.encode(model, record["messages"])[0]) <= context]
+    write_jsonl(out / "dev_prompts.jsonl", talks[:DEV_PROMPTS])
     (out / "account.json").write_text(json.dumps(account, indent=1, ensure_ascii=False))
 
 

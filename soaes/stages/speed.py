@@ -24,7 +24,7 @@ from soaes.decode.speculative import verify
 from soaes.metrics import acceptance, rouge
 from soaes.model import checkpoint
 
-COST_REPEATS = 200
+COST_TURNS, COST_BLOCK = 20, 10  # a block repeats one action, so that its caches are as warm as in its own loop
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -176,14 +176,15 @@ def _medians(baseline, method, sequence, drafted, generator) -> dict[str, float]
         engine.begin(len(sequence) + method.n)
     times = {name: [] for name in actions}
     with torch.inference_mode():
-        for name, action in [*actions.items()] * (COST_REPEATS + 1):
-            start = time.perf_counter()
-            result = action()
-            took = time.perf_counter() - start
-            times[name].append(took / max(1, len(result)) if name == "propose" else took)
-            for engine in method.engines:
-                engine.rollback(min(engine.length, known))
-    step, wide, one_draft = (statistics.median(values[1:]) for values in times.values())  # the first reads the prompt
+        for name in [*actions] * COST_TURNS:
+            for _ in range(COST_BLOCK):
+                start = time.perf_counter()
+                result = actions[name]()
+                took = time.perf_counter() - start
+                times[name].append(took / max(1, len(result)) if name == "propose" else took)
+                for engine in method.engines:
+                    engine.rollback(min(engine.length, known))
+    step, wide, one_draft = map(statistics.median, times.values())
     return {"draft_cost": one_draft / step, "verify_cost": wide / step, "target_step_ms": 1000 * step}
 
 

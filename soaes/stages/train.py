@@ -58,10 +58,10 @@ def _fit(model: Any, tokenizer: Path, rows: Path, module: Module, optim: dict[st
     pl.seed_everything(seed, verbose=False)
     began = time.monotonic()
     data = PackedDataModule(token_store.load(rows / "train"), token_store.load(rows / "dev"), optim["total_batch"],
-                            execution.micro_batch, optim["epochs"], seed, execution.devices, hidden_RTD)
+                            execution.micro_batch, optim["epochs"], seed, execution.devices, hidden_RTD, optim["tokens"])
     if execution.checkpointing:
         model.gradient_checkpointing_enable()
-    lit = module(model=model, lr=optim["lr"], schedule=optim["schedule"], betas=optim["betas"], weight_decay=optim["weight_decay"],
+    lit = module(model=model.train(), lr=optim["lr"], schedule=optim["schedule"], betas=optim["betas"], weight_decay=optim["weight_decay"],
                  steps=len(data.steps))
     curves = Curves(tracker, tokenizer, read_jsonl(rows / "dev_prompts.jsonl"))
     trainer = _trainer(data, optim, execution, curves)

@@ -1,0 +1,137 @@
+"""Laws of the store and the builder: built once, complete under a final name, and a failure takes only its descendants down."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+import yaml
+
+from soaes import build as builder
+from soaes.recipe import Recipe, Store, read
+
+RUNTIME = {"launch": "fork", "workers": 2, "alone": ["speed"], "execution": {"_target_": "soaes.execution.Execution", "devices": 1, "threads": 1},
+           "logger": {"mode": "disabled"}, "root": None, "dry": False}
+SIZES = {"entities": 12, "famous": 4, "enterprises": 8, "wordings": 4, "quizzes": 2, "dialogues": 40, "questions": 100, "exam_questions": 20}
+
+
+def world(seed=0, **changed):
+    return Recipe("soaes.stages.prepare.world", {"seed": seed, **SIZES, **changed})
+
+
+def tokenizer(documents, vocabulary=600):
+    return Recipe("soaes.stages.prepare.tokenizer", {"documents": documents, "vocabulary": vocabulary})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_preload():
+    builder.PRELOAD.clear()  # these stages need no torch
+
+
+def test_a_name_is_the_whole_ancestry():
+    assert tokenizer(world(0)).name == tokenizer(world(0)).name != tokenizer(world(1)).name
+    assert Recipe("soaes.stages.x.f", {"lr": 1.0}).name == Recipe("soaes.stages.x.f", {"lr": 1}).name
+    assert Recipe("soaes.stages.x.f", {"lr": 1.5}).name != Recipe("soaes.stages.x.f", {"lr": 1}).name
+    assert Recipe("soaes.stages.x.f", {"on": True}).name != Recipe("soaes.stages.x.f", {"on": 1}).name
+
+
+def test_shared_ancestors_are_built_once_and_found_again(tmp_path):
+    store = Store(tmp_path)
+    goals = [tokenizer(world(), size) for size in (600, 700, 800)]
+    outcome = builder.build(store, goals, RUNTIME)
+    assert not outcome.failed and len(outcome.built) == 4 and len(store.names("world")) == 1
+    for goal in goals:
+        store.verify(goal.name)
+        assert read(store, goal.name).name == goal.name, "the written lineage is the recipe"
+    assert builder.build(store, goals, RUNTIME).built == {}
+    assert not any(store.root.joinpath("unfinished").iterdir())
+
+
+def test_a_failing_stage_leaves_the_others_standing_and_says_why(tmp_path):
+    store = Store(tmp_path)
+    bad, good = tokenizer(world(), 100), tokenizer(world(), 600)
+    below = Recipe("soaes.stages.prepare.pack", {"documents": world(), "tokenizer": bad, "read": ["qa"], "keep": None, "context": 64, "packing": {}})
+    outcome = builder.build(store, [bad, below, good], RUNTIME)
+    assert set(outcome.failed) == {bad.name, below.name} and store.holds(good.name)
+    assert "vocabulary=100" in outcome.failed[bad.name] and "512 or more" in outcome.failed[bad.name]
+    assert bad.name in outcome.failed[below.name]
+    assert not store.holds(bad.name) and "Traceback" in (store.unfinished(bad.name) / "error.txt").read_text()
+
+
+def _build(root, goals, queue):
+    builder.PRELOAD.clear()
+    queue.put(builder.build(Store(root), goals, RUNTIME).failed)
+
+
+def test_two_sweeps_at_once_build_a_shared_ancestor_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    sweeps = [context.Process(target=_build, args=(tmp_path, [tokenizer(world(), size)], queue)) for size in (600, 700, 800)]
+    for sweep in sweeps:
+        sweep.start()
+    assert [queue.get(timeout=120) for _ in sweeps] == [{}, {}, {}]
+    store = Store(tmp_path)
+    assert len(store.names("world")) == 1 and len(store.names("tokenizer")) == 3
+    store.verify(store.names("world")[0])
+
+
+def _held(root, recipe, ready):
+    with Store(root).build(recipe) as out:
+        (out / "half.txt").write_text("half of it")
+        ready.set()
+        time.sleep(600)
+
+
+def test_a_killed_stage_leaves_nothing_under_its_name_and_its_rerun_completes(tmp_path):
+    context, store, recipe = multiprocessing.get_context("spawn"), Store(tmp_path), world()
+    ready = context.Event()
+    victim = context.Process(target=_held, args=(tmp_path, recipe, ready))
+    victim.start()
+    assert ready.wait(60)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.join()
+    assert not store.holds(recipe.name) and (store.unfinished(recipe.name) / "half.txt").exists()
+    assert list(builder.build(store, [recipe], RUNTIME).built) == [recipe.name]
+    assert not (store.folder(recipe.name) / "half.txt").exists()
+    store.verify(recipe.name)
+
+
+def test_a_changed_file_is_found(tmp_path):
+    store, recipe = Store(tmp_path), world()
+    builder.build(store, [recipe], RUNTIME)
+    path = store.folder(recipe.name) / "corpus.jsonl"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="corpus.jsonl is not what"):
+        store.verify(recipe.name)
+
+
+def test_a_full_disk_leaves_nothing_under_a_final_name(tmp_path):
+    """A file-size limit stands in for a full disk: both end a write half-way with an OSError."""
+    store, recipe = Store(tmp_path), world()
+    context = multiprocessing.get_context("spawn")
+    victim = context.Process(target=_limited, args=(tmp_path, recipe))
+    victim.start()
+    victim.join(60)
+    assert not store.holds(recipe.name)
+    assert "File too large" in (store.unfinished(recipe.name) / "reason.txt").read_text()
+    assert list(builder.build(store, [recipe], RUNTIME).built) == [recipe.name]
+
+
+def _limited(root, recipe):
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+    builder._stage(Store(root), recipe, RUNTIME, alone=False)
+
+
+def test_a_written_recipe_is_plain_yaml_that_names_its_parents(tmp_path):
+    store, goal = Store(tmp_path), tokenizer(world())
+    builder.build(store, [goal], RUNTIME)
+    written = yaml.safe_load((store.folder(goal.name) / "recipe.yaml").read_text())
+    assert written == {"_target_": "soaes.stages.prepare.tokenizer", "documents": {"_store_": world().name}, "vocabulary": 600}
+    manifest = store.manifest(goal.name)
+    assert {"files", "seconds", "commit", "source", "machine", "versions"} <= set(manifest)

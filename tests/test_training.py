@@ -1,0 +1,142 @@
+"""Laws of training, on stages called as plain functions: no Hydra, no store, no W&B."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+
+from soaes.data import teacher_store, token_store
+from soaes.data.packing import best_fit
+from soaes.execution import Execution
+from soaes.model import checkpoint, schedules
+from soaes.model.causal_lm import CausalLM
+from soaes.model.distilled_lm import DistilledLM
+from soaes.stages import prepare, teach, train
+from soaes.track import Tracker
+
+OPTIM = {"lr": 2e-3, "total_batch": 4, "epochs": 1, "tokens": None, "schedule": partial(schedules.constant, warmup=0.05),
+         "betas": [0.9, 0.95], "weight_decay": 0.1, "clip": 1.0, "precision": "32-true"}
+MODULE = partial(CausalLM)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Folders of a toy world: documents, tokenizer, rows, a teacher and a student."""
+    root = tmp_path_factory.mktemp("toy")
+    made = {name: root / name for name in ("documents", "tokenizer", "general", "qa", "teacher", "student")}
+    for path in made.values():
+        path.mkdir()
+    prepare.world(0, 12, 4, 8, 4, 2, 40, 120, 20, out=made["documents"])
+    prepare.tokenizer(made["documents"], 600, out=made["tokenizer"])
+    packing = partial(best_fit, overflow="auto")
+    for name in ("general", "qa"):
+        prepare.pack(made["documents"], made["tokenizer"], [name], None, 128, packing, out=made[name])
+    for name, width, seed in (("teacher", 48, 0), ("student", 32, 1)):
+        train.pretrain(made["tokenizer"], made["general"], 1, width, 4, 2, 128, MODULE, OPTIM, seed, out=made[name])
+    return made
+
+
+def weights(folder):
+    return {name: value.clone() for name, value in checkpoint.load(folder).state_dict().items()}
+
+
+def distance(one, other):
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def sft(prepared, out, **changed):
+    out.mkdir()
+    train.sft(prepared["student"], prepared["qa"], MODULE, {**OPTIM, **changed.pop("optim", {})}, 0, out=out, **changed)
+    return weights(out)
+
+
+def test_pre_training_lowers_the_perplexity_and_writes_a_model_that_transformers_loads(prepared):
+    metrics = json.loads((prepared["student"] / "metrics.json").read_text())
+    assert metrics["validation_perplexity"] < metrics["validation_perplexity_before"] / 2
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(prepared["student"])
+    model = AutoModelForCausalLM.from_pretrained(prepared["student"])
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": "你好"}], add_generation_prompt=True, return_tensors="pt")["input_ids"]
+    assert model(ids).logits.shape[-1] == len(tokenizer)
+    from tokenizers import Tokenizer
+
+    raw = Tokenizer.from_file(str(prepared["student"] / "tokenizer.json"))
+    for text in ("国务院国资委，1958年。ABC🙂 \n\n龘  don't 3.14%", "A. 甲\nB. 乙\n答案： B", "<|im_start|>user\n你好<|im_end|>\n"):
+        assert tokenizer(text)["input_ids"] == raw.encode(text).ids
+        assert tokenizer.decode(raw.encode(text).ids) == text
+
+
+def test_neither_micro_batch_nor_accumulation_changes_what_is_learnt(prepared, tmp_path):
+    whole = sft(prepared, tmp_path / "whole", execution=Execution(micro_batch=4))
+    parts = sft(prepared, tmp_path / "parts", execution=Execution(micro_batch=1))
+    assert distance(whole, weights(prepared["student"])) > 1e-3, "nothing was learnt"
+    assert distance(whole, parts) < 1e-5
+
+
+def test_training_is_a_function_of_its_seed(prepared, tmp_path):
+    assert distance(sft(prepared, tmp_path / "one"), sft(prepared, tmp_path / "again")) == 0
+
+
+def test_a_token_budget_ends_training_early(prepared, tmp_path):
+    sft(prepared, tmp_path / "short", optim={"tokens": 2 * 4 * 128})
+    assert json.loads((tmp_path / "short" / "metrics.json").read_text())["steps"] == 2
+
+
+def distilled(prepared, out, alpha):
+    signal, out = out / "teacher", out / f"alpha_{alpha}"
+    if not signal.exists():
+        signal.mkdir(parents=True)
+        teach.hidden(prepared["teacher"], prepared["qa"], out=signal)
+    out.mkdir()
+    train.distill(prepared["student"], prepared["qa"], signal, alpha, 2.0, partial(DistilledLM), OPTIM, 0, out=out)
+    return weights(out)
+
+
+def test_alpha_zero_is_plain_sft_to_the_bit(prepared, tmp_path):
+    assert distance(distilled(prepared, tmp_path, 0.0), sft(prepared, tmp_path / "sft")) == 0
+    assert distance(distilled(prepared, tmp_path, 1.0), weights(tmp_path / "sft")) > 1e-3
+
+
+def test_the_teacher_store_holds_the_teachers_logits_row_for_row(prepared, tmp_path):
+    teach.hidden(prepared["teacher"], prepared["qa"], Execution(micro_batch=3), out=tmp_path)
+    digest = teach.tokenizer_digest(prepared["teacher"])
+    store, rows = teacher_store.load(tmp_path, "qa", digest), token_store.load(prepared["qa"] / "train")
+    model = checkpoint.load(prepared["teacher"])
+    with torch.inference_mode():
+        ids, positions = (torch.from_numpy(array[-2:].astype("int64")) for array in (rows.ids_RT, rows.positions_RT))
+        direct = model(ids, position_ids=positions, use_cache=False).logits
+    stored = torch.from_numpy(store.hidden_RTD[-2:]) @ store.head_VD.T
+    assert torch.allclose(stored, direct, atol=1e-5)
+    with pytest.raises(ValueError, match="one tokenizer"):
+        teacher_store.load(tmp_path, "qa", "another")
+    with pytest.raises(ValueError, match="the student's rows"):
+        teacher_store.load(tmp_path, "other rows", digest)
+
+
+def test_curves_are_written_to_our_own_file(prepared, tmp_path):
+    tracker = Tracker(tmp_path / "curves.jsonl")
+    sft(prepared, tmp_path / "sft", tracker=tracker)
+    lines = [json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines()]
+    keys = {key for line in lines for key in line}
+    assert keys == {"step", "loss", "learning_rate", "grad_norm", "tokens_per_s", "validation_perplexity", "validation_rouge1"}
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < losses[0]
+
+
+def test_only_answers_bear_loss(prepared):
+    from tokenizers import Tokenizer
+
+    from soaes.data import chat
+
+    tokenizer = Tokenizer.from_file(str(prepared["tokenizer"] / "tokenizer.json"))
+    messages = [{"role": "user", "content": "谁？"}, {"role": "assistant", "content": "张三。"},
+                {"role": "user", "content": "何时？"}, {"role": "assistant", "content": "1999年。"}]
+    ids, bears = chat.encode(tokenizer, messages)
+    said = tokenizer.decode(ids[bears].tolist(), skip_special_tokens=False)
+    assert said == "张三。<|im_end|>1999年。<|im_end|>"
+    from transformers import AutoTokenizer
+
+    template = AutoTokenizer.from_pretrained(prepared["tokenizer"]).apply_chat_template(messages[:3], add_generation_prompt=True)["input_ids"]
+    assert chat.prompt(tokenizer, messages[:3]) == template, "what is trained on is what is asked"
