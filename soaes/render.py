@@ -57,8 +57,9 @@ def _markdown(header: list[str], body: list[list[str]]) -> str:
 
 def _latex(header: list[str], body: list[list[str]]) -> str:
     escape = str.maketrans({"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#"})
-    lines = [" & ".join(text.translate(escape) for text in row) + r" \\" for row in [header, *body]]
-    return "\n".join([rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}", ""])
+    first, *rest = [" & ".join(text.translate(escape) for text in row) + r" \\" for row in [header, *body]]
+    begin = rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}"
+    return "\n".join([begin, r"\hline", first, r"\hline", *rest, r"\hline", r"\end{tabular}", ""])
 
 
 def _claims(tables: dict[str, Any], table: Any) -> list[str]:

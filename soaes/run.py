@@ -23,7 +23,7 @@ HYDRA_FLAGS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--in
 
 
 def main() -> None:
-    words = sys.argv[1:]
+    words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]  # a sweep is seen by its commas
     if any(word.split("=")[0] in HYDRA_FLAGS for word in words):
         return _hydra(words, [])
     try:
@@ -68,7 +68,7 @@ def _hydra(line: list[str], rows: list[Row], outcome: Outcome | None = None) -> 
     def job(cfg: DictConfig) -> None:
         _settle(cfg, rows, outcome or Outcome())
 
-    sys.argv[1:] = line
+    sys.argv[1:] = ["--multirun", *line] if any(row.overrides for row in rows) else line
     hydra.main(version_base="1.3", config_path=str(grid.CONF), config_name="run")(job)()
 
 

@@ -48,14 +48,15 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="as given to soaes.run, e.g. scale=smoke")
     parser.add_argument("--only", nargs="*", help="tables to read, e.g. table2")
     parser.add_argument("--why", metavar="TABLE.ROW", help="the recipe and the whole lineage of a row, e.g. table2.full")
+    parser.add_argument("--out", type=Path, help="where Markdown, CSV and LaTeX files go; experiments/SCALE by default")
     arguments = parser.parse_args()
     try:
-        sys.exit(_print(arguments.overrides, arguments.only, arguments.why))
+        sys.exit(_print(arguments.overrides, arguments.only, arguments.why, arguments.out))
     except ValueError as error:
         sys.exit(f"error: {error}")
 
 
-def _print(overrides: list[str], only: list[str] | None, why: str | None) -> int:
+def _print(overrides: list[str], only: list[str] | None, why: str | None, out: Path | None) -> int:
     known = sorted(path.stem for path in READ.glob("table*.yaml"))
     for name in [*(only or []), *([why.partition(".")[0]] if why else [])]:
         if name not in known:
@@ -64,11 +65,12 @@ def _print(overrides: list[str], only: list[str] | None, why: str | None) -> int
     if why:
         print("\n".join(explain(tables, *why.partition(".")[::2], overrides)))
         return 0
-    store, scale = _store(overrides), grid.choice(overrides, "scale")
+    store = _store(overrides)
     for name in only or known:
-        print(render(tables, name, store, READ / scale) + "\n")
+        print(render(tables, name, store, out or READ / grid.choice(overrides, "scale")) + "\n")
     found = [] if only else floors.check(tables, store)
-    print("\n".join(f"floor {'holds' if holds else 'FAILS'}: {text}" for text, holds in found))
+    for text, holds in found:
+        print(f"floor {'holds' if holds else 'FAILS'}: {text}")
     return 0 if all(holds for _, holds in found) else 1
 
 

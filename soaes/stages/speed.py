@@ -8,6 +8,7 @@ import json
 import statistics
 import time
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -57,7 +58,8 @@ def speed(
     eos = tokenizer.token_to_id(chat.END)
     baseline = Autoregressive(engines["target"], eos=eos, **sampling)
     method = baseline if decode.func is Autoregressive else decode(**engines, eos=eos, **sampling)
-    questions = _questions(documents, tokenizer, prompts)
+    room = min(engine.positions for engine in engines.values()) - max_new_tokens - method.n - 1
+    questions = _questions(documents, tokenizer, prompts, room)
     seconds, outputs = _rounds(baseline, method, questions, max_new_tokens, rounds, warmup, seed)
     greedy = sampling["temperature"] == 0
     if greedy:
@@ -102,13 +104,15 @@ def _checked(draft: Path | None, target: Path) -> Path:
     return draft
 
 
-def _questions(documents: Path, tokenizer: Tokenizer, prompts: int) -> list[dict]:
-    """The first samples of the test split, each with the ids of everything before its answer."""
-    path = documents / "qa" / "test.jsonl"
-    samples = read_jsonl(path)[:prompts]
-    if len(samples) < prompts:
-        raise ValueError(f"{path} has {len(samples)} samples, speed.prompts={prompts} asks for more; lower it")
-    return [sample | {"ids": chat.prompt(tokenizer, sample["messages"][:-1])} for sample in samples]
+def _questions(documents: Path, tokenizer: Tokenizer, prompts: int, room: int) -> list[dict]:
+    """The first samples of the test split whose prompt leaves room for the answer, each with the ids of its prompt."""
+    samples = read_jsonl(documents / "qa" / "test.jsonl")
+    asked = (sample | {"ids": chat.prompt(tokenizer, sample["messages"][:-1])} for sample in samples)
+    fitting = list(islice((sample for sample in asked if len(sample["ids"]) <= room), prompts))
+    if len(fitting) < prompts:
+        raise ValueError(f"{len(fitting)} of {len(samples)} test prompts fit {room} positions, speed.prompts={prompts} asks for more; "
+                         "lower it, lower speed.max_new_tokens, or set a larger context")
+    return fitting
 
 
 def _rounds(baseline, method, questions, max_new_tokens, rounds, warmup, seed):
