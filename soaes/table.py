@@ -30,7 +30,8 @@ class Line:
     settings: dict[str, str]
     values: dict[str, Any]
     paper: dict[str, Any]
-    missing: str  # why there are no values; empty if there are
+    missing: str  # why there are no values: failed, not built, the paper's only; empty if there are
+    reason: str  # what failed, in one line
     recipe: Recipe | None
 
 
@@ -84,14 +85,14 @@ def read(name: str, overrides: list[str]) -> Table:
 def _line(key: str, row: dict[str, Any], spec: dict[str, Any], overrides: tuple[str, ...]) -> Line:
     paper = row.get("paper", {})
     if row["grid"] is None:
-        return Line(key, paper["name"], {}, {}, paper, "the paper's only", None)
+        return Line(key, paper["name"], {}, {}, paper, "the paper's only", "", None)
     wanted = {key: str(value) for key, value in row["when"].items()}
     found = next(item for item in _rows(row["grid"], overrides) if wanted.items() <= item.overrides.items())
     store, recipe = _store(overrides), found.recipe
     settings = {title: _at(recipe, path) for title, path in spec["settings"].items()}
     note = f" ({row['note']})" if "note" in row else ""
     return Line(key, _label(recipe, spec["label"]) + note, settings, store.metrics(recipe.name) if store.holds(recipe.name) else {}, paper,
-                _missing(store, recipe), recipe)
+                *_missing(store, recipe), recipe)
 
 
 @cache
@@ -103,13 +104,13 @@ def _store(overrides: Any) -> Store:
     return Store(Path(_rows("table2", tuple(overrides))[0].runtime["store"]))
 
 
-def _missing(store: Store, recipe: Recipe) -> str:
-    """Why a goal is not there: the stage of its ancestry that failed, or that nobody has built it yet."""
+def _missing(store: Store, recipe: Recipe) -> tuple[str, str]:
+    """Why a goal is not there: a stage of its ancestry failed, and which, or nobody has built it yet."""
     if store.holds(recipe.name):
-        return ""
+        return "", ""
     reasons = [store.unfinished(name) / "reason.txt" for name in recipe.ancestry() if not store.holds(name)]
     failed = [f"{path.parent.name} failed: {path.read_text()}" for path in reasons if path.exists()]
-    return failed[0] if failed else "not built"
+    return ("failed", failed[0]) if failed else ("not built", "")
 
 
 def _at(recipe: Recipe, path: str) -> str:
@@ -142,7 +143,7 @@ def explain(tables: dict[str, Table], name: str, row: str, overrides: list[str])
     made = store.manifest(line.recipe.name) if not line.missing else {}
     about = {key: made[key] for key in ("made", "seconds", "commit", "machine") if key in made}
     value = [f"{column} = {line.values.get(column)}"] if column else []
-    return [line.label, *value, f"folder {store.folder(line.recipe.name)}  {line.missing}", f"{about}", "", *lineage.tree(line.recipe)]
+    return [line.label, *value, f"folder {store.folder(line.recipe.name)}  {line.reason or line.missing}", f"{about}", "", *lineage.tree(line.recipe)]
 
 
 if __name__ == "__main__":
