@@ -19,7 +19,8 @@ from typing import Any
 from soaes import worker
 from soaes.recipe import Recipe, Store
 
-PRELOAD = ["torch", "transformers.models.qwen2.modeling_qwen2", "pytorch_lightning"]
+# what a stage is forked from: heavy imports once, and one state of our own code for a whole sweep
+PRELOAD = ["torch", "transformers.models.qwen2.modeling_qwen2", "pytorch_lightning", "soaes.stages.train", "soaes.stages.measure", "soaes.stages.speed"]
 
 
 @dataclass
@@ -140,7 +141,7 @@ def _stage(store: Store, recipe: Recipe, runtime: dict[str, Any], alone: bool) -
     with store.lock("machine", shared=not alone), store.build(recipe) as out:
         if out is None:
             return
-        if runtime["launch"] == "fork":
+        if recipe.stage not in runtime["torchrun"]:
             return worker.main(store, recipe.name, runtime)
         (out / "runtime.json").write_text(json.dumps(runtime))
         ranks = [f"--nproc-per-node={runtime['execution']['devices']}", "-m", "soaes.worker", str(out)]

@@ -68,7 +68,11 @@ def rows(arguments: list[str]) -> list[Row]:
 
 def jobs(arguments: list[str]) -> list[tuple[dict[str, str], list[str]]]:
     """A grid's jobs as Hydra's basic sweeper makes them: (what is swept, all overrides of the job)."""
-    given = OverridesParser.create().parse_overrides([*_params(arguments), *arguments])
+    try:
+        given = OverridesParser.create().parse_overrides([*_params(arguments), *arguments])
+    except HydraException as error:
+        said = str(error).splitlines()[0].partition(": ")[2] or str(error).splitlines()[0]
+        raise ValueError(f"{said}: not an override; it reads key=value, and text beyond letters and digits takes quotes: 'key=\"值\"'") from None
     last = {override.get_key_element(): override for override in given}  # a later word for a key replaces an earlier one
     swept = [key for key in last if last[key].is_sweep_override() or key in dict(param.split("=", 1) for param in _params(arguments))]
     (batch,) = BasicSweeper.split_arguments(list(last.values()), max_batch_size=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,27 @@ def _origin(table: Any, store: Store) -> list[str]:
         return ["Nothing of this table is built."]
     seeds = sorted({str(line.recipe.arguments.get("seed", _seed(line.recipe))) for line in table.lines.values() if line.recipe})
     facts = {key: ", ".join(sorted({manifest[key] for manifest in made})) for key in ("commit", "machine")}
-    warning = ["", "Warning: rows of this table were made by different code; delete their folders to have them made again."]
-    return [f"Seed {', '.join(seeds)}; commit {facts['commit']}; {facts['machine']}.", *(warning if len({m['source'] for m in made}) > 1 else [])]
+    mixed = _mixed(table, store)
+    warning = ["", f"Warning: {', '.join(mixed)} of this table come from different code; delete their folders to have them made again."]
+    held_out = sorted({text for line in table.lines.values() if line.recipe for text in _general_text(line.recipe, store)})
+    return [*held_out, f"Seed {', '.join(seeds)}; commit {facts['commit']}; {facts['machine']}.", *(warning if mixed else [])]
+
+
+def _mixed(table: Any, store: Store) -> list[str]:
+    """Stages in the ancestry of a table's rows that were built by more than one state of their code."""
+    sources: dict[str, set[str]] = {}
+    for line in table.lines.values():
+        for name, recipe in line.recipe.ancestry().items() if line.recipe else ():
+            if store.holds(name):
+                sources.setdefault(recipe.stage, set()).add(store.manifest(name)["source"])
+    return sorted(stage for stage, seen in sources.items() if len(seen) > 1)
+
+
+def _general_text(recipe: Any, store: Store) -> list[str]:
+    """Where the base model's text came from, if a user's folder had none of its own."""
+    accounts = [store.folder(name) / "account.json" for name, parent in recipe.ancestry().items() if parent.stage == "files"]
+    general = [json.loads(path.read_text())["general"] for path in accounts if path.exists()]
+    return [f"General text: {about['source']}.  " for about in general if "held out" in about.get("source", "")]
 
 
 def _seed(recipe: Any) -> Any:

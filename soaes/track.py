@@ -26,18 +26,23 @@ class Tracker:
 
 
 @contextmanager
-def stage(recipe: Recipe, runtime: dict[str, Any], out: Path) -> Iterator[Tracker]:
+def stage(recipe: Recipe, runtime: dict[str, Any], out: Path) -> Iterator[Tracker | None]:
     """A run per stage: config = its own scalars and its parents' names; summary = its metrics; the recipe as a file."""
-    rank_zero = int(os.environ.get("RANK", "0")) == 0
-    run = _start(runtime, id=recipe.name, name=recipe.name, job_type=recipe.stage, config=recipe.written) if rank_zero else None
+    about = {"id": recipe.name, "name": recipe.name, "job_type": recipe.stage, "config": recipe.written}
+    run = _start(runtime, **about) if first_rank() else None
     try:
-        yield Tracker(out / "curves.jsonl", run)
+        yield Tracker(out / "curves.jsonl", run) if first_rank() else None
         if run is not None:
             run.save(str(out / "recipe.yaml"), base_path=str(out), policy="now")
             run.summary.update(_metrics(out))
     finally:
         if run is not None:
             run.finish()
+
+
+def first_rank() -> bool:
+    """One of a stage's ranks speaks for all: torchrun numbers them, a stage of one process is its own first."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def row(name: str, experiment: str, overrides: dict[str, str], recipe: Recipe, metrics: dict[str, Any], runtime: dict[str, Any]) -> None:

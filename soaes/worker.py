@@ -4,10 +4,11 @@ Started by `soaes.build` as a fork of a process that has torch loaded, or by `to
 
 from __future__ import annotations
 
+import ast
 import errno
 import functools
 import hashlib
-import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -48,8 +49,8 @@ def run(store: Store, recipe: Recipe, runtime: dict[str, Any], out: Path) -> Non
     with track.stage(recipe, runtime, out) as tracker:
         context = {"execution": realise(runtime["execution"], store), "root": runtime["root"], "tracker": tracker}
         function(**{key: value for key, value in context.items() if key in wanted and key not in arguments}, **arguments, out=out)
-        (out / "log.txt").touch()
-        write_manifest(out, seconds=round(time.monotonic() - began, 2), **provenance())
+        if track.first_rank():
+            write_manifest(out, seconds=round(time.monotonic() - began, 2), **provenance(recipe.target.rpartition(".")[0]))
 
 
 def realise(value: Any, store: Store) -> Any:
@@ -88,12 +89,25 @@ def _redirect(path: Path) -> None:
     os.dup2(log, 2)
 
 
-def provenance() -> dict[str, Any]:
+def _sources(module: str, seen: set[Path] | None = None) -> set[Path]:
+    """A module's file and, from its import statements, those of ours that it reads: the code that a stage's output depends on."""
+    seen = set() if seen is None else seen
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None or Path(spec.origin) in seen:
+        return seen
+    seen.add(Path(spec.origin))
+    for node in ast.walk(ast.parse(Path(spec.origin).read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("soaes"):
+            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                if name != "soaes" and (Path(__file__).parent.parent / f"{name.replace('.', '/')}.py").exists():
+                    _sources(name, seen)
+    return seen
+
+
+def provenance(module: str) -> dict[str, Any]:
     """What is recorded beside a recipe but not hashed: the code, the libraries and the machine that made the output."""
     here = Path(__file__).parent
-    loaded = sorted(Path(module.__file__) for name, module in list(sys.modules.items())
-                    if name.startswith("soaes.") and getattr(module, "__file__", None))
-    source = hashlib.sha256(b"".join(path.read_bytes() for path in loaded)).hexdigest()[:12]
+    source = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_sources(module)))).hexdigest()[:12]
     git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
     return {"commit": commit, "source": source, "machine": machine(), "versions": {name: metadata.version(name) for name in LIBRARIES}}

@@ -91,6 +91,8 @@ def test_the_papers_scale_carries_the_papers_settings():
     (["goal=speed", "subject=distill", "sampling.top_p=0"], r"top_p=0.*\(0, 1\]"),
     (["context=2"], "context=2.*at least 16"),
     (["data=files"], "data.root"),
+    (["data.keep=[金融]"], r"data.keep=\[金融\].*takes quotes"),
+    (["nonsense"], "nonsense.*key=value"),
     (["evaluate._target_=os.system"], "os.system is not ours"),
 ])
 def test_a_slip_is_one_clear_error_before_anything_is_built(words, message):

@@ -11,7 +11,7 @@ import yaml
 from soaes import build as builder
 from soaes.recipe import Recipe, Store, read
 
-RUNTIME = {"launch": "fork", "workers": 2, "alone": ["speed"], "execution": {"_target_": "soaes.execution.Execution", "devices": 1, "threads": 1},
+RUNTIME = {"torchrun": [], "workers": 2, "alone": ["speed"], "execution": {"_target_": "soaes.execution.Execution", "devices": 1, "threads": 1},
            "logger": {"mode": "disabled"}, "root": None, "dry": False}
 SIZES = {"entities": 12, "famous": 4, "enterprises": 8, "wordings": 4, "quizzes": 2, "dialogues": 40, "questions": 100, "exam_questions": 20}
 

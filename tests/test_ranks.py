@@ -1,0 +1,26 @@
+"""Two ranks learn what one process learns: the recipe does not know how many devices run it."""
+
+import torch
+
+from soaes import build as builder
+from soaes import grid
+from soaes.model import checkpoint
+from soaes.recipe import Store
+
+WORDS = ["goal=target.base", "world.entities=12", "world.enterprises=8", "world.questions=100", "world.exam_questions=20", "world.dialogues=40",
+         "world.wordings=4", "world.quizzes=2", "logger=none", "optim.general.epochs=1", "tokenizer.vocabulary=600", "context=128"]
+TWO = ["runtime.torchrun=[pretrain]", "runtime.execution.devices=2", "runtime.execution.strategy=ddp"]
+
+
+def test_two_ranks_learn_what_one_process_learns(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid, "CACHE", tmp_path / "cache")
+    learnt = []
+    for name, words in (("one", WORDS), ("two", [*WORDS, *TWO])):
+        (row,) = grid.rows([*words, f"runtime.store={tmp_path / name}"])
+        store = Store(tmp_path / name)
+        assert not builder.build(store, [row.recipe], row.runtime).failed
+        store.verify(row.recipe.name)
+        learnt.append((row.recipe.name, checkpoint.load(store.folder(row.recipe.name)).state_dict()))
+    (one, weights), (two, others) = learnt
+    assert one == two, "the recipe must not know the devices"
+    assert all(torch.allclose(weights[key], others[key], atol=1e-4) for key in weights)
