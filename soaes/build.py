@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ from soaes.recipe import Recipe, Store
 
 # what a stage is forked from: heavy imports once, and one state of our own code for a whole sweep
 PRELOAD = ["torch", "transformers.models.qwen2.modeling_qwen2", "pytorch_lightning", "soaes.stages.train", "soaes.stages.measure", "soaes.stages.speed"]
+
+MEGABYTE = 1 << 20
 
 
 @dataclass
@@ -113,16 +116,16 @@ class _Crew:
         seconds = time.monotonic() - since
         if self.store.holds(name):
             self.outcome.built[name] = seconds
-            say(f"{self._progress()}  {name}  {seconds:.1f} s  {headline(self.store.metrics(name))}")
+            said = f"{seconds:.1f} s  {headline(self.store.metrics(name))}"
         else:
             self.outcome.failed[name] = _reason(self.store, name, process.exitcode)
-            say(f"{self._progress()}  {name}  FAILED: {self.outcome.failed[name]}")
+            said = f"FAILED: {self.outcome.failed[name]}"
+        say(f"{self._progress()}  {name}  {said}")
         self.graph.done(name)
 
     def _progress(self) -> str:
-        over = len(self.outcome.built) + len(self.outcome.failed) + (1 if not self.outcome.built else 0)
-        left = (time.monotonic() - self.began) / over * (len(self.todo) - over)
         done = len(self.outcome.built) + len(self.outcome.failed)
+        left = (time.monotonic() - self.began) / done * (len(self.todo) - done)
         return f"[{done:>3}/{len(self.todo)}, {left:>4.0f} s to go]"
 
 
@@ -153,8 +156,16 @@ def _reason(store: Store, name: str, exitcode: int | None) -> str:
     path = store.unfinished(name) / "reason.txt"
     if path.exists():
         return path.read_text()
+    if full_disk(store):
+        return full_disk(store)
     killed = f"killed by signal {-exitcode}; was it out of memory?" if exitcode and exitcode < 0 else f"ended with exit code {exitcode}"
     return f"{killed}; see {store.unfinished(name)}"
+
+
+def full_disk(store: Store) -> str:
+    """What to say when nothing more can be written; empty while there is room."""
+    words = f"the disk of {store.root} is full; free some space and run the same command again, finished stages are kept"
+    return words if shutil.disk_usage(store.root).free < MEGABYTE else ""
 
 
 def headline(metrics: dict[str, Any]) -> str:

@@ -28,7 +28,16 @@ from soaes.worker import machine
 CONF = Path(__file__).parent.parent / "conf"
 CACHE = Path(os.environ.get("SOAES_STORE", "store")) / ".cache"
 
-OmegaConf.register_new_resolver("digest", lambda root: digest(root, CACHE), replace=True)
+
+
+def data_digest(root: str) -> str:
+    """What a folder of the user's own enters a recipe as."""
+    if not Path(root).is_dir():
+        raise ValueError(f"data.root={root}: there is no such folder; README says what it may hold")
+    return digest(root, CACHE)
+
+
+OmegaConf.register_new_resolver("digest", data_digest, replace=True)
 OmegaConf.register_new_resolver("pid", os.getpid, replace=True)
 OmegaConf.register_new_resolver("machine", lambda device: machine(device), replace=True)
 
@@ -149,7 +158,7 @@ def _key(arguments: list[str]) -> str:
     files = [*sorted(CONF.rglob("*.yaml")), Path(__file__), Path(lineage.__file__)]
     state = hashlib.sha256(b"".join(path.read_bytes() for path in files))
     roots = [word.split("=", 1)[1] for word in arguments if word.startswith("data.root=")]
-    state.update(json.dumps([arguments, [digest(root, CACHE) for root in roots], str(CACHE), machine("cpu")]).encode())
+    state.update(json.dumps([arguments, [data_digest(root) for root in roots], str(CACHE), machine("cpu")]).encode())
     return state.hexdigest()[:16]
 
 

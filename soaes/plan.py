@@ -34,16 +34,17 @@ def _difference(store: Store, recipe: Recipe) -> str:
 
 
 def bill(store: Store, todo: dict[str, Recipe]) -> Iterator[str]:
-    """Time and disk by what cached stages of the same kind took; kinds never built are named."""
-    seconds, size, unknown = 0.0, 0, set()
+    """Time, disk and memory by what cached stages of the same kind took; kinds never built are named."""
+    seconds, size, memory, unknown = 0.0, 0, 0, set()
     for recipe in todo.values():
         made = [store.manifest(name) for name in store.names(recipe.stage)]
         if not made:
             unknown.add(recipe.stage)
             continue
+        memory = max(memory, *(manifest["peak_memory_mb"] for manifest in made))
         seconds += median(manifest["seconds"] for manifest in made)
         size += median(sum(entry["bytes"] for entry in manifest["files"].values()) for manifest in made)
     guess = f"; never built here, so not counted: {', '.join(sorted(unknown))}" if unknown else ""
-    yield f"{len(todo)} stages to run: about {seconds:.0f} s of one worker, {size / 1e6:.0f} MB of disk{guess}"
+    yield f"{len(todo)} stages to run: about {seconds:.0f} s of one worker, {size / 1e6:.0f} MB of disk, {memory:,} MB of memory a worker{guess}"
 
 

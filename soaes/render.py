@@ -14,8 +14,9 @@ def render(tables: dict[str, Any], name: str, store: Store, folder: Path) -> str
     """Markdown; the same, a CSV and a LaTeX file are written to `folder`."""
     table = tables[name]
     header, body = _cells(table)
-    reasons = sorted({line.reason for line in table.lines.values() if line.reason})
-    text = "\n".join([f"## {table.title}", "", _markdown(header, body), "", *[f"- {reason}" for reason in reasons], *_claims(tables, table), "", *_origin(table, store)])
+    reasons = [f"- {reason}" for reason in sorted({line.reason for line in table.lines.values() if line.reason})]
+    parts = [[f"## {table.title}"], [_markdown(header, body)], reasons, _claims(tables, table), _origin(table, store)]
+    text = "\n\n".join("\n".join(part) for part in parts if part)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.md").write_text(text + "\n")
     (folder / f"{name}.tex").write_text(_latex(header, body))

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from soaes import grid, lineage, plan, track
-from soaes.build import Outcome, build, headline, say
+from soaes.build import Outcome, build, full_disk, headline, say
 from soaes.grid import Row
 from soaes.recipe import Store
 
@@ -45,6 +45,9 @@ def run(words: list[str]) -> int:
         return 0
     launcher = any(word.startswith("hydra/launcher=") for word in words)
     outcome = Outcome() if launcher else build(store, recipes, runtime)
+    if outcome.failed and full_disk(store):
+        say(full_disk(store))
+        return 1
     for line, found in grids.items():
         if launcher or not all(_recorded(store, row) for row in found):
             _hydra(list(line), found, outcome)

@@ -13,6 +13,7 @@ import inspect
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,8 @@ def run(store: Store, recipe: Recipe, runtime: dict[str, Any], out: Path) -> Non
         context = {"execution": realise(runtime["execution"], store), "root": runtime["root"], "tracker": tracker}
         function(**{key: value for key, value in context.items() if key in wanted and key not in arguments}, **arguments, out=out)
         if track.first_rank():
-            write_manifest(out, seconds=round(time.monotonic() - began, 2), **provenance(recipe.target.rpartition(".")[0]))
+            write_manifest(out, seconds=round(time.monotonic() - began, 2), peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                           **provenance(recipe.target.rpartition(".")[0]))
 
 
 def realise(value: Any, store: Store) -> Any:

@@ -52,7 +52,7 @@ def complete(store, words):
                 folder = store / recipe.name
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.written))
-                facts = {"files": {}, "seconds": 1.0, "made": "now", "commit": "abc", "source": "def", "machine": "here"}
+                facts = {"files": {}, "seconds": 1.0, "peak_memory_mb": 1, "made": "now", "commit": "abc", "source": "def", "machine": "here"}
                 (folder / "manifest.json").write_text(json.dumps(facts))
                 (folder / "metrics.json").write_text(json.dumps({"rouge1": 40.0, "rouge2": 20.0, "rougeL": 30.0, "bleu4": 10.0, "cmmlu": 60.0}))
 

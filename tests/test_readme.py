@@ -1,0 +1,29 @@
+"""README shows a table that was measured, and names things that exist."""
+
+import re
+from pathlib import Path
+
+from soaes import grid
+
+README = Path("README.md").read_text()
+
+
+def test_the_table_shown_is_the_one_measured():
+    measured = Path("experiments/smoke/table2.md").read_text()
+    rows = [line for line in measured.splitlines() if line.startswith("|")]
+    assert len(rows) == 10 and "\n".join(rows) in README, "paste experiments/smoke/table2.md"
+
+
+def test_every_path_named_exists():
+    for name in re.findall(r"`((?:conf|soaes|experiments|notebooks)/[\w./]+)`", README):
+        assert Path(name).exists(), name
+
+
+def test_every_command_composes():
+    lines = re.findall(r"^python -m soaes\.run (.*?)(?:\s+#.*)?$", README, re.M)
+    assert len(lines) >= 7
+    for words in (line.split() for line in lines):
+        if not {"--help", "...", "data=files"} & set(words):
+            rest = [word for word in words if not word.startswith("experiment=")]
+            for name in grid.experiment(words).split(","):
+                assert grid.rows([*rest, *([f"experiment={name}"] if name else [])])
