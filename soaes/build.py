@@ -21,7 +21,7 @@ from soaes import worker
 from soaes.recipe import Recipe, Store
 
 # what a stage is forked from: heavy imports once, and one state of our own code for a whole sweep
-PRELOAD = ["torch", "transformers.models.qwen2.modeling_qwen2", "pytorch_lightning", "soaes.stages.train", "soaes.stages.measure", "soaes.stages.speed"]
+PRELOAD = ["torch", "transformers.models.qwen2.modeling_qwen2", "soaes.stages.train", "soaes.stages.measure", "soaes.stages.speed"]
 
 MEGABYTE = 1 << 20
 

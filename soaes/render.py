@@ -14,7 +14,7 @@ def render(tables: dict[str, Any], name: str, store: Store, folder: Path) -> str
     """Markdown; the same, a CSV and a LaTeX file are written to `folder`."""
     table = tables[name]
     header, body = _cells(table)
-    reasons = [f"- {reason}" for reason in sorted({line.reason for line in table.lines.values() if line.reason})]
+    reasons = [f"- {note}" for note in sorted({note for line in table.lines.values() for note in _notes(line)})]
     parts = [[f"## {table.title}"], [_markdown(header, body)], reasons, _claims(tables, table), _origin(table, store)]
     text = "\n\n".join("\n".join(part) for part in parts if part)
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,16 @@ def _cells(table: Any) -> tuple[list[str], list[list[str]]]:
 
 
 def _cell(line: Any, column: str, digits: int) -> str:
-    return line.missing or _number(line.values.get(column), digits)
+    unknown = "missing" in line.values and column not in line.values
+    return line.missing or ("missing" if unknown else _number(line.values.get(column), digits))
+
+
+def _notes(line: Any) -> list[str]:
+    """What a reader must know of a row's cells: why they are missing, what was left out."""
+    left_out, scored = line.values.get("left_out", 0), line.values.get("samples", 0)
+    notes = [line.reason, f"missing: {line.values['missing']}" if "missing" in line.values else "",
+             f"{left_out} of {left_out + scored} samples are left out: too long for the model's positions" if left_out else ""]
+    return [note for note in notes if note]
 
 
 def _number(value: Any, digits: int) -> str:

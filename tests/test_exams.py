@@ -8,6 +8,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from soaes.execution import Execution
 from soaes.metrics import exams
 from soaes.stages.benchmark import benchmark
 
@@ -43,7 +44,8 @@ def exam(folder, name, subjects, count=4):
 
 
 def taken(model, documents, out, shots=1, batch=3, limit=None):
-    benchmark(model, documents, shots=shots, batch=batch, limit=limit, out=out, threads=1)
+    out.mkdir(parents=True, exist_ok=True)
+    benchmark(model, documents, shots, limit, Execution(micro_batch=batch), out=out)
     rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     return json.loads((out / "metrics.json").read_text()), rows
 

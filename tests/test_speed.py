@@ -87,9 +87,9 @@ def test_speed_refuses(world, tmp_path):
         ("draft and target are both", METHODS["draft"], {"draft": world / "target"}),
         ("needs a draft model", METHODS["draft"], {"draft": None}),
         ("rounds=2", METHODS["plain"], {"rounds": 2}),
-        ("has 6 samples, speed.prompts=7", METHODS["plain"], {"prompts": 7}),
+        ("6 of 6 test prompts fit .* speed.prompts=7", METHODS["plain"], {"prompts": 7}),
         ("dtype=int8", METHODS["plain"], {"dtype": "int8"}),
-        ("need 608 positions", METHODS["plain"], {"max_new_tokens": 600}),
+        ("0 of 6 test prompts fit", METHODS["plain"], {"max_new_tokens": 600}),
     ]
     for words, decode, changes in refusals:
         with pytest.raises(ValueError, match=words):
