@@ -4,10 +4,12 @@ A failing stage takes only its descendants down. Knows processes and folders: no
 
 from __future__ import annotations
 
+import ctypes
 import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -81,6 +83,8 @@ class _Crew:
         except KeyboardInterrupt:
             for process, _ in self.running.values():
                 process.terminate()
+            for process, _ in self.running.values():
+                process.join()
             say(f"interrupted: {len(self.outcome.built)} stages are kept; the same command goes on from there")
             raise
 
@@ -148,8 +152,14 @@ def _stage(store: Store, recipe: Recipe, runtime: dict[str, Any], alone: bool) -
             return worker.main(store, recipe.name, runtime)
         (out / "runtime.json").write_text(json.dumps(runtime))
         ranks = [f"--nproc-per-node={runtime['execution']['devices']}", "-m", "soaes.worker", str(out)]
-        if subprocess.run([sys.executable, "-m", "torch.distributed.run", *ranks]).returncode:
+        if subprocess.run([sys.executable, "-m", "torch.distributed.run", *ranks], preexec_fn=_die_with_parent).returncode:
             sys.exit(1)
+
+
+def _die_with_parent() -> None:
+    """Ranks must not outlive the process that holds their lock: the kernel ends them with it (PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _reason(store: Store, name: str, exitcode: int | None) -> str:

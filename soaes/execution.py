@@ -15,3 +15,4 @@ class Execution(NamedTuple):
     strategy: Any = "auto"  # a Lightning strategy, by name or as an object
     attention: str = "sdpa"
     checkpointing: bool = False  # gradient checkpointing
+    offloaded: bool = False  # the optimizer's state lies in the processor's memory (DeepSpeed)

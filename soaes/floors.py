@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from soaes.recipe import Recipe, Store
+from soaes.render import Table
 
 
-def check(tables: dict[str, Any], store: Store) -> list[tuple[str, bool]]:
+def check(tables: dict[str, Table], store: Store) -> list[tuple[str, bool]]:
     """(what is asked, with both numbers, whether it holds). A value that is missing is a floor that fails."""
     def cell(table: str, row: str, column: str) -> float:
         value = tables[table].lines[row].values.get(column)
@@ -23,7 +22,7 @@ def check(tables: dict[str, Any], store: Store) -> list[tuple[str, bool]]:
             (f"the distilled draft's acceptance rate exceeds Instruct's: {distilled:.2f} > {instruct:.2f}", distilled > instruct)]
 
 
-def _perplexities(tables: dict[str, Any], store: Store) -> list[tuple[str, bool]]:
+def _perplexities(tables: dict[str, Table], store: Store) -> list[tuple[str, bool]]:
     goals: list[Recipe] = [line.recipe for table in tables.values() for line in table.lines.values() if line.recipe]
     names = sorted({name for goal in goals for name in goal.ancestry() if store.holds(name)})
     trained = {name: metrics for name in names if "validation_perplexity_before" in (metrics := store.metrics(name))}

@@ -11,6 +11,7 @@ import os
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,24 @@ from soaes.recipe import Recipe, revive
 from soaes.worker import machine
 
 CONF = Path(__file__).parent.parent / "conf"
-CACHE = Path(os.environ.get("SOAES_STORE", "store")) / ".cache"
 
+
+def _cache(arguments: list[str]) -> Path:
+    """Beside the store that the command line names."""
+    given = [word.split("=", 1)[1] for word in arguments if word.startswith("runtime.store=")]
+    return Path((given or [os.environ.get("SOAES_STORE", "store")])[-1]) / ".cache"
 
 
 def data_digest(root: str) -> str:
     """What a folder of the user's own enters a recipe as."""
     if not Path(root).is_dir():
         raise ValueError(f"data.root={root}: there is no such folder; README says what it may hold")
-    return digest(root, CACHE)
+    return digest(root, _cache([]))
 
 
 OmegaConf.register_new_resolver("digest", data_digest, replace=True)
 OmegaConf.register_new_resolver("pid", os.getpid, replace=True)
+OmegaConf.register_new_resolver("backend", lambda: f"torch {version('torch')}", replace=True)
 OmegaConf.register_new_resolver("machine", lambda device: machine(device), replace=True)
 
 
@@ -66,13 +72,27 @@ def rows(arguments: list[str]) -> list[Row]:
     """Every row of the grid that a command line asks for.
 
     ValueError, with the nearest valid name, for the first thing that is misspelt, missing or out of its range."""
-    cache = CACHE / "rows" / f"{_key(arguments)}.json"
-    if cache.exists():
-        return _revived(json.loads(cache.read_text()))
+    cache = _cache(arguments) / "rows" / f"{_key(arguments)}.json"
+    try:
+        kept = json.loads(cache.read_text())
+        if all(data_digest(root) == told for root, told in kept["roots"].items()):
+            return _revived(kept)
+    except (OSError, ValueError):
+        pass  # none yet, or one that was cut short: the rows are composed again
     found = [_row(arguments, swept, job) for swept, job in jobs(arguments)]
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    cache.write_text(json.dumps(_written(found), ensure_ascii=False))
+    _keep(cache, json.dumps(_written(found), ensure_ascii=False))
     return found
+
+
+def _keep(path: Path, text: str) -> None:
+    """Written whole or not at all; a cache that cannot be written is done without."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_text(text)
+        os.replace(unfinished, path)
+    except OSError:
+        pass
 
 
 def jobs(arguments: list[str]) -> list[tuple[dict[str, str], list[str]]]:
@@ -113,9 +133,19 @@ def _row(arguments: list[str], swept: dict[str, str], job: list[str]) -> Row:
     cfg = composed(job)
     recipe = lineage.recipe(cfg, cfg.goal)
     for ancestor in recipe.ancestry().values():
-        for key, value in lineage.flat(ancestor.written).items():
-            limits.check(**{key.rpartition(".")[2]: value})
-    return Row(experiment(arguments), swept, recipe, runtime(cfg))
+        _check(ancestor.written)
+    how = runtime(cfg)
+    _check(how)
+    return Row(experiment(arguments), swept, recipe, how)
+
+
+def _check(plain: dict[str, Any]) -> None:
+    """Every value in its range, every `_target_` ours."""
+    for key, value in lineage.flat(plain).items():
+        name = key.rpartition(".")[2]
+        if name == "_target_":
+            lineage.ours(value)
+        limits.check(**{name: value})
 
 
 def composed(job: list[str]) -> DictConfig:
@@ -154,17 +184,17 @@ def nearest(word: str, known: list[str]) -> str:
 
 
 def _key(arguments: list[str]) -> str:
-    """What the rows are a function of: conf/, this file's own rules, the words, the data, the store and the machine."""
+    """What the rows are a function of, besides the data: conf/, our own rules, the words, the machine and its libraries."""
     files = [*sorted(CONF.rglob("*.yaml")), Path(__file__), Path(lineage.__file__)]
     state = hashlib.sha256(b"".join(path.read_bytes() for path in files))
-    roots = [word.split("=", 1)[1] for word in arguments if word.startswith("data.root=")]
-    state.update(json.dumps([arguments, [data_digest(root) for root in roots], str(CACHE), machine("cpu")]).encode())
+    state.update(json.dumps([arguments, str(_cache(arguments)), machine("cpu"), machine("cuda"), version("torch")]).encode())
     return state.hexdigest()[:16]
 
 
 def _written(found: list[Row]) -> dict[str, Any]:
     stages = {name: recipe.written for row in found for name, recipe in row.recipe.ancestry().items()}
-    return {"stages": stages, "rows": [[row.experiment, row.overrides, row.recipe.name, row.runtime] for row in found]}
+    roots = {row.runtime["root"]: data_digest(row.runtime["root"]) for row in found if row.runtime["root"]}
+    return {"roots": roots, "stages": stages, "rows": [[row.experiment, row.overrides, row.recipe.name, row.runtime] for row in found]}
 
 
 def _revived(kept: dict[str, Any]) -> list[Row]:

@@ -6,30 +6,56 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-Limit = tuple[Callable[[Any], bool], str]
-LIMITS: dict[str, Limit] = {
+
+def _whole(least: int) -> Callable[[Any], bool]:
+    return lambda value: value >= least and value == int(value)
+
+
+def _at_least(least: int, what: str) -> tuple[Callable[[Any], bool], str]:
+    return _whole(least), f"{what}, a whole number from {least} on"
+
+
+NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "alpha": (lambda value: 0 <= value <= 1, "a KD weight lies in [0, 1]; 0 is plain SFT, 1 distillation alone"),
     "tau": (lambda value: value > 0, "a temperature of distillation is positive; the paper sweeps 1, 2, 3, 5"),
-    "n": (lambda value: value >= 1 and value == int(value), "a block drafts at least 1 token; for none set decode=autoregressive"),
-    "match": (lambda value: value >= 1 and value == int(value), "prompt lookup matches at least 1 token"),
+    "n": (_whole(1), "a block drafts at least 1 token; for none set decode=autoregressive"),
+    "match": _at_least(1, "the longest n-gram that prompt lookup matches"),
     "top_p": (lambda value: 0 < value <= 1, "top-p lies in (0, 1]; 1 keeps the whole distribution"),
     "temperature": (lambda value: value >= 0, "a temperature of sampling is at least 0; 0 is greedy"),
-    "context": (lambda value: value >= 16, "a row holds at least 16 tokens"),
+    "context": _at_least(16, "the tokens of a row"),
     "lr": (lambda value: value > 0, "a learning rate is positive"),
-    "total_batch": (lambda value: value >= 1, "a step reads at least 1 row"),
+    "total_batch": _at_least(1, "the rows of a step"),
     "epochs": (lambda value: value > 0, "training takes more than 0 epochs"),
-    "shots": (lambda value: value >= 0, "an exam shows 0 examples or more"),
-    "prompts": (lambda value: value >= 1, "a speed row decodes at least 1 prompt"),
-    "rounds": (lambda value: value >= 3, "a speed is the median of at least 3 rounds"),
+    "tokens": _at_least(1, "a token budget (null for none)"),
+    "seed": _at_least(0, "a seed"),
+    "shots": _at_least(0, "the examples that an exam shows"),
+    "limit": _at_least(1, "the questions to answer (null for all)"),
+    "qa": _at_least(1, "the most new tokens of an answer"),
+    "report": _at_least(1, "the most new tokens of a report"),
+    "max_new_tokens": _at_least(1, "the most new tokens"),
+    "prompts": _at_least(1, "the prompts of a speed row"),
+    "rounds": (_whole(3), "a speed is the median of at least 3 rounds"),
+    "workers": _at_least(1, "the stages side by side"),
+    "devices": _at_least(1, "the devices of a stage"),
+    "threads": _at_least(1, "the threads of a stage"),
+    "micro_batch": _at_least(1, "the rows at once on a device"),
+}
+WORDS: dict[str, tuple[str, ...]] = {
+    "overflow": ("auto", "split", "drop", "error"),
+    "dtype": ("float32", "bfloat16", "float16"),
+    "split": ("train", "dev", "test"),
 }
 
 
 def check(**values: Any) -> None:
-    """ValueError with the value, the limit and the way out for the first value out of its range."""
+    """ValueError with the value, the limit and the way out for the first value out of its range. None is always in range."""
     for name, value in values.items():
-        holds, limit = LIMITS.get(name, (None, ""))
-        if holds is None or value is None:
+        if value is None or isinstance(value, dict):
             continue
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or not holds(value):
-            raise ValueError(f"{name}={value}: {limit}")
+        if name in WORDS and value not in WORDS[name]:
+            raise ValueError(f"{name}={value}: one of {', '.join(WORDS[name])}")
+        if name in NUMBERS:
+            holds, limit = NUMBERS[name]
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            if not number or not holds(value):
+                raise ValueError(f"{name}={value}: {limit}")

@@ -14,7 +14,7 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 from soaes.recipe import PARENT, Recipe
 
 STAGES = "soaes.stages."  # a node whose _target_ lies here is a stage; every other _target_ is an option of one
-OURS = ("soaes.", "pytorch_lightning.strategies.")  # what a configuration may call
+OURS = ("soaes.", "pytorch_lightning.strategies.")  # what a configuration may call: Hydra itself would call anything
 
 
 def recipe(cfg: DictConfig, key: str) -> Recipe:
@@ -30,6 +30,13 @@ def recipe(cfg: DictConfig, key: str) -> Recipe:
     if not isinstance(found, Recipe):
         raise ValueError(f"{key} is not a stage but {type(found).__name__}; stages: {', '.join(stages(cfg))}")
     return found
+
+
+def ours(target: str) -> str:
+    """A `_target_` that may be called; ValueError for any other."""
+    if not str(target).startswith(OURS):
+        raise ValueError(f"_target_: {target} is not ours to call; it must start with {' or '.join(OURS)}")
+    return target
 
 
 def _select(cfg: DictConfig, key: str) -> Any:
@@ -81,10 +88,7 @@ def _value(node: Any, seen: dict[int, Any]) -> Any:
         return node
     if id(node) not in seen:
         plain = {str(key): _value(node[key], seen) for key in node}
-        target = plain.get("_target_", "")
-        if target and not target.startswith(OURS):
-            raise ValueError(f"_target_: {target} is not ours to call; it must start with {' or '.join(OURS)}")
-        if target.startswith(STAGES):
+        if ours(plain.get("_target_", "soaes.")).startswith(STAGES):
             plain = Recipe(plain.pop("_target_"), plain)
         seen[id(node)] = plain
     return seen[id(node)]

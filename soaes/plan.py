@@ -4,6 +4,7 @@ Reads the store; builds nothing, imports no torch."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from statistics import median
 
@@ -22,6 +23,8 @@ def plan(store: Store, recipes: list[Recipe]) -> Iterator[str]:
         else:
             yield f"  {'cached' if store.holds(name) else 'spared'}  {name}"
     yield from bill(store, todo)
+    if mixed(store, recipes):
+        yield f"Warning: cached {', '.join(mixed(store, recipes))} come from different code"
 
 
 def _difference(store: Store, recipe: Recipe) -> str:
@@ -31,6 +34,16 @@ def _difference(store: Store, recipe: Recipe) -> str:
         return ""
     keys, name = min(siblings, key=lambda pair: len(pair[0]))
     return f"  unlike {name}: " + ", ".join(f"{key} {here} instead of {there}" for key, (here, there) in keys.items())
+
+
+def mixed(store: Store, recipes: list[Recipe]) -> list[str]:
+    """Stages in the ancestry of some rows that were built by more than one state of the code they call."""
+    sources: dict[str, set[str]] = {}
+    for name, recipe in {name: recipe for goal in recipes for name, recipe in goal.ancestry().items()}.items():
+        if store.holds(name):
+            calls = ", ".join(sorted({str(value) for key, value in lineage.flat(recipe.written).items() if key.endswith("_target_")}))
+            sources.setdefault(calls, set()).add(store.manifest(name)["source"])
+    return sorted({calls.partition(",")[0].rpartition(".")[2] for calls, seen in sources.items() if len(seen) > 1})
 
 
 def bill(store: Store, todo: dict[str, Recipe]) -> Iterator[str]:
@@ -44,7 +57,7 @@ def bill(store: Store, todo: dict[str, Recipe]) -> Iterator[str]:
         memory = max(memory, *(manifest["peak_memory_mb"] for manifest in made))
         seconds += median(manifest["seconds"] for manifest in made)
         size += median(sum(entry["bytes"] for entry in manifest["files"].values()) for manifest in made)
+    free = shutil.disk_usage(store.root if store.root.exists() else ".").free
     guess = f"; never built here, so not counted: {', '.join(sorted(unknown))}" if unknown else ""
-    yield f"{len(todo)} stages to run: about {seconds:.0f} s of one worker, {size / 1e6:.0f} MB of disk, {memory:,} MB of memory a worker{guess}"
-
-
+    yield (f"{len(todo)} stages to run: about {seconds:.0f} s of one worker, {size / 1e6:.0f} MB of disk ({free / 1e6:,.0f} MB are free), "
+           f"{memory:,} MB of memory a worker{guess}")

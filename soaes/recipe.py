@@ -119,7 +119,7 @@ class Store:
 
     @contextmanager
     def build(self, recipe: Recipe) -> Iterator[Path | None]:
-        """Give an empty unfinished folder to fill, or None if the output is there; on success it gets its final name.
+        """Give an unfinished folder to fill, with the recipe in it, or None if the output is there; on success it gets its final name.
 
         Two processes that ask for one recipe build it once: the second waits, then finds it. What a killed stage left
         is cleared first. A failing stage leaves its unfinished folder, with its log, for the reader."""
@@ -143,13 +143,13 @@ class Store:
 
 
 def read(store: Store, name: str) -> Recipe:
-    """The recipe of a complete or unfinished folder, with its whole ancestry, from the written files alone."""
+    """The recipe of a complete or unfinished folder, with as much of its ancestry as is still there."""
     written: dict[str, dict[str, Any]] = {}
 
     def collect(name: str) -> None:
-        if name in written:
-            return
         folder = store.folder(name) if store.holds(name) else store.unfinished(name)
+        if name in written or not (folder / "recipe.yaml").exists():
+            return
         text = yaml.safe_load((folder / "recipe.yaml").read_text())
         for parent in _names(text):
             collect(parent)
@@ -165,12 +165,19 @@ def revive(written: dict[str, dict[str, Any]]) -> dict[str, Recipe]:
 
     def value(plain: Any) -> Any:
         if isinstance(plain, dict):
-            return known[plain[PARENT]] if set(plain) == {PARENT} else {key: value(inner) for key, inner in plain.items()}
+            return known.get(plain[PARENT]) or _lost(plain[PARENT]) if set(plain) == {PARENT} else {key: value(inner) for key, inner in plain.items()}
         return [value(inner) for inner in plain] if isinstance(plain, list) else plain
 
     for name, text in written.items():
         known[name] = Recipe(text["_target_"], {key: value(inner) for key, inner in text.items() if key != "_target_"})
     return known
+
+
+def _lost(name: str) -> Recipe:
+    """A recipe of which only the name is known, because its folder is gone: enough for whoever reads what was built from it."""
+    lost = Recipe(name.rpartition("-")[0], {})
+    lost.__dict__["name"] = name
+    return lost
 
 
 def _names(plain: Any) -> Iterator[str]:
@@ -189,6 +196,6 @@ def checksum(path: Path) -> str:
 def write_manifest(out: Path, **facts: Any) -> None:
     """The last file of an output: its files with sizes and checksums, and what is recorded but not hashed."""
     files = {str(path.relative_to(out)): {"bytes": path.stat().st_size, "sha256": checksum(path)}
-             for path in sorted(out.rglob("*")) if path.is_file() and path.name != "manifest.json"}
+             for path in sorted(out.rglob("*")) if path.is_file() and path.name not in ("manifest.json", "log.txt")}
     made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     (out / "manifest.json").write_text(json.dumps({"files": files, "made": made, **facts}, indent=1, ensure_ascii=False))

@@ -4,13 +4,38 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soaes.recipe import Store
+from soaes.plan import mixed
+from soaes.recipe import Recipe, Store
 
 
-def render(tables: dict[str, Any], name: str, store: Store, folder: Path) -> str:
+@dataclass(frozen=True)
+class Line:
+    """One row of a table: what we measured, or why not, beside what the paper has."""
+
+    key: str
+    label: str
+    settings: dict[str, str]
+    values: dict[str, Any]
+    paper: dict[str, Any]
+    missing: str  # why there are no values: failed, not built, the paper's only; empty if there are
+    reason: str  # what failed, in one line
+    recipe: Recipe | None
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    title: str
+    columns: dict[str, dict[str, Any]]
+    lines: dict[str, Line]
+    claims: dict[str, dict[str, Any]]
+
+
+def render(tables: dict[str, Table], name: str, store: Store, folder: Path) -> str:
     """Markdown; the same, a CSV and a LaTeX file are written to `folder`."""
     table = tables[name]
     header, body = _cells(table)
@@ -25,9 +50,9 @@ def render(tables: dict[str, Any], name: str, store: Store, folder: Path) -> str
     return text
 
 
-def _cells(table: Any) -> tuple[list[str], list[list[str]]]:
+def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
     """Ours and, where the paper has the column, the paper's value beside it."""
-    settings = list(next(line.settings for line in table.lines.values() if line.recipe))
+    settings = list(next((line.settings for line in table.lines.values() if line.recipe), {}))
     in_paper = {column for line in table.lines.values() for column in line.paper}
     header = ["Model", *settings]
     for column, about in table.columns.items():
@@ -43,12 +68,12 @@ def _cells(table: Any) -> tuple[list[str], list[list[str]]]:
     return header, body
 
 
-def _cell(line: Any, column: str, digits: int) -> str:
+def _cell(line: Line, column: str, digits: int) -> str:
     unknown = "missing" in line.values and column not in line.values
     return line.missing or ("missing" if unknown else _number(line.values.get(column), digits))
 
 
-def _notes(line: Any) -> list[str]:
+def _notes(line: Line) -> list[str]:
     """What a reader must know of a row's cells: why they are missing, what was left out."""
     left_out, scored = line.values.get("left_out", 0), line.values.get("samples", 0)
     notes = [line.reason, f"missing: {line.values['missing']}" if "missing" in line.values else "",
@@ -74,7 +99,7 @@ def _latex(header: list[str], body: list[list[str]]) -> str:
     return "\n".join([begin, r"\hline", first, r"\hline", *rest, r"\hline", r"\end{tabular}", ""])
 
 
-def _claims(tables: dict[str, Any], table: Any) -> list[str]:
+def _claims(tables: dict[str, Table], table: Table) -> list[str]:
     """A claim's pairs as differences: ours and the paper's. One run has no interval, so this is a direction, not a verdict."""
     lines = ["Claims, as the sign of each difference in this one run (no interval, so no verdict):", ""]
     for key, claim in table.claims.items():
@@ -85,12 +110,12 @@ def _claims(tables: dict[str, Any], table: Any) -> list[str]:
     return lines
 
 
-def _effect(tables: dict[str, Any], table: Any, pair: list[str], source: str) -> float | None:
+def _effect(tables: dict[str, Table], table: Table, pair: list[str], source: str) -> float | None:
     left, right = (_quantity(tables, table, text, source) for text in pair)
     return None if left is None or right is None else left - right
 
 
-def _quantity(tables: dict[str, Any], table: Any, text: str, source: str) -> float | None:
+def _quantity(tables: dict[str, Table], table: Table, text: str, source: str) -> float | None:
     """`row.metric`, `table.row.metric`, or the quotient of two."""
     values = []
     for term in text.split(" / "):
@@ -106,35 +131,26 @@ def _signed(value: float | None) -> str:
     return "missing" if value is None else f"{value:+.3g}"
 
 
-def _origin(table: Any, store: Store) -> list[str]:
+def _origin(table: Table, store: Store) -> list[str]:
     """Commit and machine of the measured rows, and a warning where rows of one table come from different code."""
     made = [store.manifest(line.recipe.name) for line in table.lines.values() if line.recipe and not line.missing]
     if not made:
         return ["Nothing of this table is built."]
     seeds = sorted({str(line.recipe.arguments.get("seed", _seed(line.recipe))) for line in table.lines.values() if line.recipe})
     facts = {key: ", ".join(sorted({manifest[key] for manifest in made})) for key in ("commit", "machine")}
-    mixed = _mixed(table, store)
-    warning = ["", f"Warning: {', '.join(mixed)} of this table come from different code; delete their folders to have them made again."]
+    differ = mixed(store, [line.recipe for line in table.lines.values() if line.recipe])
+    warning = ["", f"Warning: {', '.join(differ)} in this table's ancestry come from different code; "
+               "to have them made again, delete their folders and those built from them."]
     held_out = sorted({text for line in table.lines.values() if line.recipe for text in _general_text(line.recipe, store)})
-    return [*held_out, f"Seed {', '.join(seeds)}; commit {facts['commit']}; {facts['machine']}.", *(warning if mixed else [])]
+    return [*held_out, f"Seed {', '.join(seeds)}; commit {facts['commit']}; {facts['machine']}.", *(warning if differ else [])]
 
 
-def _mixed(table: Any, store: Store) -> list[str]:
-    """Stages in the ancestry of a table's rows that were built by more than one state of their code."""
-    sources: dict[str, set[str]] = {}
-    for line in table.lines.values():
-        for name, recipe in line.recipe.ancestry().items() if line.recipe else ():
-            if store.holds(name):
-                sources.setdefault(recipe.stage, set()).add(store.manifest(name)["source"])
-    return sorted(stage for stage, seen in sources.items() if len(seen) > 1)
-
-
-def _general_text(recipe: Any, store: Store) -> list[str]:
+def _general_text(recipe: Recipe, store: Store) -> list[str]:
     """Where the base model's text came from, if a user's folder had none of its own."""
     accounts = [store.folder(name) / "account.json" for name, parent in recipe.ancestry().items() if parent.stage == "files"]
     general = [json.loads(path.read_text())["general"] for path in accounts if path.exists()]
     return [f"General text: {about['source']}.  " for about in general if "held out" in about.get("source", "")]
 
 
-def _seed(recipe: Any) -> Any:
+def _seed(recipe: Recipe) -> Any:
     return next((parent.arguments["seed"] for parent in reversed(recipe.ancestry().values()) if "seed" in parent.arguments), "-")

@@ -5,8 +5,10 @@ the rows, each of which finds its goal, prints it and is recorded. With another 
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -23,6 +25,7 @@ HYDRA_FLAGS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--in
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, _interrupt)
     words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]  # a sweep is seen by its commas
     if any(word.split("=")[0] in HYDRA_FLAGS for word in words):
         return _hydra(words, [])
@@ -32,6 +35,10 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def run(words: list[str]) -> int:
@@ -45,11 +52,11 @@ def run(words: list[str]) -> int:
         return 0
     launcher = any(word.startswith("hydra/launcher=") for word in words)
     outcome = Outcome() if launcher else build(store, recipes, runtime)
-    if outcome.failed and full_disk(store):
-        say(full_disk(store))
-        return 1
+    full = bool(outcome.failed) and full_disk(store)
     for line, found in grids.items():
-        if launcher or not all(_recorded(store, row) for row in found):
+        if full:
+            say(full)
+        elif launcher or not all(_recorded(store, row) for row in found):
             _hydra(list(line), found, outcome)
         else:
             for row in found:
@@ -61,9 +68,11 @@ def run(words: list[str]) -> int:
 
 
 def _grids(words: list[str]) -> list[list[str]]:
-    """`experiment=a,b` is two grids: Hydra would merge their files into one and ignore the sweeps."""
+    """`experiment=a,b` or `experiment=table*` is several grids: Hydra would merge their files into one and ignore the sweeps."""
     rest = [word for word in words if not word.lstrip("+").startswith("experiment=")]
-    return [[f"experiment={name}", *rest] if name else rest for name in grid.experiment(words).split(",")]
+    known = sorted(path.stem for path in (grid.CONF / "experiment").glob("*.yaml"))
+    names = [match for name in grid.experiment(words).split(",") for match in fnmatch.filter(known, name) or [name]]
+    return [[f"experiment={name}", *rest] if name else rest for name in names]
 
 
 def _hydra(line: list[str], rows: list[Row], outcome: Outcome | None = None) -> None:
@@ -93,11 +102,14 @@ def _settle(cfg: DictConfig, rows: list[Row], outcome: Outcome) -> None:
         track.row(row.name, row.experiment, row.overrides, row.recipe, metrics, row.runtime)
         path = store.root / "rows" / f"{row.name}.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"experiment": row.experiment, "overrides": row.overrides, "recipe": name, "metrics": metrics}))
+        about = {"experiment": row.experiment, "overrides": row.overrides, "recipe": name, "logger": row.runtime["logger"]["mode"]}
+        path.write_text(json.dumps({**about, "metrics": metrics}))
 
 
 def _recorded(store: Store, row: Row) -> bool:
-    return (store.root / "rows" / f"{row.name}.json").exists()
+    """A row that was first run without W&B is mirrored when it is next run with it."""
+    path = store.root / "rows" / f"{row.name}.json"
+    return path.exists() and row.runtime["logger"]["mode"] in ("disabled", json.loads(path.read_text())["logger"])
 
 
 def _traceback(store: Store, row: Row) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,32 +15,9 @@ import yaml
 
 from soaes import floors, grid, lineage
 from soaes.recipe import Recipe, Store
-from soaes.render import render
+from soaes.render import Line, Table, render
 
 READ = Path(__file__).parent.parent / "experiments"
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row of a table: what we measured, or why not, beside what the paper has."""
-
-    key: str
-    label: str
-    settings: dict[str, str]
-    values: dict[str, Any]
-    paper: dict[str, Any]
-    missing: str  # why there are no values: failed, not built, the paper's only; empty if there are
-    reason: str  # what failed, in one line
-    recipe: Recipe | None
-
-
-@dataclass(frozen=True)
-class Table:
-    name: str
-    title: str
-    columns: dict[str, dict[str, Any]]
-    lines: dict[str, Line]
-    claims: dict[str, dict[str, Any]]
 
 
 def main() -> None:
@@ -49,7 +25,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="as given to soaes.run, e.g. scale=smoke")
     parser.add_argument("--only", nargs="*", help="tables to read, e.g. table2")
     parser.add_argument("--why", metavar="TABLE.ROW", help="the recipe and the whole lineage of a row, e.g. table2.full")
-    parser.add_argument("--out", type=Path, help="where Markdown, CSV and LaTeX files go; experiments/SCALE by default")
+    parser.add_argument("--out", type=Path, help="where Markdown, CSV and LaTeX files go; tables/SCALE of the store by default")
     arguments = parser.parse_args()
     try:
         sys.exit(_print(arguments.overrides, arguments.only, arguments.why, arguments.out))
@@ -62,22 +38,34 @@ def _print(overrides: list[str], only: list[str] | None, why: str | None, out: P
     for name in [*(only or []), *([why.partition(".")[0]] if why else [])]:
         if name not in known:
             raise ValueError(f"{name}: there is no such table; {grid.nearest(name, known)}")
-    tables = {name: read(name, overrides) for name in known}
+    wanted = [why.partition(".")[0]] if why else only or known
+    tables = {name: read(name, overrides) for name in _with_claimed(wanted)}
     if why:
         print("\n".join(explain(tables, *why.partition(".")[::2], overrides)))
         return 0
     store = _store(overrides)
-    for name in only or known:
-        print(render(tables, name, store, out or READ / grid.choice(overrides, "scale")) + "\n")
-    found = [] if only else floors.check(tables, store)
+    for name in wanted:
+        print(render(tables, name, store, out or store.root / "tables" / grid.choice(overrides, "scale")) + "\n")
+    smoke = grid.choice(overrides, "scale") == "smoke" and grid.choice(overrides, "data") == "world"
+    found = floors.check(tables, store) if smoke and not only else []
     for text, holds in found:
         print(f"floor {'holds' if holds else 'FAILS'}: {text}")
     return 0 if all(holds for _, holds in found) else 1
 
 
+def _with_claimed(names: list[str]) -> list[str]:
+    """The tables, and those whose rows their claims speak of."""
+    claims = [term for name in names for claim in _spec(name)["claims"].values() for pair in claim["pairs"] for term in pair]
+    return sorted({*names, *(term.split(".")[0] for term in claims if term.startswith("table"))})
+
+
+def _spec(name: str) -> dict[str, Any]:
+    return yaml.safe_load((READ / f"{name}.yaml").read_text())
+
+
 def read(name: str, overrides: list[str]) -> Table:
     """A table as the store has it now. Cells that are not built say why."""
-    spec = yaml.safe_load((READ / f"{name}.yaml").read_text())
+    spec = _spec(name)
     lines = {key: _line(key, row, spec, tuple(overrides)) for key, row in spec["rows"].items()}
     return Table(name, spec["title"], spec["columns"], lines, spec["claims"])
 
@@ -87,8 +75,12 @@ def _line(key: str, row: dict[str, Any], spec: dict[str, Any], overrides: tuple[
     if row["grid"] is None:
         return Line(key, paper["name"], {}, {}, paper, "the paper's only", "", None)
     wanted = {key: str(value) for key, value in row["when"].items()}
-    found = next(item for item in _rows(row["grid"], overrides) if wanted.items() <= item.overrides.items())
-    store, recipe = _store(overrides), found.recipe
+    found = [item for item in _rows(row["grid"], overrides) if wanted.items() <= item.overrides.items()]
+    if len(found) > 1:
+        raise ValueError(f"{len(found)} rows of {row['grid']} are {key}, a table shows one: give one value to each override, e.g. seed=0")
+    if not found:
+        return Line(key, paper.get("name", key), {}, {}, paper, "not swept", f"{key} is not in the grid that these overrides leave", None)
+    store, recipe = _store(overrides), found[0].recipe
     settings = {title: _at(recipe, path) for title, path in spec["settings"].items()}
     note = f" ({row['note']})" if "note" in row else ""
     return Line(key, _label(recipe, spec["label"]) + note, settings, store.metrics(recipe.name) if store.holds(recipe.name) else {}, paper,

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from soaes import track
+from soaes.lineage import flat, ours
 from soaes.recipe import Recipe, Store, read, write_manifest
 
 LIBRARIES = ("torch", "transformers", "pytorch-lightning", "tokenizers", "numpy")
@@ -36,8 +37,9 @@ def main(store: Store, name: str, runtime: dict[str, Any]) -> None:
     try:
         run(store, read(store, name), runtime, out)
     except BaseException as error:  # whatever ends a stage is written down before the process ends
-        (out / "error.txt").write_text(traceback.format_exc())
-        (out / "reason.txt").write_text(reason(error))
+        if not (out / "reason.txt").exists():  # of several ranks the first to fail knows why
+            (out / "error.txt").write_text(traceback.format_exc())
+            (out / "reason.txt").write_text(reason(error))
         sys.exit(1)
 
 
@@ -45,14 +47,18 @@ def run(store: Store, recipe: Recipe, runtime: dict[str, Any], out: Path) -> Non
     """Call the stage's function: its recipe's arguments, and of the runtime whatever it names as a parameter."""
     began = time.monotonic()
     function = locate(recipe.target)
-    arguments = {key: realise(value, store) for key, value in recipe.arguments.items() if key != "revision"}
     wanted = inspect.signature(function).parameters
+    arguments = {key: realise(value, store) for key, value in recipe.arguments.items() if key in wanted or key != "revision"}
+    code = source(recipe)
+    for parent in recipe.parents.values():
+        store.verify(parent.name)
     with track.stage(recipe, runtime, out) as tracker:
-        context = {"execution": realise(runtime["execution"], store), "root": runtime["root"], "tracker": tracker}
-        function(**{key: value for key, value in context.items() if key in wanted and key not in arguments}, **arguments, out=out)
+        context = {"execution": runtime["execution"], "root": runtime["root"], "tracker": tracker}
+        chosen = {key: realise(value, store) for key, value in context.items() if key in wanted and key not in arguments}
+        function(**chosen, **arguments, out=out)
         if track.first_rank():
             write_manifest(out, seconds=round(time.monotonic() - began, 2), peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-                           **provenance(recipe.target.rpartition(".")[0]))
+                           source=code, **provenance())
 
 
 def realise(value: Any, store: Store) -> Any:
@@ -71,7 +77,8 @@ def realise(value: Any, store: Store) -> Any:
 
 
 def locate(target: str) -> Any:
-    module, _, name = target.rpartition(".")
+    """What a `_target_` names. ValueError for anything that is not ours to call, wherever it was written."""
+    module, _, name = ours(target).rpartition(".")
     return getattr(importlib.import_module(module), name)
 
 
@@ -91,28 +98,36 @@ def _redirect(path: Path) -> None:
     os.dup2(log, 2)
 
 
-def _sources(module: str, seen: set[Path] | None = None) -> set[Path]:
-    """A module's file and, from its import statements, those of ours that it reads: the code that a stage's output depends on."""
-    seen = set() if seen is None else seen
+def _sources(module: str, seen: set[Path]) -> None:
+    """Add a module's file and, from its import statements, those of ours that it reads."""
+    if not module.startswith("soaes."):
+        return
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None or Path(spec.origin) in seen:
-        return seen
+        return
     seen.add(Path(spec.origin))
     for node in ast.walk(ast.parse(Path(spec.origin).read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("soaes"):
             for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
                 if name != "soaes" and (Path(__file__).parent.parent / f"{name.replace('.', '/')}.py").exists():
                     _sources(name, seen)
-    return seen
 
 
-def provenance(module: str) -> dict[str, Any]:
+def source(recipe: Recipe) -> str:
+    """A digest of the code that a recipe calls: the stage's own, its options', and what these import of ours."""
+    targets = [value for key, value in flat(recipe.written).items() if key.rpartition(".")[2] == "_target_"]
+    files: set[Path] = set()
+    for target in targets:
+        _sources(target.rpartition(".")[0], files)
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()[:12]
+
+
+def provenance() -> dict[str, Any]:
     """What is recorded beside a recipe but not hashed: the code, the libraries and the machine that made the output."""
     here = Path(__file__).parent
-    source = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_sources(module)))).hexdigest()[:12]
     git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
-    return {"commit": commit, "source": source, "machine": machine(), "versions": {name: metadata.version(name) for name in LIBRARIES}}
+    return {"commit": commit, "machine": machine(), "versions": {name: metadata.version(name) for name in LIBRARIES}}
 
 
 @functools.cache

@@ -13,7 +13,6 @@ EXPERIMENTS = sorted(path.stem for path in (grid.CONF / "experiment").glob("*.ya
 @pytest.fixture(autouse=True)
 def store(tmp_path, monkeypatch):
     monkeypatch.setenv("SOAES_STORE", str(tmp_path / "store"))
-    monkeypatch.setattr(grid, "CACHE", tmp_path / "cache")
 
 
 @pytest.mark.parametrize("scale", ["smoke", "tiny", "paper"])
@@ -89,11 +88,19 @@ def test_the_papers_scale_carries_the_papers_settings():
     (["goal=distill", "distill.tau=0"], "tau=0.*positive"),
     (["goal=speed", "subject=distill", "speed.decode.n=0"], "n=0.*at least 1"),
     (["goal=speed", "subject=distill", "sampling.top_p=0"], r"top_p=0.*\(0, 1\]"),
-    (["context=2"], "context=2.*at least 16"),
+    (["context=2"], "context=2.*from 16 on"),
     (["data=files"], "data.root"),
     (["data.keep=[金融]"], r"data.keep=\[金融\].*takes quotes"),
     (["nonsense"], "nonsense.*key=value"),
     (["evaluate._target_=os.system"], "os.system is not ours"),
+    (["runtime.execution.strategy={_target_: os.system, command: ls}"], "os.system is not ours"),
+    (["runtime.workers=0"], "workers=0.*from 1 on"),
+    (["runtime.execution.micro_batch=0"], "micro_batch=0"),
+    (["seed=x"], "seed=x"),
+    (["questions=-5"], "limit=-5.*null for all"),
+    (["optim.sft2.total_batch=2.5"], "total_batch=2.5"),
+    (["packing.overflow=eror"], "overflow=eror: one of auto, split, drop, error"),
+    (["goal=speed", "subject=distill", "speed.dtype=int8"], "dtype=int8: one of"),
 ])
 def test_a_slip_is_one_clear_error_before_anything_is_built(words, message):
     with pytest.raises(ValueError, match=message):

@@ -8,6 +8,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from soaes.data import exam_files
 from soaes.execution import Execution
 from soaes.metrics import exams
 from soaes.stages.benchmark import benchmark
@@ -36,11 +37,10 @@ def question(subject, at):
 
 
 def exam(folder, name, subjects, count=4):
-    (folder / "exam" / name).mkdir(parents=True)
-    for part, numbers in (("dev", range(2)), ("test", range(2, 2 + count))):
-        rows = [question(subject, at) for subject in subjects for at in numbers]
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / "exam" / name / f"{part}.jsonl").write_text(text)
+    splits = {"dev": range(2), "test": range(2, 2 + count)}
+    asked = {split: [question(subject, at) for subject in subjects for at in numbers] for split, numbers in splits.items()}
+    exam_files.write(folder / "exam", name, asked)
+    assert exam_files.read(folder / "exam")[name] == asked
 
 
 def taken(model, documents, out, shots=1, batch=3, limit=None):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from soaes.data import documents, layouts, sources, splits
+from soaes.data import documents, exam_files, layouts, sources, splits
 from soaes.stages import curate
 
 LAW = "国有资产监督管理机构代表本级人民政府履行出资人职责，依法享有资产收益等权利。"
@@ -176,8 +176,9 @@ def test_exams_of_both_layouts(tmp_path):
     }
     account = curated(whole(tmp_path / "in", **exams), tmp_path / "out")
     first = {"subject": "law", "question": "问，\n题", "A": "甲", "B": "乙", "C": "丙", "D": "NA", "answer": "C"}
-    assert rows(tmp_path / "out/exam/cmmlu/test.jsonl") == [first] == rows(tmp_path / "out/exam/cmmlu/dev.jsonl")
-    assert [row["answer"] for row in rows(tmp_path / "out/exam/ceval/test.jsonl")] == ["B"]
+    exams = exam_files.read(tmp_path / "out/exam")
+    assert exams["cmmlu"]["test"] == [first] == exams["cmmlu"]["dev"]
+    assert [row["answer"] for row in exams["ceval"]["test"]] == ["B"]
     assert not (tmp_path / "out/exam/domain").exists() and "not scored" in account["exam"]["exams"]["domain"]["note"]
     assert "exam/ceval/test/law_test.csv: not read: val/ is scored where an exam has it" in account["problems"]
     assert "exam/cmmlu/test/law.csv:4: the answer is none of A, B, C, D ('E')" in account["problems"]

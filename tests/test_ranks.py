@@ -12,8 +12,7 @@ WORDS = ["goal=target.base", "world.entities=12", "world.enterprises=8", "world.
 TWO = ["runtime.torchrun=[pretrain]", "runtime.execution.devices=2", "runtime.execution.strategy=ddp"]
 
 
-def test_two_ranks_learn_what_one_process_learns(tmp_path, monkeypatch):
-    monkeypatch.setattr(grid, "CACHE", tmp_path / "cache")
+def test_two_ranks_learn_what_one_process_learns(tmp_path):
     learnt = []
     for name, words in (("one", WORDS), ("two", [*WORDS, *TWO])):
         (row,) = grid.rows([*words, f"runtime.store={tmp_path / name}"])

@@ -57,8 +57,7 @@ def complete(store, words):
                 (folder / "metrics.json").write_text(json.dumps({"rouge1": 40.0, "rouge2": 20.0, "rougeL": 30.0, "bleu4": 10.0, "cmmlu": 60.0}))
 
 
-def test_a_cached_sweep_and_its_tables_need_no_torch(tmp_path, monkeypatch):
-    monkeypatch.setattr(grid, "CACHE", tmp_path / "cache")
+def test_a_cached_sweep_and_its_tables_need_no_torch(tmp_path):
     store, words = tmp_path / "store", ["logger=none", f"runtime.store={tmp_path / 'store'}"]
     complete(store, words)
     first = soaes(store, "run", f"experiment={EXPERIMENTS}", *words, torch=False)
@@ -69,11 +68,37 @@ def test_a_cached_sweep_and_its_tables_need_no_torch(tmp_path, monkeypatch):
     assert time.monotonic() - began < 10
     assert second.returncode == 0 and table.returncode == 0, table.stderr
     assert len(second.stdout.splitlines()) == len(first.stdout.splitlines()) >= 36
-    assert re.search(r"\| Base 2x96 \+ CPT \+ stage-1 SFT \+ stage-2 SFT +\| 40.00", table.stdout) and "not built" not in table.stdout
+    assert re.search(r"\| Base 3x96 \+ CPT \+ stage-1 SFT \+ stage-2 SFT +\| 40.00", table.stdout) and "not built" not in table.stdout
     assert "40.00" in (tmp_path / "table2.csv").read_text() and r"\begin{tabular}" in (tmp_path / "table2.tex").read_text()
     why = soaes(store, "table", *words, "--why", "table3.alpha_05", torch=False)
     assert "distill-" in why.stdout and "world-" in why.stdout and "alpha=0.5" in why.stdout
     assert "Did you mean table3" in soaes(store, "table", "--why", "tabel3.alpha_05").stderr
+
+
+def test_a_row_that_the_overrides_leave_out_says_so(tmp_path):
+    table = soaes(tmp_path / "store", "table", "distill.alpha=0.3", "--only", "table3", "--out", str(tmp_path), torch=False)
+    assert table.returncode == 0 and table.stdout.count("not swept") >= 4, table.stderr
+    seeds = soaes(tmp_path / "store", "table", "seed=0,1", "--only", "table2", torch=False)
+    assert seeds.returncode == 1 and seeds.stderr.startswith("error: 2 rows of table2 are instruct")
+
+
+def test_a_cache_that_was_cut_short_is_composed_again(tmp_path):
+    words = ["experiment=table3_alpha", f"runtime.store={tmp_path / 'store'}"]
+    names = [row.name for row in grid.rows(words)]
+    (cache,) = (tmp_path / "store" / ".cache" / "rows").glob("*.json")
+    cache.write_text(cache.read_text()[:100])
+    assert [row.name for row in grid.rows(words)] == names
+
+
+def test_changed_data_is_another_recipe(tmp_path):
+    text = tmp_path / "data" / "corpus" / "a.txt"
+    text.parent.mkdir(parents=True)
+    names = set()
+    for words in ("国有资产", "国有资本"):
+        text.write_text(words)
+        (row,) = grid.rows(["goal=data.documents", "data=files", f"data.root={tmp_path / 'data'}", f"runtime.store={tmp_path / 's'}"])
+        names.add(row.recipe.name)
+    assert len(names) == 2
 
 
 def test_a_missing_cell_says_why(tmp_path):

@@ -2,13 +2,18 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 
 from soaes import build as builder
+from soaes import grid
 from soaes.recipe import Recipe, Store, read
 
 RUNTIME = {"torchrun": [], "workers": 2, "alone": ["speed"], "execution": {"_target_": "soaes.execution.Execution", "devices": 1, "threads": 1},
@@ -135,3 +140,71 @@ def test_a_written_recipe_is_plain_yaml_that_names_its_parents(tmp_path):
     assert written == {"_target_": "soaes.stages.prepare.tokenizer", "documents": {"_store_": world().name}, "vocabulary": 600}
     manifest = store.manifest(goal.name)
     assert {"files", "seconds", "commit", "source", "machine", "versions"} <= set(manifest)
+
+
+def test_a_recipe_is_read_though_an_ancestors_folder_is_gone(tmp_path):
+    store, goal = Store(tmp_path), tokenizer(world())
+    builder.build(store, [goal], RUNTIME)
+    shutil.rmtree(store.folder(world().name))
+    assert read(store, goal.name).name == goal.name
+    assert list(builder.missing(store, [goal])) == []
+
+
+def test_a_changed_parent_is_refused(tmp_path):
+    store = Store(tmp_path)
+    builder.build(store, [world()], RUNTIME)
+    with open(store.folder(world().name) / "general.jsonl", "a") as handle:
+        handle.write("{}\n")
+    outcome = builder.build(store, [tokenizer(world())], RUNTIME)
+    assert "general.jsonl is not what" in outcome.failed[tokenizer(world()).name]
+
+
+def test_wandb_that_fails_fails_no_stage(tmp_path):
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    logger = {"mode": "offline", "project": "soaes", "folder": str(tmp_path / "taken")}
+    store = Store(tmp_path / "store")
+    assert not builder.build(store, [world()], {**RUNTIME, "logger": logger}).failed
+    assert "going on without it" in (store.folder(world().name) / "log.txt").read_text()
+
+
+def test_every_stage_is_an_offline_wandb_run_that_is_finished(tmp_path):
+    logger = {"mode": "offline", "project": "soaes", "folder": str(tmp_path / "wandb")}
+    store = Store(tmp_path / "store")
+    outcome = builder.build(store, [world(), tokenizer(world(), 100)], {**RUNTIME, "logger": logger})
+    assert list(outcome.failed) == [tokenizer(world(), 100).name]
+    runs = sorted((tmp_path / "wandb" / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(runs) == 2
+    ends = [subprocess.run([sys.executable, "-m", "wandb", "leet", "inspect", "--summary", run.parent], capture_output=True, text=True).stdout
+            for run in runs]
+    assert sorted("exit code 0" in end for end in ends) == [False, True] and all("finished" in end or "exit code" in end for end in ends)
+
+
+def test_a_training_stage_killed_at_work_is_built_by_the_next_run(tmp_path):
+    words = ["goal=target.base", "world.entities=12", "world.enterprises=8", "world.questions=100", "world.exam_questions=20", "logger=none",
+             "world.dialogues=40", "world.wordings=4", "world.quizzes=2", "optim.general.tokens=200_000", f"runtime.store={tmp_path / 'store'}"]
+    (row,) = grid.rows(words)
+    store = Store(tmp_path / "store")
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    sweep = context.Process(target=_row, args=(words, queue))
+    sweep.start()
+    curves, deadline = store.unfinished(row.recipe.name) / "curves.jsonl", time.monotonic() + 120
+    while not curves.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(writer(curves.with_name("log.txt")), signal.SIGKILL)
+    failed = queue.get(timeout=60)
+    assert "killed by signal 9" in failed[row.recipe.name]
+    assert not store.holds(row.recipe.name) and not builder.build(store, [row.recipe], row.runtime).failed
+    store.verify(row.recipe.name)
+
+
+def writer(path):
+    """The process that has a file open: of a stage's log, the stage."""
+    links = (link for link in Path("/proc").glob("[0-9]*/fd/*") if os.path.realpath(link) == str(path))
+    return int(next(links).parts[2])
+
+
+def _row(words, queue):
+    (row,) = grid.rows(words)
+    queue.put(builder.build(Store(Path(row.runtime["store"])), [row.recipe], row.runtime).failed)

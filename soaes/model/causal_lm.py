@@ -17,14 +17,15 @@ from soaes.model import losses
 
 
 class CausalLM(pl.LightningModule):
-    """model: a Hugging Face causal LM. lr: peak rate. schedule(step, steps) -> factor on it. steps: optimizer steps in all."""
+    """model: a Hugging Face causal LM. lr: peak rate. schedule(step, steps) -> factor on it. steps: optimizer steps in all.
+    offloaded: the optimizer's state lies in the processor's memory."""
 
     def __init__(self, model: Any, lr: float, schedule: Callable[[int, int], float], betas: tuple[float, float], weight_decay: float,
-                 steps: int) -> None:
+                 steps: int, offloaded: bool = False) -> None:
         super().__init__()
         self.model, self.lr, self.schedule, self.steps = model, lr, schedule, steps
         self.betas, self.weight_decay = tuple(betas), weight_decay
-        self.grad_norm = math.nan
+        self.grad_norm, self.offloaded = math.nan, offloaded
 
     def predicting(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(hidden_ND, labels_N, where_BT): final hidden states where the next token bears loss, that token, and the mask.
@@ -72,9 +73,18 @@ class CausalLM(pl.LightningModule):
         matrices = [weight for weight in self.parameters() if weight.ndim > 1]
         others = [weight for weight in self.parameters() if weight.ndim <= 1]  # norms and biases do not decay
         groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas)
+        optimizer = _adamw(self.offloaded)(groups, lr=self.lr, betas=self.betas)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_factor, self.schedule, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _adamw(offloaded: bool) -> Any:
+    """AdamW; DeepSpeed takes its own of the same rule where the optimizer's state lies in the processor's memory."""
+    if not offloaded:
+        return torch.optim.AdamW
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    return DeepSpeedCPUAdam
 
 
 def _factor(schedule: Callable[[int, int], float], steps: int, step: int) -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+from soaes.data import chat
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "vocab.json", "merges.txt")
 
@@ -16,14 +19,14 @@ def create(tokenizer: Path, layers: int, width: int, heads: int, kv_heads: int, 
     """A Qwen2 model with random weights: tied embeddings, SwiGLU of 3 times the width."""
     from tokenizers import Tokenizer
 
-    vocabulary = Tokenizer.from_file(str(tokenizer / "tokenizer.json")).get_vocab_size()
+    words = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
     if width % heads or heads % kv_heads:
         raise ValueError(f"width={width}, heads={heads}, kv_heads={kv_heads}: heads must divide width, and kv_heads must divide heads")
     torch.manual_seed(seed)
     shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
-             "intermediate_size": 3 * width, "vocab_size": vocabulary, "max_position_embeddings": 4 * context}
-    return Qwen2ForCausalLM(Qwen2Config(**shape, tie_word_embeddings=True, initializer_range=0.02 if width > 512 else width**-0.5 / 2,
-                                        bos_token_id=None, eos_token_id=2, pad_token_id=0))
+             "intermediate_size": 3 * width, "vocab_size": words.get_vocab_size(), "max_position_embeddings": 4 * context}
+    return Qwen2ForCausalLM(Qwen2Config(**shape, tie_word_embeddings=True, initializer_range=0.02,
+                                        bos_token_id=None, eos_token_id=words.token_to_id(chat.END), pad_token_id=words.token_to_id(chat.TEXT_END)))
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> PreTrainedModel:
@@ -34,8 +37,22 @@ def load(folder: Path, dtype: torch.dtype = torch.float32, attention: str = "sdp
 
 
 def save(model: Any, folder: Path, tokenizer: Path) -> None:
-    """Weights as safetensors, and the tokenizer's files from the folder that has them."""
-    model.save_pretrained(folder, safe_serialization=True)
+    """Weights as safetensors, and the tokenizer's files from the folder that has them. Called on every rank, the first writes."""
+    weights = _gathered(model) if any(hasattr(weight, "ds_id") for weight in model.parameters()) else None
+    if os.environ.get("RANK", "0") != "0":
+        return
+    model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
     for name in TOKENIZER:
         if (tokenizer / name).exists():
             shutil.copy(tokenizer / name, folder / name)
+
+
+def _gathered(model: Any) -> dict[str, torch.Tensor]:
+    """Whole weights of a model that ZeRO-3 has cut up, one at a time, so that no device holds them all."""
+    from deepspeed.zero import GatheredParameters
+
+    whole = {}
+    for name, weight in model.named_parameters():
+        with GatheredParameters([weight]):
+            whole[name] = weight.detach().cpu().clone()
+    return whole

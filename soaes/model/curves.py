@@ -25,8 +25,9 @@ class Curves(pl.Callback):
         self.tokens, self.loss, self.since, self.step = 0, 0.0, time.monotonic(), 0
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: dict[str, Any], at: int) -> None:
-        self.tokens += batch["ids_BT"].numel()
-        self.loss += outputs["loss"].detach().item() / trainer.world_size  # Lightning has divided it by the micro-batches
+        self.tokens += batch["ids_BT"].numel() * trainer.world_size
+        # Lightning has divided the loss by the micro-batches, and the mean over ranks undoes what training_step multiplied
+        self.loss += float(trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean"))
         if trainer.global_step == self.step:
             return  # in the middle of a step
         self.step = trainer.global_step
@@ -39,7 +40,8 @@ class Curves(pl.Callback):
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
         values = {"validation_perplexity": module.perplexity}
-        if self.prompts and trainer.is_global_zero:
+        whole = not any(hasattr(weight, "ds_id") for weight in module.parameters())  # ZeRO-3 leaves a rank its share alone
+        if self.prompts and whole and trainer.is_global_zero:
             values["validation_rouge1"] = self._rouge(module.model)
         self.validations.append(values)
         self._log(values)

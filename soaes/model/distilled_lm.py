@@ -22,6 +22,6 @@ class DistilledLM(CausalLM):
 
     def loss_sum(self, batch: dict[str, Any]) -> torch.Tensor:
         hidden_ND, labels_N, where_BT = self.predicting(batch)
-        with torch.no_grad():
-            teacher_NV = batch["hidden_BTD"][where_BT].to(self.head_VD.dtype) @ self.head_VD.T
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):  # the store is exact; so is what is made of it
+            teacher_NV = batch["hidden_BTD"][where_BT].float() @ self.head_VD.float().T
         return losses.distillation(teacher_NV, self.model.lm_head(hidden_ND), labels_N, self.alpha, self.tau)

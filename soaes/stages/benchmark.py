@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from soaes.data.jsonl import read_jsonl, write_jsonl
+from soaes.data import exam_files
+from soaes.data.jsonl import write_jsonl
 from soaes.execution import Execution
 from soaes.metrics import exams
 from soaes.model import checkpoint
@@ -20,7 +21,7 @@ def benchmark(
     `limit` is the number of questions of each subject. A data folder without exams is no fault: metrics.json says so.
     """
     torch.set_num_threads(execution.threads)
-    taken, rows = _read(documents / "exam"), []
+    taken, rows = exam_files.read(documents / "exam"), []
     if taken:
         tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
         network = checkpoint.load(model).to(execution.device)
@@ -29,12 +30,3 @@ def benchmark(
     metrics = json.dumps(exams.summary(rows, shots), ensure_ascii=False, indent=1)
     (out / "metrics.json").write_text(metrics, encoding="utf-8")
 
-
-def _read(folder: Path) -> dict[str, dict[str, list[dict]]]:
-    """exam -> dev or test -> rows, of every exam that has test questions."""
-    found = {}
-    for exam in sorted(folder.glob("*")):
-        parts = {part: read_jsonl(exam / f"{part}.jsonl") for part in ("dev", "test")}
-        if parts["test"]:
-            found[exam.name] = parts
-    return found

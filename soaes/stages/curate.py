@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from soaes.data import gather, sources, splits
+from soaes.data import exam_files, gather, sources, splits
 from soaes.data.account import Account, shown
 from soaes.data.jsonl import write_jsonl
 
@@ -125,8 +125,7 @@ def _exams(base: Path, names: list[str], account: Account, out: Path) -> dict:
         if not parts["test"]:
             counts[shown(exam)]["note"] = "no val/ or test/ question: not scored"
             continue
-        for part, rows in parts.items():
-            write_jsonl(out / "exam" / exam / f"{part}.jsonl", rows)
+        exam_files.write(out / "exam", exam, parts)
     return account.of("exam") | {"exams": counts}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from soaes.data import chat, token_store
+from soaes.data import chat, exam_files, token_store
 from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.data.packing import Packing
 
@@ -20,7 +20,7 @@ DEV_PROMPTS = 16
 
 def world(seed: int, entities: int, famous: int, enterprises: int, wordings: int, quizzes: int, dialogues: int, questions: int,
           exam_questions: int, *, out: Path) -> None:
-    """Tell one synthetic world: general.jsonl, corpus.jsonl, dialogue.jsonl, qa/{train,dev,test}.jsonl, exam/NAME/{dev,test}.jsonl."""
+    """Tell one synthetic world: general.jsonl, corpus.jsonl, dialogue.jsonl, qa/{train,dev,test}.jsonl, exam/NAME/**.csv."""
     from soaes.world import dialogues as talk
     from soaes.world import documents, exams, facts
     from soaes.world import questions as ask
@@ -32,8 +32,7 @@ def world(seed: int, entities: int, famous: int, enterprises: int, wordings: int
     for split, samples in ask.questions(told, seed, questions).items():
         write_jsonl(out / "qa" / f"{split}.jsonl", samples)
     for exam, splits in exams.exams(told, seed, exam_questions).items():
-        for split, asked in splits.items():
-            write_jsonl(out / "exam" / exam / f"{split}.jsonl", asked)
+        exam_files.write(out / "exam", exam, splits)
 
 
 ALPHABET_WEIGHT = 20  # how often a character of the alphabet counts as seen
@@ -85,11 +84,12 @@ def pack(documents: Path, tokenizer: Path, read: list[str], keep: list[str] | No
 
     model = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
     records = {split: [record for name in read for record in _records(documents, name, split, keep)] for split in ("train", "dev")}
-    if not records["train"]:
-        raise ValueError(f"nothing to pack in {'+'.join(read)}{f' with categories {keep}' if keep else ''}; check data.keep and the data folder")
+    if not records["train"] or not records["dev"]:
+        found = f"{len(records['train'])} documents to train on and {len(records['dev'])} to validate on"
+        raise ValueError(f"{'+'.join(read)}{f' with categories {keep}' if keep else ''} holds {found}; both are needed: check data.keep and the data")
     account = {"read": read, "context": context}
     for split in ("train", "dev"):
-        rows, account[split] = _packed(model, records[split] or records["train"][:1], context, packing)
+        rows, account[split] = _packed(model, records[split], context, packing)
         token_store.write(out / split, rows)
     talks = [record for record in records["dev"] if "messages" in record and len(chat.encode(model, record["messages"])[0]) <= context]
     write_jsonl(out / "dev_prompts.jsonl", talks[:DEV_PROMPTS])
@@ -100,7 +100,8 @@ def _records(documents: Path, name: str, split: str, keep: list[str] | None) -> 
     if name == "qa":
         return read_jsonl(documents / "qa" / f"{split}.jsonl")
     found = [record for record in read_jsonl(documents / f"{name}.jsonl") if not keep or record.get("category") in (None, *keep)]
-    return [record for at, record in enumerate(found) if (at % DEV_SHARE == DEV_SHARE - 1) == (split == "dev")]
+    share = min(DEV_SHARE, len(found))  # of few documents, the last one
+    return [record for at, record in enumerate(found) if (at % share == share - 1) == (split == "dev")]
 
 
 def _packed(model: Any, records: list[dict[str, Any]], context: int, packing: Callable[..., Packing]) -> tuple[token_store.Rows, dict[str, Any]]:
@@ -111,10 +112,13 @@ def _packed(model: Any, records: list[dict[str, Any]], context: int, packing: Ca
     chosen = packing.keywords["overflow"]
     overflow = chosen if chosen != "auto" else "drop" if talk else "split"
     packed = packing(lengths, context, overflow=overflow, names=[str(record.get("id", at)) for at, record in enumerate(records)])
+    if not packed.rows:
+        raise ValueError(f"none of {len(lengths)} documents fits a row of {context} tokens; set a larger context, or packing.overflow=split")
     rows = token_store.fill(tokens, loss, packed.rows, context, model.token_to_id(chat.TEXT_END))
     kept = sum(lengths) - sum(lengths[at] for at in packed.dropped)
     dropped = {"documents": len(packed.dropped), "tokens": sum(lengths) - kept, "reason": f"longer than a row of {context}"}
-    return rows, {"documents": len(records), "tokens": sum(lengths), "kept": kept, "split_documents": packed.split, "dropped": dropped,
+    return rows, {"documents": len(records), "tokens": sum(lengths), "kept": kept, "dropped": dropped,
+                  "split": {"documents": packed.split, "tokens": sum(length for length in lengths if length > context) if packed.split else 0},
                   "rows": len(packed.rows), "fill": kept / (len(packed.rows) * context), "loss_tokens": int(rows.loss_tokens_R.sum())}
 
 

@@ -45,12 +45,13 @@ def speed(
     draft: Path | None = None,
     device: str = "cpu",
     machine: str = "",
+    backend: str = "",
     warmup: int = 1,
 ) -> None:
     """Decode the first test questions by `decode` and by autoregression, interleaved; write metrics and predictions.
 
     decode: a decoder's class with its own settings bound; sampling: temperature and top_p of both sides; warmup: rounds
-    that are not counted; machine: what was measured on, for the recipe.
+    that are not counted; machine, backend: what was measured on, for the recipe.
     """
     limits.check(prompts=prompts, rounds=rounds)
     torch.set_num_threads(threads)
@@ -75,6 +76,7 @@ def speed(
         "prompts": len(questions),
         "proof": "equal tokens" if greedy else "law",
         "machine": machine or device,
+        "backend": backend,
     }
     write_jsonl(out / "predictions.jsonl", predictions)
     (out / "metrics.json").write_text(json.dumps(metrics, ensure_ascii=False, indent=1), encoding="utf-8")

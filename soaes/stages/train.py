@@ -62,14 +62,14 @@ def _fit(model: Any, tokenizer: Path, rows: Path, module: Module, optim: dict[st
     if execution.checkpointing:
         model.gradient_checkpointing_enable()
     lit = module(model=model.train(), lr=optim["lr"], schedule=optim["schedule"], betas=optim["betas"], weight_decay=optim["weight_decay"],
-                 steps=len(data.steps))
+                 steps=len(data.steps), offloaded=execution.offloaded)
     curves = Curves(tracker, tokenizer, read_jsonl(rows / "dev_prompts.jsonl"))
     trainer = _trainer(data, optim, execution, curves)
     trainer.validate(lit, data, verbose=False)
     trainer.fit(lit, data)
     trainer.validate(lit, data, verbose=False)
+    checkpoint.save(model, out, tokenizer)
     if trainer.is_global_zero:
-        checkpoint.save(model, out, tokenizer)
         _write_metrics(out, curves, data, time.monotonic() - began)
 
 

@@ -1,0 +1,31 @@
+"""The main job itself: all six tables at smoke, its floors, its time, and a second run that finds everything."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from soaes import grid
+
+EXPERIMENTS = ",".join(sorted(path.stem for path in (grid.CONF / "experiment").glob("table*.yaml")))
+
+
+@pytest.mark.nightly
+def test_six_tables_and_their_floors(tmp_path):
+    def soaes(module, *words):
+        environment = {**os.environ, "SOAES_STORE": str(tmp_path / "store")}
+        ran = subprocess.run([sys.executable, "-m", f"soaes.{module}", *words], env=environment, capture_output=True, text=True, cwd=Path.cwd())
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    began = time.monotonic()
+    soaes("run", f"experiment={EXPERIMENTS}")
+    assert time.monotonic() - began < 6 * 60
+    tables = soaes("table")
+    assert tables.count("floor holds") == 5 and "not built" not in tables and "failed" not in tables
+    began = time.monotonic()
+    assert "to go]" not in soaes("run", f"experiment={EXPERIMENTS}"), "something was built again"
+    assert soaes("table") == tables and time.monotonic() - began < 10
