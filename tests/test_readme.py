@@ -1,6 +1,7 @@
 """README shows a table that was measured, and names things that exist."""
 
 import re
+import shlex
 from pathlib import Path
 
 from soaes import grid
@@ -22,8 +23,9 @@ def test_every_path_named_exists():
 def test_every_command_composes():
     lines = re.findall(r"^python -m soaes\.run (.*?)(?:\s+#.*)?$", README, re.M)
     assert len(lines) >= 7
-    for words in (line.split() for line in lines):
+    for words in (shlex.split(line) for line in lines):
         if not {"--help", "...", "data=files"} & set(words):
             rest = [word for word in words if not word.startswith("experiment=")]
             for name in grid.experiment(words).split(","):
-                assert grid.rows([*rest, *([f"experiment={name}"] if name else [])])
+                if "*" not in name:
+                    assert grid.rows([*rest, *([f"experiment={name}"] if name else [])])

@@ -22,7 +22,7 @@ EXPECTED = (
 def files(digest: str, *, root: str, seed: int, out: Path) -> None:
     """Read a user's folder; `digest` is the content that the recipe stands for.
 
-    Writes general, corpus, dialogue, qa/ and exam/ as JSON lines and account.json: what was kept, what was dropped
+    Writes general, corpus, dialogue and qa/ as JSON lines, exam/ as CSV, and account.json: what was kept, what was dropped
     and why. A broken file or line is named there and does not stop the rest.
     """
     if (now := sources.digest(root)) != digest:
@@ -39,6 +39,8 @@ def files(digest: str, *, root: str, seed: int, out: Path) -> None:
     parts = {"general": texts, "corpus": account.of("corpus"), "dialogue": account.of("dialogue")}
     summary = {**parts, "qa": pairs, "exam": exams, **account.summary()}
     (out / "account.json").write_text(json.dumps(summary, ensure_ascii=False, indent=1), encoding="utf-8")
+    counts = {"problems": account.total, **{kind: account.kept[kind] for kind in sources.KINDS}}
+    (out / "metrics.json").write_text(json.dumps(counts))  # the headline of the stage, in the terminal and in W&B
 
 
 def _documents(base: Path, names: dict, seed: int, account: Account, out: Path) -> dict:
