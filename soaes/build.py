@@ -110,7 +110,8 @@ class _Crew:
     def _start(self, recipe: Recipe, alone: bool) -> Any:
         os.environ.update(OMP_NUM_THREADS=str(self.runtime["execution"]["threads"]), TOKENIZERS_PARALLELISM="false", HF_HUB_DISABLE_PROGRESS_BARS="1")
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOAD)
+        mirrored = self.runtime["logger"]["mode"] != "disabled"
+        context.set_forkserver_preload([*PRELOAD, *(["wandb"] if mirrored else [])])
         process = context.Process(target=_stage, args=(self.store, recipe, self.runtime, alone))
         process.start()
         return process

@@ -77,7 +77,7 @@ def rows(arguments: list[str]) -> list[Row]:
         kept = json.loads(cache.read_text())
         if all(data_digest(root) == told for root, told in kept["roots"].items()):
             return _revived(kept)
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError):
         pass  # none yet, or one that was cut short: the rows are composed again
     found = [_row(arguments, swept, job) for swept, job in jobs(arguments)]
     _keep(cache, json.dumps(_written(found), ensure_ascii=False))
