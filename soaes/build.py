@@ -25,6 +25,7 @@ from soaes.recipe import Recipe, Store
 # what a stage is forked from: heavy imports once, and one state of our own code for a whole sweep
 PRELOAD = ["torch", "transformers.models.qwen2.modeling_qwen2", "soaes.stages.train", "soaes.stages.measure", "soaes.stages.speed"]
 
+WANDB = ["wandb", "wandb.sdk.launch", "wandb.apis.public"]  # the last two are what wandb.init would load, stage by stage
 MEGABYTE = 1 << 20
 
 
@@ -110,8 +111,7 @@ class _Crew:
     def _start(self, recipe: Recipe, alone: bool) -> Any:
         os.environ.update(OMP_NUM_THREADS=str(self.runtime["execution"]["threads"]), TOKENIZERS_PARALLELISM="false", HF_HUB_DISABLE_PROGRESS_BARS="1")
         context = multiprocessing.get_context("forkserver")
-        mirrored = self.runtime["logger"]["mode"] != "disabled"
-        context.set_forkserver_preload([*PRELOAD, *(["wandb"] if mirrored else [])])
+        context.set_forkserver_preload(PRELOAD + (WANDB if self.runtime["logger"]["mode"] != "disabled" else []))
         process = context.Process(target=_stage, args=(self.store, recipe, self.runtime, alone))
         process.start()
         return process
