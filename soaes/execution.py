@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 
@@ -16,3 +17,8 @@ class Execution(NamedTuple):
     attention: str = "sdpa"
     checkpointing: bool = False  # gradient checkpointing
     offloaded: bool = False  # the optimizer's state lies in the processor's memory (DeepSpeed)
+
+
+def first_rank() -> bool:
+    """torchrun numbers a stage's ranks; a stage of one process is its own first."""
+    return os.environ.get("RANK", "0") == "0"

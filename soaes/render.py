@@ -16,7 +16,6 @@ from soaes.recipe import Recipe, Store
 class Line:
     """One row of a table: what we measured, or why not, beside what the paper has."""
 
-    key: str
     label: str
     settings: dict[str, str]
     values: dict[str, Any]
@@ -28,7 +27,6 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    name: str
     title: str
     columns: dict[str, dict[str, Any]]
     lines: dict[str, Line]

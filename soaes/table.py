@@ -67,23 +67,23 @@ def read(name: str, overrides: list[str]) -> Table:
     """A table as the store has it now. Cells that are not built say why."""
     spec = _spec(name)
     lines = {key: _line(key, row, spec, tuple(overrides)) for key, row in spec["rows"].items()}
-    return Table(name, spec["title"], spec["columns"], lines, spec["claims"])
+    return Table(spec["title"], spec["columns"], lines, spec["claims"])
 
 
 def _line(key: str, row: dict[str, Any], spec: dict[str, Any], overrides: tuple[str, ...]) -> Line:
     paper = row.get("paper", {})
     if row["grid"] is None:
-        return Line(key, paper["name"], {}, {}, paper, "the paper's only", "", None)
+        return Line(paper["name"], {}, {}, paper, "the paper's only", "", None)
     wanted = {key: str(value) for key, value in row["when"].items()}
     found = [item for item in _rows(row["grid"], overrides) if wanted.items() <= item.overrides.items()]
     if len(found) > 1:
         raise ValueError(f"{len(found)} rows of {row['grid']} are {key}, a table shows one: give one value to each override, e.g. seed=0")
     if not found:
-        return Line(key, paper.get("name", key), {}, {}, paper, "not swept", f"{key} is not in the grid that these overrides leave", None)
+        return Line(paper.get("name", key), {}, {}, paper, "not swept", f"{key} is not in the grid that these overrides leave", None)
     store, recipe = _store(overrides), found[0].recipe
     settings = {title: _at(recipe, path) for title, path in spec["settings"].items()}
     note = f" ({row['note']})" if "note" in row else ""
-    return Line(key, _label(recipe, spec["label"]) + note, settings, store.metrics(recipe.name) if store.holds(recipe.name) else {}, paper,
+    return Line(_label(recipe, spec["label"]) + note, settings, store.metrics(recipe.name) if store.holds(recipe.name) else {}, paper,
                 *_missing(store, recipe), recipe)
 
 
@@ -131,7 +131,7 @@ def explain(tables: dict[str, Table], name: str, row: str, overrides: list[str])
         raise ValueError(f"{name}.{row}: there is no such row; {grid.nearest(row, list(tables[name].lines))}")
     line, store = tables[name].lines[row], _store(overrides)
     if line.recipe is None:
-        return [f"{line.label}: {line.missing}; we have no equivalent"]
+        return [f"{line.label}: {line.reason or line.missing}"]
     made = store.manifest(line.recipe.name) if not line.missing else {}
     about = {key: made[key] for key in ("made", "seconds", "commit", "machine") if key in made}
     value = [f"{column} = {line.values.get(column)}"] if column else []

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from soaes.execution import first_rank
 from soaes.recipe import Recipe
 
 
@@ -70,11 +71,6 @@ def stage(recipe: Recipe, runtime: dict[str, Any], out: Path) -> Iterator[Tracke
     path = out / "metrics.json"
     mirror.summarise(json.loads(path.read_text()) if path.exists() else {}, out / "recipe.yaml")
     mirror.finish()
-
-
-def first_rank() -> bool:
-    """torchrun numbers a stage's ranks; a stage of one process is its own first."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def row(name: str, experiment: str, overrides: dict[str, str], recipe: Recipe, metrics: dict[str, Any], runtime: dict[str, Any]) -> None:

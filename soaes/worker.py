@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from soaes import track
+from soaes.execution import first_rank
 from soaes.lineage import flat, ours
 from soaes.recipe import Recipe, Store, read, write_manifest
 
@@ -56,7 +57,7 @@ def run(store: Store, recipe: Recipe, runtime: dict[str, Any], out: Path) -> Non
         context = {"execution": runtime["execution"], "root": runtime["root"], "tracker": tracker}
         chosen = {key: realise(value, store) for key, value in context.items() if key in wanted and key not in arguments}
         function(**chosen, **arguments, out=out)
-        if track.first_rank():
+        if first_rank():
             write_manifest(out, seconds=round(time.monotonic() - began, 2), peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
                            source=code, **provenance())
 

@@ -123,13 +123,14 @@ def summary(rows: list[dict], shots: int) -> dict:
     marks: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         marks[row["exam"]][row["subject"]].append(row["picked"] == row["answer"])
-    found: dict = {"shots": shots, "chance": CHANCE, "harness": f"lm-eval {version('lm-eval')}"}
+    found: dict = {}
     for exam, subjects in marks.items():
         pooled = [mark for subject in subjects.values() for mark in subject]
         right = mean(pooled)
         found[exam] = 100 * mean(mean(subject) for subject in subjects.values())
         found[f"{exam}_questions"] = len(pooled)
         found[f"{exam}_standard_error"] = 100 * math.sqrt(right * (1 - right) / max(1, len(pooled) - 1))
+    found |= {"shots": shots, "chance": CHANCE, "harness": f"lm-eval {version('lm-eval')}"}
     if missing := [exam for exam in ("cmmlu", "ceval") if exam not in marks]:
         return found | {"missing": f"no questions of {' and '.join(missing)} in the data"}
     return found | {"average": mean((found["cmmlu"], found["ceval"]))}

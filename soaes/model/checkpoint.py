@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from soaes.data import chat
+from soaes.execution import first_rank
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "vocab.json", "merges.txt")
 
@@ -38,13 +38,18 @@ def load(folder: Path, dtype: torch.dtype = torch.float32, attention: str = "sdp
 
 def save(model: Any, folder: Path, tokenizer: Path) -> None:
     """Weights as safetensors, and the tokenizer's files from the folder that has them. Called on every rank, the first writes."""
-    weights = _gathered(model) if any(hasattr(weight, "ds_id") for weight in model.parameters()) else None
-    if os.environ.get("RANK", "0") != "0":
+    weights = _gathered(model) if sharded(model) else None
+    if not first_rank():
         return
     model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
     for name in TOKENIZER:
         if (tokenizer / name).exists():
             shutil.copy(tokenizer / name, folder / name)
+
+
+def sharded(model: Any) -> bool:
+    """True where ZeRO-3 leaves each rank its share of the weights alone."""
+    return any(hasattr(weight, "ds_id") for weight in model.parameters())
 
 
 def _gathered(model: Any) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 
 from soaes.data.chat import prompt
 from soaes.metrics import rouge
+from soaes.model import checkpoint
 
 POINTS = 100  # at most so many points a curve
 
@@ -40,8 +41,7 @@ class Curves(pl.Callback):
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
         values = {"validation_perplexity": module.perplexity}
-        whole = not any(hasattr(weight, "ds_id") for weight in module.parameters())  # ZeRO-3 leaves a rank its share alone
-        if self.prompts and whole and trainer.is_global_zero:
+        if self.prompts and trainer.is_global_zero and not checkpoint.sharded(module):
             values["validation_rouge1"] = self._rouge(module.model)
         self.validations.append(values)
         self._log(values)

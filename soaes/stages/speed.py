@@ -53,7 +53,7 @@ def speed(
     decode: a decoder's class with its own settings bound; sampling: temperature and top_p of both sides; warmup: rounds
     that are not counted; machine, backend: what was measured on, for the recipe.
     """
-    limits.check(prompts=prompts, rounds=rounds)
+    limits.check(prompts=prompts, rounds=rounds, dtype=dtype)
     torch.set_num_threads(threads)
     engines, tokenizer = _engines(target, draft, decode, dtype, device)
     eos = tokenizer.token_to_id(chat.END)
@@ -87,8 +87,6 @@ def _engines(target: Path, draft: Path | None, decode: partial, dtype: str, devi
     folders = {"target": target}
     if "draft" in inspect.signature(decode.func).parameters:
         folders["draft"] = _checked(draft, target)
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype}: decoding runs in {', '.join(DTYPES)}")
     tokenizers = [Tokenizer.from_file(str(folder / "tokenizer.json")) for folder in folders.values()]
     if tokenizers[0].get_vocab() != tokenizers[-1].get_vocab():
         raise ValueError(f"draft {draft} and target {target} have different tokenizers; train both with one")
