@@ -1,14 +1,25 @@
 # Two commands need nothing before them: `make tables` and `make test`. Each makes .venv and installs into it once.
-SCALE ?= smoke
+SCALE ?= tiny
+SEEDS ?= 0
 ARGS ?=
 PYTHON := .venv/bin/python
+comma := ,
+first := $(firstword $(subst $(comma), ,$(SEEDS)))
 
-tables: .venv/ready     ## every row of Tables 1-6, then the tables themselves; a second run finds everything cached
-	$(PYTHON) -m soaes.run 'experiment=table*' scale=$(SCALE) $(ARGS); ran=$$?; \
-	$(PYTHON) -m soaes.table scale=$(SCALE) $(ARGS) && exit $$ran
+tables: .venv/ready     ## every row of Tables 1-6 in every seed, timings in the first; then the tables; a second run finds all cached
+	$(PYTHON) -m soaes.run 'experiment=table*' scale=$(SCALE) seed=$(SEEDS) $(ARGS); ran=$$?; \
+	$(PYTHON) -m soaes.run 'experiment=speed*' scale=$(SCALE) seed=$(first) $(ARGS) && \
+	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) && exit $$ran
+
+retention: .venv/ready  ## general against domain knowledge over size, learning rate and replay: the frontier behind T1b
+	$(PYTHON) -m soaes.run 'experiment=retention*' scale=$(SCALE) seed=$(SEEDS) $(ARGS)
+	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --only retention
 
 publish: tables         ## the tables of this commit into experiments/SCALE, to be committed after it
-	$(PYTHON) -m soaes.table scale=$(SCALE) --out experiments/$(SCALE) $(ARGS) > /dev/null
+	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --out experiments/$(SCALE) > /dev/null
+
+stale: .venv/ready      ## which committed tables are not of today's conf
+	$(PYTHON) -m soaes.table --stale
 
 test: .venv/ready-dev   ## the whole suite, below ten minutes on two cores
 	.venv/bin/ruff check .
@@ -30,4 +41,4 @@ test-nightly: .venv/ready-dev  ## what is longer than that: the whole smoke run,
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-.PHONY: tables publish test test-nightly
+.PHONY: tables retention publish stale test test-nightly

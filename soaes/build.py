@@ -1,6 +1,6 @@
 """Build a set of recipes: the union of their missing stages, parents first, each in a process of its own, some side by side.
 
-A failing stage takes only its descendants down. Knows processes and folders: no Hydra, no torch."""
+A failing stage takes only its descendants down. Knows processes and folders: no Hydra, no torch. What a person sees of it is in `board`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from graphlib import TopologicalSorter
 from multiprocessing.connection import wait
 from typing import Any
 
-from soaes import worker
+from soaes import board, worker
 from soaes.recipe import Recipe, Store
 
 # what a stage is forked from: heavy imports once, and one state of our own code for a whole sweep
@@ -27,6 +27,8 @@ PRELOAD = ["torch", "transformers.models.qwen2.modeling_qwen2", "soaes.stages.tr
 
 WANDB = ["wandb", "wandb.sdk.launch", "wandb.apis.public"]  # the last two are what wandb.init would load, stage by stage
 MEGABYTE = 1 << 20
+
+Rows = dict[str, list[tuple[str, str]]]  # goal -> the rows that show it, each an experiment and the words that tell the row from others
 
 
 @dataclass
@@ -52,33 +54,36 @@ def missing(store: Store, recipes: Iterable[Recipe]) -> dict[str, Recipe]:
     return found
 
 
-def build(store: Store, recipes: Iterable[Recipe], runtime: dict[str, Any]) -> Outcome:
-    """Build what is missing of `recipes`; `runtime` is how (conf/runtime). Prints a line a stage."""
+def build(store: Store, recipes: Iterable[Recipe], runtime: dict[str, Any], rows: Rows | None = None) -> Outcome:
+    """Build what is missing of `recipes`; `runtime` is how (conf/runtime). Prints a line a stage.
+
+    Whoever gives the rows of its tables has a line for each as it is done as well, and on a terminal a board of all that is under way."""
     todo, outcome = missing(store, recipes), Outcome()
     if todo:
-        _Crew(store, todo, runtime, outcome).work()
+        _Crew(store, todo, runtime, outcome, rows or {}).work()
     return outcome
 
 
 class _Crew:
-    """The stages under way. State: what is ready, what runs, and since when."""
+    """The stages under way. State: what is ready, what runs, and since when; what is expected, and the screen."""
 
-    def __init__(self, store: Store, todo: dict[str, Recipe], runtime: dict[str, Any], outcome: Outcome) -> None:
-        self.store, self.todo, self.runtime, self.outcome = store, todo, runtime, outcome
+    def __init__(self, store: Store, todo: dict[str, Recipe], runtime: dict[str, Any], outcome: Outcome, rows: Rows) -> None:
+        self.store, self.todo, self.runtime, self.outcome, self.rows = store, todo, runtime, outcome, rows
         self.graph = TopologicalSorter({name: {parent.name for parent in recipe.parents.values()} & todo.keys()
                                         for name, recipe in todo.items()})
         self.graph.prepare()
         self.ready: list[str] = []
         self.running: dict[str, tuple[Any, float]] = {}
-        self.began = time.monotonic()
-        self.depth = _depths(todo)
+        self.forecast, self.screen = board.Forecast(store, todo), board.Screen(bool(rows))
 
     def work(self) -> None:
         try:
             while self.graph.is_active():
                 self._admit()
                 if self.running:
-                    wait([process.sentinel for process, _ in self.running.values()])
+                    if self.screen.due():
+                        self.screen.draw(self._state())
+                    wait([process.sentinel for process, _ in self.running.values()], self.screen.EVERY if self.screen.live else None)
                     for name in [name for name, (process, _) in self.running.items() if not process.is_alive()]:
                         self._finish(name)
         except KeyboardInterrupt:
@@ -86,12 +91,15 @@ class _Crew:
                 process.terminate()
             for process, _ in self.running.values():
                 process.join()
-            say(f"interrupted: {len(self.outcome.built)} stages are kept; the same command goes on from there")
+            self.screen.say(f"interrupted: {len(self.outcome.built)} stages are kept; the same command goes on from there")
             raise
+        finally:
+            self.screen.close()
 
     def _admit(self) -> None:
         """Start what may start: the longest way to the end first; a stage that runs alone waits for an empty machine."""
-        self.ready = sorted([*self.ready, *self.graph.get_ready()], key=lambda name: -self.depth[name])
+        way = board.ways(self.todo, {name: self.forecast.seconds(name) for name in self.todo})
+        self.ready = sorted([*self.ready, *self.graph.get_ready()], key=lambda name: -way[name])
         for name in list(self.ready):
             blocked = [parent.name for parent in self.todo[name].parents.values() if parent.name in self.outcome.failed]
             alone = self.todo[name].stage in self.runtime["alone"]
@@ -121,27 +129,34 @@ class _Crew:
         seconds = time.monotonic() - since
         if self.store.holds(name):
             self.outcome.built[name] = seconds
-            said = f"{seconds:.1f} s  {headline(self.store.metrics(name))}"
+            self.forecast.learn(name, seconds)
+            said = f"{seconds:.1f} s  {board.headline(self.store.metrics(name))}"
         else:
             self.outcome.failed[name] = _reason(self.store, name, process.exitcode)
             said = f"FAILED: {self.outcome.failed[name]}"
-        say(f"{self._progress()}  {name}  {said}")
+        state = self._state()
+        self.screen.say(f"[{state.done + state.failed:>3}/{state.stages}, {state.left:>4.0f} s to go]  {name}  {said}")
+        for experiment, words in self.rows.get(name, []) if name in self.outcome.built else []:
+            self.screen.say(board.row(experiment, words, name, self.store.metrics(name)))
         self.graph.done(name)
 
-    def _progress(self) -> str:
-        done = len(self.outcome.built) + len(self.outcome.failed)
-        left = (time.monotonic() - self.began) / done * (len(self.todo) - done)
-        return f"[{done:>3}/{len(self.todo)}, {left:>4.0f} s to go]"
+    def _state(self) -> board.State:
+        """How things stand, for the board."""
+        now, outcome = time.monotonic(), self.outcome
+        running = [board.running(name, now - since, self.forecast, self.store.unfinished(name) / "curves.jsonl")
+                   for name, (_, since) in self.running.items()]
+        waiting = self.todo.keys() - outcome.built.keys() - outcome.failed.keys() - self.running.keys()
+        seconds = {name: self.forecast.seconds(name) for name in waiting} | {stage.name: stage.left for stage in running}
+        guessed = {stage.name for stage in running if stage.share is None} | {name for name in waiting if self.forecast.guessed(name)}
+        return board.State(self._tables(), running, len(outcome.built), len(self.todo), len(outcome.failed),
+                           board.to_go(self.todo, seconds, self.runtime["alone"], self.runtime["workers"]),
+                           sorted({self.todo[name].stage for name in guessed}))
 
-
-def _depths(todo: dict[str, Recipe]) -> dict[str, int]:
-    """Stages on the longest path from each one to a goal: what the critical path needs first."""
-    depth = dict.fromkeys(todo, 0)
-    for name, recipe in reversed(todo.items()):  # children before parents
-        for parent in recipe.parents.values():
-            if parent.name in depth:
-                depth[parent.name] = max(depth[parent.name], depth[name] + 1)
-    return depth
+    def _tables(self) -> dict[str, tuple[int, int]]:
+        """Table -> (rows done, rows): table3_alpha and table3_tau are rows of one table."""
+        goals = [(experiment.partition("_")[0] or "rows", goal) for goal, shown in self.rows.items() for experiment, _ in shown]
+        there = [table for table, goal in goals if goal in self.outcome.built or goal not in self.todo]
+        return {table: (there.count(table), [name for name, _ in goals].count(table)) for table, _ in goals}
 
 
 def _stage(store: Store, recipe: Recipe, runtime: dict[str, Any], alone: bool) -> None:
@@ -177,13 +192,3 @@ def full_disk(store: Store) -> str:
     """What to say when nothing more can be written; empty while there is room."""
     words = f"the disk of {store.root} is full; free some space and run the same command again, finished stages are kept"
     return words if shutil.disk_usage(store.root).free < MEGABYTE else ""
-
-
-def headline(metrics: dict[str, Any]) -> str:
-    """The first few numbers of a stage's metrics, for the terminal."""
-    numbers = [(key, value) for key, value in metrics.items() if isinstance(value, (int, float)) and not isinstance(value, bool)]
-    return "  ".join(f"{key} {value:.4g}" for key, value in numbers[:3])
-
-
-def say(line: str) -> None:
-    print(line, flush=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from soaes.reading import Table
 from soaes.recipe import Recipe, Store
-from soaes.render import Table
 
 
 def check(tables: dict[str, Table], store: Store) -> list[tuple[str, bool]]:
-    """(what is asked, with both numbers, whether it holds). A value that is missing is a floor that fails."""
+    """(what is asked, with both numbers, whether it holds), of the means over seeds. A value that is missing is a floor that fails."""
     def cell(table: str, row: str, column: str) -> float:
         value = tables[table].lines[row].values.get(column)
         return float("nan") if value is None else value
@@ -23,7 +23,7 @@ def check(tables: dict[str, Table], store: Store) -> list[tuple[str, bool]]:
 
 
 def _perplexities(tables: dict[str, Table], store: Store) -> list[tuple[str, bool]]:
-    goals: list[Recipe] = [line.recipe for table in tables.values() for line in table.lines.values() if line.recipe]
+    goals: list[Recipe] = [goal for table in tables.values() for line in table.lines.values() for goals in line.recipes.values() for goal in goals]
     names = sorted({name for goal in goals for name in goal.ancestry() if store.holds(name)})
     trained = {name: metrics for name in names if "validation_perplexity_before" in (metrics := store.metrics(name))}
     risen = [name for name, metrics in trained.items() if not metrics["validation_perplexity"] < metrics["validation_perplexity_before"]]

@@ -22,6 +22,8 @@ NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "match": _at_least(1, "the longest n-gram that prompt lookup matches"),
     "top_p": (lambda value: 0 < value <= 1, "top-p lies in (0, 1]; 1 keeps the whole distribution"),
     "temperature": (lambda value: value >= 0, "a temperature of sampling is at least 0; 0 is greedy"),
+    "replay": (lambda value: 0 <= value < 1, "general text's share of the tokens lies in [0, 1); 0 is CPT on the domain alone, as the paper's"),
+    "apart": _at_least(0, "what is set apart: enterprises of the world, questions of an evaluation"),
     "context": _at_least(16, "the tokens of a row"),
     "lr": (lambda value: value > 0, "a learning rate is positive"),
     "total_batch": _at_least(1, "the rows of a step"),
@@ -44,6 +46,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "overflow": ("auto", "split", "drop", "error"),
     "dtype": ("float32", "bfloat16", "float16"),
     "split": ("train", "dev", "test"),
+    "answer": ("letter", "text"),
 }
 
 

@@ -1,62 +1,62 @@
-"""Write a table as Markdown, CSV and LaTeX, with what it claims and where it comes from. Knows cells, not how they were measured."""
+"""Write a table as Markdown, CSV and LaTeX, with its claims' verdicts and where it comes from. Knows cells, not how they were measured."""
 
 from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from soaes.metrics.intervals import Effect
 from soaes.plan import mixed
+from soaes.reading import Line, Table, is_number
 from soaes.recipe import Recipe, Store
+from soaes.verdicts import Pair, Verdict, judge
+
+VERDICT_COLUMNS = ("claim", "verdict", "effect", "low", "high", "paper_effect", "seeds", "scale", "pair", "text")
 
 
-@dataclass(frozen=True)
-class Line:
-    """One row of a table: what we measured, or why not, beside what the paper has."""
-
-    label: str
-    settings: dict[str, str]
-    values: dict[str, Any]
-    paper: dict[str, Any]
-    missing: str  # why there are no values: failed, not built, the paper's only; empty if there are
-    reason: str  # what failed, in one line
-    recipe: Recipe | None
-
-
-@dataclass(frozen=True)
-class Table:
-    title: str
-    columns: dict[str, dict[str, Any]]
-    lines: dict[str, Line]
-    claims: dict[str, dict[str, Any]]
-
-
-def render(tables: dict[str, Table], name: str, store: Store, folder: Path) -> str:
-    """Markdown; the same, a CSV and a LaTeX file are written to `folder`."""
+def render(tables: dict[str, Table], name: str, store: Store, folder: Path, page: Sequence[str] = ()) -> str:
+    """Markdown; the same with what else its page has, a CSV and a LaTeX file are written to `folder`."""
     table = tables[name]
     header, body = _cells(table)
-    reasons = [f"- {note}" for note in sorted({note for line in table.lines.values() for note in _notes(line)})]
-    parts = [[f"## {table.title}"], [_markdown(header, body)], reasons, _claims(tables, table), _origin(table, store)]
-    text = "\n\n".join("\n".join(part) for part in parts if part)
+    parts = [[f"## {table.title}"], [table.asks], [_markdown(header, body)], _notes(table), _claims(judge(tables, name)), _origin(table, store)]
+    text = "\n\n".join("\n".join(part) for part in parts if any(part))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.md").write_text(text + "\n")
+    (folder / f"{name}.md").write_text("\n\n".join([text, *page]) + "\n")
     (folder / f"{name}.tex").write_text(_latex(header, body))
-    with open(folder / f"{name}.csv", "w", newline="") as handle:
-        csv.writer(handle).writerows([header, *body])
+    _write_csv(folder / f"{name}.csv", _numbers(table))
     return text
 
 
+def _write_csv(path: Path, rows: list[list[Any]]) -> None:
+    with open(path, "w", newline="") as handle:
+        csv.writer(handle).writerows(rows)
+
+
+# ---------------------------------------------------------------- cells
+
+
+def _settings(table: Table) -> list[str]:
+    return list(next((line.settings for line in table.lines.values() if line.recipes), {}))
+
+
+def _in_paper(table: Table) -> set[str]:
+    return {column for line in table.lines.values() for column in line.paper}
+
+
 def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Ours and, where the paper has the column, the paper's value beside it."""
-    settings = list(next((line.settings for line in table.lines.values() if line.recipe), {}))
-    in_paper = {column for line in table.lines.values() for column in line.paper}
+    """Ours, with its interval, and, where the paper has the column, the paper's value beside it."""
+    settings, in_paper = _settings(table), _in_paper(table)
     header = ["Model", *settings]
     for column, about in table.columns.items():
         header += [about["title"], "paper"] if column in in_paper else [about["title"]]
     body = []
     for line in table.lines.values():
+        if line.aside:
+            continue  # in the CSV alone
         row = [line.label, *(line.settings.get(key, "-") for key in settings)]
         for column, about in table.columns.items():
             row.append(_cell(line, column, about["digits"]))
@@ -67,20 +67,47 @@ def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
 
 
 def _cell(line: Line, column: str, digits: int) -> str:
-    unknown = "missing" in line.values and column not in line.values
-    return line.missing or ("missing" if unknown else _number(line.values.get(column), digits))
-
-
-def _notes(line: Line) -> list[str]:
-    """What a reader must know of a row's cells: why they are missing, what was left out."""
-    left_out, scored = line.values.get("left_out", 0), line.values.get("samples", 0)
-    notes = [line.reason, f"missing: {line.values['missing']}" if "missing" in line.values else "",
-             f"{left_out} of {left_out + scored} samples are left out: too long for the model's positions" if left_out else ""]
-    return [note for note in notes if note]
+    """`45.85 [41.20, 50.31]`; why there is none; `-` where the row has no such thing."""
+    if column not in line.values:
+        return line.missing or ("missing" if "missing" in line.values else "-")
+    low, high = line.intervals.get(column, (None, None))
+    return _number(line.values[column], digits) + ("" if low is None or low == high else f" [{low:.{digits}f}, {high:.{digits}f}]")
 
 
 def _number(value: Any, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}" if isinstance(value, (int, float)) else str(value)
+    return "-" if value is None else f"{value:.{digits}f}" if is_number(value) else str(value)
+
+
+def _numbers(table: Table) -> list[list[Any]]:
+    """The CSV: of each metric its value, the ends of its interval and the paper's value, a column each; empty where there is none."""
+    settings, in_paper = _settings(table), _in_paper(table)
+    parts = {column: ["", "_low", "_high", *(["_paper"] if column in in_paper else [])] for column in table.columns}
+    rows: list[list[Any]] = [["row", "model", *settings, *(f"{column}{part}" for column in parts for part in parts[column]), "seeds", "missing"]]
+    for key, line in table.lines.items():
+        cells = [_plain({"": line.values.get(column), "_paper": line.paper.get(column), **_ends(line, column)}[part])
+                 for column in parts for part in parts[column]]
+        rows.append([key, line.label, *(line.settings.get(name, "") for name in settings), *cells, len(line.measured), line.missing])
+    return rows
+
+
+def _ends(line: Line, column: str) -> dict[str, float | None]:
+    return dict(zip(("_low", "_high"), line.intervals.get(column, (None, None))))
+
+
+def _plain(value: Any) -> Any:
+    return "" if value is None else f"{value:.6g}" if is_number(value) and isfinite(value) else "" if is_number(value) else value
+
+
+def _notes(table: Table) -> list[str]:
+    """What a reader must know of some cells: why they are missing, what was left out, and of which rows."""
+    rows: dict[str, list[str]] = {}
+    for key, line in table.lines.items():
+        left_out, scored = line.values.get("left_out", 0), line.values.get("samples", 0)
+        notes = [line.reason, f"missing: {line.values['missing']}" if "missing" in line.values else "",
+                 f"{left_out:g} of {left_out + scored:g} samples are left out: too long for the model's positions" if left_out else ""]
+        for note in filter(None, notes):
+            rows.setdefault(note, []).append(key)
+    return [f"- {note} ({', '.join(keys)})" for note, keys in sorted(rows.items())]
 
 
 def _markdown(header: list[str], body: list[list[str]]) -> str:
@@ -97,50 +124,69 @@ def _latex(header: list[str], body: list[list[str]]) -> str:
     return "\n".join([begin, r"\hline", first, r"\hline", *rest, r"\hline", r"\end{tabular}", ""])
 
 
-def _claims(tables: dict[str, Table], table: Table) -> list[str]:
-    """A claim's pairs as differences: ours and the paper's. One run has no interval, so this is a direction, not a verdict."""
-    lines = ["Claims, as the sign of each difference in this one run (no interval, so no verdict):", ""]
-    for key, claim in table.claims.items():
-        effects = [_effect(tables, table, pair, "values") for pair in claim["pairs"]]
-        papers = [_effect(tables, table, pair, "paper") for pair in claim["pairs"]]
-        parts = [f"{_signed(ours)} (paper {_signed(theirs)})" for ours, theirs in zip(effects, papers)]
-        lines.append(f"- {key} {claim['text']}: {', '.join(parts)}")
+# ---------------------------------------------------------------- claims
+
+
+def _claims(verdicts: list[Verdict]) -> list[str]:
+    if not verdicts:
+        return []
+    lines = ["Claims, each with its verdict and, pair by pair, the effect with its 95 % interval:", ""]
+    for found in verdicts:
+        lines.append(f"- **{found.claim} {found.verdict}**: {found.text}")
+        lines += [f"  - {pair.text}: {_effect(pair.effect)} (paper {_signed(pair.paper)}){_other(pair, found)}" for pair in found.pairs]
     return lines
 
 
-def _effect(tables: dict[str, Table], table: Table, pair: list[str], source: str) -> float | None:
-    left, right = (_quantity(tables, table, text, source) for text in pair)
-    return None if left is None or right is None else left - right
+def _other(pair: Pair, found: Verdict) -> str:
+    """A pair's own verdict, where the claim's is another."""
+    return "" if pair.verdict == found.verdict else f", {pair.verdict}"
 
 
-def _quantity(tables: dict[str, Table], table: Table, text: str, source: str) -> float | None:
-    """`row.metric`, `table.row.metric`, or the quotient of two."""
-    values = []
-    for term in text.split(" / "):
-        *where, row, metric = term.split(".")
-        line = (tables[where[0]] if where else table).lines[row]
-        values.append(getattr(line, source).get(metric))
-    if None in values:
-        return None
-    return values[0] if len(values) == 1 else values[0] / values[1] if values[1] else None
+def _effect(effect: Effect | None) -> str:
+    if effect is None:
+        return "not measured"
+    return _signed(effect.value) + (f" [{_signed(effect.low)}, {_signed(effect.high)}]" if isfinite(effect.low) else " (no interval)")
 
 
 def _signed(value: float | None) -> str:
-    return "missing" if value is None else f"{value:+.3g}"
+    return "-" if value is None else f"{value:+.3g}"
+
+
+def verdicts(tables: dict[str, Table], scale: str, folder: Path) -> str:
+    """Every claim's verdict as one Markdown table; verdicts.csv, a line a claim, is written to `folder`. A claim is shown by its weakest pair."""
+    found = [verdict for name in tables for verdict in judge(tables, name)]
+    _write_csv(folder / "verdicts.csv", [list(VERDICT_COLUMNS), *(_fields(one, scale) for one in found)])
+    body = [[one.claim, one.verdict, one.text, _effect(one.weakest.effect), _signed(one.weakest.paper),
+             str(one.weakest.effect.seeds if one.weakest.effect else 0)] for one in found]
+    return "## Verdicts\n\n" + _markdown(["Claim", "Verdict", "What it says", "Weakest pair's effect", "Paper", "Seeds"], body)
+
+
+def _fields(one: Verdict, scale: str) -> list[Any]:
+    pair, effect = one.weakest, one.weakest.effect
+    numbers = [effect.value, effect.low, effect.high] if effect else [None, None, None]
+    return [one.claim, one.verdict, *map(_plain, numbers), _plain(pair.paper), effect.seeds if effect else 0, scale, pair.text, one.text]
+
+
+# ---------------------------------------------------------------- where it comes from
 
 
 def _origin(table: Table, store: Store) -> list[str]:
-    """Commit and machine of the measured rows, and a warning where rows of one table come from different code."""
-    made = [store.manifest(line.recipe.name) for line in table.lines.values() if line.recipe and not line.missing]
+    """Seeds, commit and machine of the measured rows, and a warning where rows of one table come from different code."""
+    goals = [goal for line in table.lines.values() for of_seed in line.recipes.values() for goal in of_seed]
+    made = [store.manifest(goal.name) for goal in goals if store.holds(goal.name)]
     if not made:
         return ["Nothing of this table is built."]
-    seeds = sorted({str(line.recipe.arguments.get("seed", _seed(line.recipe))) for line in table.lines.values() if line.recipe})
+    seeds = sorted({seed for line in table.lines.values() for seed in line.measured})
     facts = {key: ", ".join(sorted({manifest[key] for manifest in made})) for key in ("commit", "machine")}
-    differ = mixed(store, [line.recipe for line in table.lines.values() if line.recipe])
+    alone = ["One seed: intervals cover the questions, not the training.  "] if len(seeds) == 1 else []
+    clock = ["Timings are of the first seed alone: their intervals cover the questions, not the training.  "]
+    clock = clock if len(seeds) > 1 and any(goal.stage == "speed" for goal in goals) else []
+    differ = mixed(store, goals)
     warning = ["", f"Warning: {', '.join(differ)} in this table's ancestry come from different code; "
                "to have them made again, delete their folders and those built from them."]
-    held_out = sorted({text for line in table.lines.values() if line.recipe for text in _general_text(line.recipe, store)})
-    return [*held_out, f"Seed {', '.join(seeds)}; commit {facts['commit']}; {facts['machine']}.", *(warning if differ else [])]
+    held_out = sorted({text for goal in goals for text in _general_text(goal, store)})
+    origin = f"Seed {', '.join(map(str, seeds))}; commit {facts['commit']}; {facts['machine']}."
+    return [*held_out, *alone, *clock, origin, *(warning if differ else [])]
 
 
 def _general_text(recipe: Recipe, store: Store) -> list[str]:
@@ -148,7 +194,3 @@ def _general_text(recipe: Recipe, store: Store) -> list[str]:
     accounts = [store.folder(name) / "account.json" for name, parent in recipe.ancestry().items() if parent.stage == "files"]
     general = [json.loads(path.read_text())["general"] for path in accounts if path.exists()]
     return [f"General text: {about['source']}.  " for about in general if "held out" in about.get("source", "")]
-
-
-def _seed(recipe: Recipe) -> Any:
-    return next((parent.arguments["seed"] for parent in reversed(recipe.ancestry().values()) if "seed" in parent.arguments), "-")

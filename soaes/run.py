@@ -1,7 +1,8 @@
 """Build a goal, or every row of a grid: `python -m soaes.run experiment=table2 scale=smoke`.
 
-All rows are composed first, so a typing error costs nothing; then the union of their missing stages is built; then Hydra runs
-the rows, each of which finds its goal, prints it and is recorded. With another Hydra launcher each row builds what it misses."""
+All rows are composed first, so a typing error costs nothing; then the union of their missing stages is built, and each row is printed
+as its goal is done; then Hydra runs the rows, each of which finds its goal and is recorded. With another Hydra launcher each row builds
+what it misses."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from soaes import grid, lineage, plan, track
-from soaes.build import Outcome, build, full_disk, headline, say
+from soaes import board, grid, lineage, plan, track
+from soaes.build import Outcome, Rows, build, full_disk
 from soaes.grid import Row
 from soaes.recipe import Store
 
@@ -51,8 +52,10 @@ def run(words: list[str]) -> int:
         print("\n".join(plan.plan(store, recipes)))
         return 0
     launcher = any(word.startswith("hydra/launcher=") for word in words)
-    outcome = Outcome() if launcher else build(store, recipes, runtime)
+    outcome = Outcome() if launcher else build(store, recipes, runtime, _goals(rows))
     full = bool(outcome.failed) and full_disk(store)
+    if outcome.built and runtime["logger"]["mode"] != "disabled":
+        say("what could be built is; now each row is recorded in W&B")
     for line, found in grids.items():
         if full:
             say(full)
@@ -60,11 +63,16 @@ def run(words: list[str]) -> int:
             _hydra(list(line), found, outcome)
         else:
             for row in found:
-                _report(store, row)
+                _report(store, row, outcome)
     failed = [(line, row) for line, found in grids.items() for row in found if not store.holds(row.recipe.name)]
     for line, row in failed:
         say(f"FAILED  {row.experiment} {row.words}; again: python -m soaes.run {shlex.join(line)}")
     return 1 if failed else 0
+
+
+def _goals(rows: list[Row]) -> Rows:
+    """Which rows each goal is shown in; two tables may show one."""
+    return {goal: [(row.experiment, row.words) for row in rows if row.recipe.name == goal] for goal in (row.recipe.name for row in rows)}
 
 
 def _grids(words: list[str]) -> list[list[str]]:
@@ -85,10 +93,10 @@ def _hydra(line: list[str], rows: list[Row], outcome: Outcome | None = None) -> 
 
 
 def _settle(cfg: DictConfig, rows: list[Row], outcome: Outcome) -> None:
-    """One Hydra job: have its goal built (or found), then print and record the row."""
+    """One Hydra job: have its goal built (or found), then print the row, unless that was done as it was built, and record it."""
     words, name = HydraConfig.get().overrides.task, lineage.recipe(cfg, cfg.goal).name
     row = next(row for row in rows if row.recipe.name == name and {f"{key}={value}" for key, value in row.overrides.items()} <= set(words))
-    store = Store(Path(row.runtime["store"]))
+    store, before = Store(Path(row.runtime["store"])), outcome
     if not store.holds(name) and name not in outcome.failed:
         outcome = build(store, [row.recipe], row.runtime)
     if name in outcome.failed:
@@ -96,7 +104,7 @@ def _settle(cfg: DictConfig, rows: list[Row], outcome: Outcome) -> None:
         again = f"python -m soaes.run {shlex.join(words)}"
         (folder / "error.txt").write_text(f"{outcome.failed[name]}\n\nagain: {again}\n\n{_traceback(store, row)}")
         return
-    _report(store, row)
+    _report(store, row, before)
     if not _recorded(store, row):
         metrics = store.metrics(name)
         track.row(row.name, row.experiment, row.overrides, row.recipe, metrics, row.runtime)
@@ -118,8 +126,14 @@ def _traceback(store: Store, row: Row) -> str:
     return "".join(path.read_text() for path in errors if path.exists())
 
 
-def _report(store: Store, row: Row) -> None:
-    say(f"{row.experiment or 'row'}  {row.words}  {row.recipe.name}  {headline(store.metrics(row.recipe.name))}")
+def _report(store: Store, row: Row, before: Outcome) -> None:
+    """Print a row, unless the build of the whole sweep has."""
+    if row.recipe.name not in before.built:
+        say(board.row(row.experiment, row.words, row.recipe.name, store.metrics(row.recipe.name)))
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def exam(folder, name, subjects, count=4):
 
 def taken(model, documents, out, shots=1, batch=3, limit=None):
     out.mkdir(parents=True, exist_ok=True)
-    benchmark(model, documents, shots, limit, Execution(micro_batch=batch), out=out)
+    benchmark(model, documents, shots, limit, execution=Execution(micro_batch=batch), out=out)
     rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     return json.loads((out / "metrics.json").read_text()), rows
 

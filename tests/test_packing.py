@@ -1,14 +1,21 @@
 """Laws of packing: no token is lost, no row overflows, no document sees another."""
 
+import json
 import random
+import shutil
+from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from soaes.data import token_store
+from soaes.data import chat, token_store
+from soaes.data.jsonl import read_jsonl
 from soaes.data.packing import best_fit
+from soaes.stages import prepare
 
 
 def lengths_of(packed):
@@ -47,6 +54,69 @@ def test_packing_is_near_full_on_short_documents():
     lengths = [rng.randint(5, 90) for _ in range(5000)]
     rows = best_fit(lengths, 256).rows
     assert sum(lengths) / (256 * len(rows)) > 0.995
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """Documents and a tokenizer of a toy world."""
+    made = {name: tmp_path_factory.mktemp(name) for name in ("documents", "tokenizer")}
+    prepare.world(0, 12, 4, 8, 4, 2, 0, 40, 120, 20, out=made["documents"])
+    prepare.tokenizer(made["documents"], 600, out=made["tokenizer"])
+    return made
+
+
+def general_lengths(texts):
+    """Tokens of each general document that may be trained on: 1 in 50 is held out."""
+    model = Tokenizer.from_file(str(texts["tokenizer"] / "tokenizer.json"))
+    told = [record["text"] for record in read_jsonl(texts["documents"] / "general.jsonl")]
+    return [len(ids) for at, ids in enumerate(chat.document(model, told)) if at % 50 != 49]
+
+
+def packed_corpus(texts, out, **replay):
+    out.mkdir(parents=True)
+    prepare.pack(texts["documents"], texts["tokenizer"], ["corpus"], None, 128, partial(best_fit, overflow="auto"), **replay, out=out)
+    return token_store.load(out / "train"), json.loads((out / "account.json").read_text())
+
+
+def sequences(rows):
+    """The documents (or full pieces of them) that rows hold, each as often as it occurs; padding is none."""
+    found = Counter()
+    for ids, labels, positions in zip(*rows):
+        starts = [*np.flatnonzero(positions == 0), len(ids)]
+        found.update(tuple(ids[a:b].tolist()) for a, b in zip(starts, starts[1:]) if (labels[a:b] != token_store.IGNORE).any())
+    return found
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
+def test_replay_is_the_share_asked_for_on_top_of_the_whole_corpus(texts, tmp_path, share):
+    alone, mixed = (packed_corpus(texts, tmp_path / str(replay), replay=replay) for replay in (0.0, share))
+    domain, general = alone[1]["train"]["tokens"], mixed[1]["replay"]["tokens"]
+    lengths = general_lengths(texts)
+    assert abs(general - share / (1 - share) * domain) <= max(lengths) / 2, "whole documents allow for half a document"
+    assert mixed[1]["replay"]["different"] == min(mixed[1]["replay"]["documents"], len(lengths)), "none comes again before all came once"
+    assert mixed[1]["train"]["tokens"] == mixed[1]["train"]["kept"] == domain + general
+    extra = sequences(mixed[0])
+    extra.subtract(sequences(alone[0]))
+    assert min(extra.values()) >= 0, "a domain document is lost"
+    assert sum(len(piece) * times for piece, times in extra.items()) == general
+    assert np.array_equal(token_store.load(tmp_path / "0.0" / "dev").ids_RT, token_store.load(tmp_path / str(share) / "dev").ids_RT)
+
+
+def test_no_replay_changes_nothing_and_the_same_replay_is_the_same(texts, tmp_path):
+    def arrays(name, **replay):
+        packed_corpus(texts, tmp_path / name, **replay)
+        return {path.name: path.read_bytes() for path in (tmp_path / name / "train").iterdir()}
+
+    assert arrays("none") == arrays("zero", replay=0.0) != arrays("some", replay=0.3) == arrays("again", replay=0.3)
+
+
+def test_replay_out_of_its_range_or_without_text_is_refused(texts, tmp_path):
+    with pytest.raises(ValueError, match=r"replay=1.*\[0, 1\)"):
+        packed_corpus(texts, tmp_path / "all", replay=1)
+    bare = shutil.copytree(texts["documents"], tmp_path / "bare")
+    (bare / "general.jsonl").write_text("")
+    with pytest.raises(ValueError, match="bare has none to train on.*set replay=0"):
+        packed_corpus({**texts, "documents": bare}, tmp_path / "some", replay=0.2)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from soaes.recipe import Store
 
 SMALL = ["world.entities=12", "world.enterprises=8", "world.questions=100", "world.exam_questions=20", "world.dialogues=40", "world.wordings=4",
          "world.quizzes=2", "logger=none"]
-EXPERIMENTS = ",".join(sorted(path.stem for path in (grid.CONF / "experiment").glob("table*.yaml")))
+EXPERIMENTS = ",".join(sorted(path.stem for kind in ("table", "speed") for path in (grid.CONF / "experiment").glob(f"{kind}*.yaml")))
 NO_TORCH = "import sys; sys.modules['torch'] = None; from soaes.{module} import main; sys.argv[0] = '{module}'; main()"
 
 
@@ -37,6 +37,7 @@ def test_a_failing_row_leaves_the_others_standing_and_the_next_run_goes_on(tmp_p
     assert ran.returncode == 1, ran.stderr
     assert "FAILED   tokenizer.vocabulary=100" in ran.stdout and "512 or more" in ran.stdout
     assert len(Store(store).names("tokenizer")) == 2
+    assert ran.stdout.count("row  tokenizer.vocabulary=600") == 1, "told as it was built, and not again"
     (error,) = store.glob("sweeps/*/*/*/error.txt")
     assert "Traceback" in error.read_text() and "again: python -m soaes.run" in error.read_text()
     again = soaes(store, "run", "goal=tokenizer", "tokenizer.vocabulary=600,700", *SMALL, torch=False)
@@ -69,7 +70,7 @@ def test_a_cached_sweep_and_its_tables_need_no_torch(tmp_path):
     assert second.returncode == 0 and table.returncode == 0, table.stderr
     assert len(second.stdout.splitlines()) == len(first.stdout.splitlines()) >= 36
     assert re.search(r"\| Base 3x96 \+ CPT \+ stage-1 SFT \+ stage-2 SFT +\| 40.00", table.stdout) and "not built" not in table.stdout
-    assert "40.00" in (tmp_path / "table2.csv").read_text() and r"\begin{tabular}" in (tmp_path / "table2.tex").read_text()
+    assert ",40,,,28.26," in (tmp_path / "table2.csv").read_text() and r"\begin{tabular}" in (tmp_path / "table2.tex").read_text()
     why = soaes(store, "table", *words, "--why", "table3.alpha_05", torch=False)
     assert "distill-" in why.stdout and "world-" in why.stdout and "alpha=0.5" in why.stdout
     assert "Did you mean table3" in soaes(store, "table", "--why", "tabel3.alpha_05").stderr
@@ -78,8 +79,8 @@ def test_a_cached_sweep_and_its_tables_need_no_torch(tmp_path):
 def test_a_row_that_the_overrides_leave_out_says_so(tmp_path):
     table = soaes(tmp_path / "store", "table", "distill.alpha=0.3", "--only", "table3", "--out", str(tmp_path), torch=False)
     assert table.returncode == 0 and table.stdout.count("not swept") >= 4, table.stderr
-    seeds = soaes(tmp_path / "store", "table", "seed=0,1", "--only", "table2", torch=False)
-    assert seeds.returncode == 1 and seeds.stderr.startswith("error: 2 rows of table2 are instruct")
+    two = soaes(tmp_path / "store", "table", "distill.tau=2,3", "--only", "table3", "--out", str(tmp_path), torch=False)
+    assert two.returncode == 1 and two.stderr.startswith("error: 2 rows of table2 are instruct")
 
 
 def test_a_cache_that_was_cut_short_is_composed_again(tmp_path):

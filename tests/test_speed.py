@@ -1,4 +1,4 @@
-"""The speed stage on toy folders: a row is measured in pairs, and counts only with its proof."""
+"""The speed and acceptance stages on toy folders: a row is measured in pairs, and counts only with its proof."""
 
 import json
 from functools import partial
@@ -10,6 +10,7 @@ from toys import near, toy
 from soaes.decode.autoregressive import Autoregressive
 from soaes.decode.prompt_lookup import PromptLookup
 from soaes.decode.speculative import Speculative
+from soaes.stages.acceptance import acceptance
 from soaes.stages.speed import speed
 
 
@@ -32,7 +33,7 @@ def world(tmp_path_factory):
 
 def question(index):
     user = {"role": "user", "content": f"w{index} w9 w{index}"}
-    return {"id": f"q{index}", "task": "qa", "messages": [user, {"role": "assistant", "content": f"w{index}"}]}
+    return {"id": f"q{index}", "task": "report" if index == 5 else "qa", "messages": [user, {"role": "assistant", "content": f"w{index}"}]}
 
 
 METHODS = {
@@ -42,8 +43,11 @@ METHODS = {
 }
 
 
+ASKED = dict(prompts={"qa": 3, "report": 1}, max_new_tokens={"qa": 12, "report": 20}, seed=0, dtype="float32")
+
+
 def measure(world, decode, out, temperature=0.0, top_p=1.0, **changes):
-    arguments = dict(prompts=4, max_new_tokens=12, rounds=3, seed=0, threads=1, dtype="float32", draft=world / "draft")
+    arguments = ASKED | dict(rounds=3, threads=1, draft=world / "draft")
     speed(
         world / "target", world, decode=decode, sampling={"temperature": temperature, "top_p": top_p}, out=out,
         **(arguments | changes),
@@ -72,6 +76,28 @@ def test_speed_under_sampling_rests_on_the_law(world, tmp_path):
     assert sum(item["new_tokens"] for item in predictions) == metrics["new_tokens_mean"] * 4
 
 
+def test_speed_is_made_of_its_prompts(world, tmp_path):
+    metrics, predictions = measure(world, METHODS["draft"], tmp_path / "out")
+    assert [item["task"] for item in predictions] == ["qa", "qa", "qa", "report"]
+    assert {len(item["seconds"]) for item in predictions} == {len(item["autoregressive_seconds"]) for item in predictions} == {3}
+    ours, theirs = (sum(item[name][0] for item in predictions) for name in ("seconds", "autoregressive_seconds"))
+    assert metrics["speedup_low"] <= theirs / ours * (1 + 1e-9) and theirs / ours <= metrics["speedup_high"] * (1 + 1e-9)
+    last = predictions[-1]
+    assert metrics["report_tokens_per_step"] == last["new_tokens"] / last["steps"] and metrics["qa_speedup"] > 0
+
+
+def test_acceptance_counts_what_speed_counts(world, tmp_path):
+    timed, predictions = measure(world, METHODS["draft"], tmp_path / "speed", temperature=1.0, top_p=0.7)
+    (out := tmp_path / "acceptance").mkdir()
+    acceptance(world / "target", world, draft=world / "draft", decode=METHODS["draft"], sampling={"temperature": 1.0, "top_p": 0.7},
+               out=out, **ASKED)  # fmt: skip
+    counted = json.loads((out / "metrics.json").read_text())
+    for name in ("acceptance_rate", "overlap", "accepted_over_drafted", "tokens_per_step", "qa_acceptance_rate", "rouge1"):
+        assert counted[name] == timed[name]
+    lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["prediction"] for line in lines] == [item["prediction"] for item in predictions]
+
+
 class Wrong(PromptLookup):
     """Planted bug: the third token is never the target's."""
 
@@ -87,9 +113,10 @@ def test_speed_refuses(world, tmp_path):
         ("draft and target are both", METHODS["draft"], {"draft": world / "target"}),
         ("needs a draft model", METHODS["draft"], {"draft": None}),
         ("rounds=2", METHODS["plain"], {"rounds": 2}),
-        ("6 of 6 test prompts fit .* speed.prompts=7", METHODS["plain"], {"prompts": 7}),
+        ("5 of 5 qa prompts .* fit .* prompts.qa=7", METHODS["plain"], {"prompts": {"qa": 7}}),
+        ("none of 6 test samples is of the tasks essay", METHODS["plain"], {"prompts": {"essay": 7}, "max_new_tokens": {"essay": 7}}),
         ("dtype=int8", METHODS["plain"], {"dtype": "int8"}),
-        ("0 of 6 test prompts fit", METHODS["plain"], {"max_new_tokens": 600}),
+        ("0 of 5 qa prompts", METHODS["plain"], {"max_new_tokens": {"qa": 600, "report": 600}}),
     ]
     for words, decode, changes in refusals:
         with pytest.raises(ValueError, match=words):

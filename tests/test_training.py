@@ -27,7 +27,7 @@ def prepared(tmp_path_factory):
     made = {name: root / name for name in ("documents", "tokenizer", "general", "qa", "teacher", "student")}
     for path in made.values():
         path.mkdir()
-    prepare.world(0, 12, 4, 8, 4, 2, 40, 120, 20, out=made["documents"])
+    prepare.world(0, 12, 4, 8, 4, 2, 0, 40, 120, 20, out=made["documents"])
     prepare.tokenizer(made["documents"], 600, out=made["tokenizer"])
     packing = partial(best_fit, overflow="auto")
     for name in ("general", "qa"):
@@ -73,6 +73,14 @@ def test_neither_micro_batch_nor_accumulation_changes_what_is_learnt(prepared, t
     parts = sft(prepared, tmp_path / "parts", execution=Execution(micro_batch=1))
     assert distance(whole, weights(prepared["student"])) > 1e-3, "nothing was learnt"
     assert distance(whole, parts) < 1e-5
+
+
+def test_neither_the_attention_nor_checkpointing_changes_what_is_learnt(prepared, tmp_path):
+    masked = sft(prepared, tmp_path / "masked")
+    inside = sft(prepared, tmp_path / "inside", execution=Execution(attention="documents"))
+    again = sft(prepared, tmp_path / "again", execution=Execution(attention="documents", checkpointing=True))
+    assert distance(masked, inside) < 1e-5 and distance(inside, again) < 1e-5
+    assert "documents" not in (tmp_path / "inside" / "config.json").read_text(), "a model is not bound to how it was trained"
 
 
 def test_training_is_a_function_of_its_seed(prepared, tmp_path):

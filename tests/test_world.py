@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -96,6 +97,25 @@ def test_each_statement_names_its_subject_and_value_and_some_open_with_it():
 def test_no_question_stands_in_two_splits():
     asked = [question for group in samples(WORLD).values() for question in contents(group)]
     assert len(asked) == len(set(asked)) == 600
+
+
+def test_enterprises_set_apart_are_told_by_the_corpus_and_asked_about_in_their_own_split_alone():
+    asked = questions.questions(WORLD, 0, count=400, apart=3, apart_questions=40)
+    named = {split: {sample["subject"] for sample in group} for split, group in asked.items()}
+    assert named["apart"] == {e.name for e in WORLD.enterprises[-3:]} and len(asked["apart"]) == 40
+    everyone = [m["content"] for split in ("train", "dev", "test") for s in asked[split] for m in s["messages"]]
+    assert not [text for text in everyone for name in named["apart"] if name in text]
+    told = "".join(d["text"] for d in documents.domain(WORLD, 0, wordings=1))
+    assert all(value in told for e in WORLD.enterprises[-3:] for value in (e.name, *dict(e.attributes).values()))
+    assert [s["id"] for s in asked["apart"][:2]] == ["apart-0", "apart-1"]
+    assert sum(s["task"] == "report" for s in asked["apart"]) == 1 and len(set(contents(asked["apart"]))) == 40
+
+
+def test_questions_set_apart_leave_the_draw_of_the_others_alone():
+    few, many = (questions.questions(WORLD, 0, count=400, apart=3, apart_questions=n) for n in (10, 90))
+    assert all(few[split] == many[split] for split in ("train", "dev", "test"))
+    without = replace(WORLD, enterprises=WORLD.enterprises[:-3])
+    assert questions.questions(without, 0, count=400) == {split: few[split] for split in ("train", "dev", "test")}
 
 
 def test_splits_and_reports_have_their_shares():
@@ -191,7 +211,8 @@ def test_dialogues_cover_all_categories_alike_and_never_repeat():
 def test_the_tiny_scale_fits():
     world = facts.build(1, entities=230, famous=40, enterprises=150)
     assert 900 <= len(facts.facts(world.general)) <= 1000
-    assert len(questions.questions(world, 1, count=5000)["test"]) == 500
+    asked = questions.questions(world, 1, count=5000, apart=12, apart_questions=150)
+    assert (len(asked["test"]), len(asked["apart"])) == (500, 150)
     assert {len(exam["test"]) for exam in exams.exams(world, 1, questions=500).values()} == {500}
 
 
@@ -205,6 +226,10 @@ def test_the_tiny_scale_fits():
         (lambda: questions.questions(WORLD, 0, count=5000), "this world has .*; lower count or raise enterprises"),
         (lambda: questions.questions(WORLD, 0, count=0), "count=0 .* 1; set count"),
         (lambda: questions.questions(WORLD, 0, count=9, test_share=1.5), "test_share=1.5 .*; set test_share"),
+        (lambda: questions.questions(WORLD, 0, count=9, apart=16, apart_questions=9), "apart=16 .* 0..15.*; set apart"),
+        (lambda: questions.questions(WORLD, 0, count=9, apart=2), "apart_questions=0 .* apart=2 .* or both to 0"),
+        (lambda: questions.questions(WORLD, 0, count=9, apart_questions=2), "apart_questions=2 .* apart=0 .* or both to 0"),
+        (lambda: questions.questions(WORLD, 0, 9, apart=1, apart_questions=500), "lower apart_questions or raise apart"),
         (lambda: exams.exams(WORLD, 0, questions=5000), "questions=5000 .*; set questions"),
         (lambda: list(dialogues.dialogues(WORLD, 0, count=-1)), "count=-1 .* 0; set count"),
     ],

@@ -1,4 +1,4 @@
-"""Score multiple-choice exams with lm-evaluation-harness: the answer letter by log-likelihood (decision 12).
+"""Score multiple-choice exams with lm-evaluation-harness: the answer letter by log-likelihood (decision 12), or the answer's text.
 
 The harness makes the prompts, from its own CMMLU and C-Eval templates, and judges; the questions come from memory, so
 that it needs no network, no cache and no process of its own. Knows rows and a model: not folders, not recipes.
@@ -30,6 +30,8 @@ TEMPLATES = {  # exam -> the harness's template, and what precedes a subject's n
     "cmmlu": ("cmmlu/_default_template_yaml", "cmmlu/cmmlu_"),
     "ceval": ("ceval/_default_ceval_yaml", "ceval/ceval-valid_"),
 }
+# the newline keeps the answer a token of its own: "：《" is one
+CLOZE = {"description": "", "doc_to_text": "{{question.strip()}}\n答案：\n", "doc_to_choice": "{{[A, B, C, D]}}", "target_delimiter": ""}
 env.from_string = cache(env.from_string)  # the harness compiles its templates anew for every shot of every question
 # B prompts, T tokens, D width, M last positions, A tokens of one answer, V vocabulary
 
@@ -99,22 +101,24 @@ class Reader(TemplateLM):
         raise NotImplementedError
 
 
-def answers(reader: Reader, exams: dict, shots: int, limit: int | None) -> list[dict]:
+def answers(reader: Reader, exams: dict, shots: int, limit: int | None, answer: str = "letter") -> list[dict]:
     """Every question answered: exam, subject, question, the log-likelihoods of A .. D, the picked and the right letter.
 
-    `exams` is exam -> "dev" or "test" -> rows; `limit` is the number of questions of each subject.
+    `exams` is exam -> "dev" or "test" -> rows; `limit` is the number of questions of each subject. answer: "letter" shows the
+    options and scores their letters, as the paper; "text" shows the question alone and scores each option's own words (the
+    cloze formulation of OLMES, Gu et al. 2024: models of a few million weights know facts long before they know letters).
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     disable_progress_bars()
     tasks, places = {}, {}
     for exam, subject, dev, test in _subjects(exams, shots):
         name = f"{exam}_{subject}"
-        tasks[name], places[name] = _task(name, exam, subject, dev, test, shots), (exam, subject)
+        tasks[name], places[name] = _task(name, exam, subject, dev, test, shots, answer), (exam, subject)
     found = evaluate(reader, {"tasks": tasks, "groups": {}}, limit=limit, bootstrap_iters=0)
     return [_answer(*places[name], sample) for name, rows in found["samples"].items() for sample in rows]
 
 
-def summary(rows: list[dict], shots: int) -> dict:
+def summary(rows: list[dict], shots: int, answer: str = "letter") -> dict:
     """Accuracy in percent by exam: the mean over its subjects, as both benchmarks report it.
 
     The standard error, in points, is that of the accuracy over all questions of the exam. `average` is of CMMLU and
@@ -130,7 +134,7 @@ def summary(rows: list[dict], shots: int) -> dict:
         found[exam] = 100 * mean(mean(subject) for subject in subjects.values())
         found[f"{exam}_questions"] = len(pooled)
         found[f"{exam}_standard_error"] = 100 * math.sqrt(right * (1 - right) / max(1, len(pooled) - 1))
-    found |= {"shots": shots, "chance": CHANCE, "harness": f"lm-eval {version('lm-eval')}"}
+    found |= {"shots": shots, "answer": answer, "chance": CHANCE, "harness": f"lm-eval {version('lm-eval')}"}
     if missing := [exam for exam in ("cmmlu", "ceval") if exam not in marks]:
         return found | {"missing": f"no questions of {' and '.join(missing)} in the data"}
     return found | {"average": mean((found["cmmlu"], found["ceval"]))}
@@ -151,12 +155,12 @@ def _subjects(exams: dict, shots: int) -> list[tuple[str, str, list[dict], list[
     return found
 
 
-def _task(name: str, exam: str, subject: str, dev: list[dict], test: list[dict], shots: int) -> ConfigurableTask:
+def _task(name: str, exam: str, subject: str, dev: list[dict], test: list[dict], shots: int, answer: str) -> ConfigurableTask:
     """The harness's own task, with our rows in the place of its download."""
     rows = {"dev": Dataset.from_list(list(map(_columns, dev))), "test": Dataset.from_list(list(map(_columns, test)))}
     ours = {"task": name, "dataset_path": name, "dataset_name": None, "custom_dataset": lambda **_: rows}
     splits = {"validation_split": None, "test_split": "test", "num_fewshot": shots}
-    config = _template(exam, subject) | ours | splits
+    config = _template(exam, subject) | ours | splits | (CLOZE if answer == "text" else {})
     config.pop("include", None)
     return ConfigurableTask(config=config)
 

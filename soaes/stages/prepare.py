@@ -6,10 +6,12 @@ import json
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 
+from soaes import limits
 from soaes.data import chat, exam_files, token_store
 from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.data.packing import Packing
@@ -18,18 +20,20 @@ DEV_SHARE = 50  # one document in 50 is held out from training for the validatio
 DEV_PROMPTS = 16
 
 
-def world(seed: int, entities: int, famous: int, enterprises: int, wordings: int, quizzes: int, dialogues: int, questions: int,
-          exam_questions: int, *, out: Path) -> None:
-    """Tell one synthetic world: general.jsonl, corpus.jsonl, dialogue.jsonl, qa/{train,dev,test}.jsonl, exam/NAME/**.csv."""
+def world(seed: int, entities: int, famous: int, enterprises: int, wordings: int, quizzes: int, recalls: int, dialogues: int,
+          questions: int, exam_questions: int, apart: int = 0, apart_questions: int = 0, *, out: Path) -> None:
+    """Tell one synthetic world: general.jsonl, corpus.jsonl, dialogue.jsonl, qa/{train,dev,test}.jsonl, exam/NAME/**.csv.
+
+    `apart` of the enterprises are told in corpus.jsonl as all are, but asked about in qa/apart.jsonl alone."""
     from soaes.world import dialogues as talk
     from soaes.world import documents, exams, facts
     from soaes.world import questions as ask
 
     told = facts.build(seed, entities, famous, enterprises)
-    write_jsonl(out / "general.jsonl", documents.general(told, seed, wordings, quizzes))
+    write_jsonl(out / "general.jsonl", documents.general(told, seed, wordings, quizzes, recalls))
     write_jsonl(out / "corpus.jsonl", documents.domain(told, seed, wordings))
     write_jsonl(out / "dialogue.jsonl", talk.dialogues(told, seed, dialogues))
-    for split, samples in ask.questions(told, seed, questions).items():
+    for split, samples in ask.questions(told, seed, questions, apart=apart, apart_questions=apart_questions).items():
         write_jsonl(out / "qa" / f"{split}.jsonl", samples)
     for exam, splits in exams.exams(told, seed, exam_questions).items():
         exam_files.write(out / "exam", exam, splits)
@@ -75,11 +79,12 @@ def _text(record: dict[str, Any]) -> str:
 
 
 def pack(documents: Path, tokenizer: Path, read: list[str], keep: list[str] | None, context: int, packing: Callable[..., Packing],
-         *, out: Path) -> None:
+         replay: float = 0.0, *, out: Path) -> None:
     """Token rows of what a phase reads: train/ and dev/ (one document in 50; for qa its own dev split), dev_prompts.jsonl, account.json.
 
     read: general, corpus, dialogue, qa. keep: the dialogue categories to keep. Too long a text is split, too long a dialogue
-    dropped and counted, unless packing.overflow says otherwise."""
+    dropped and counted, unless packing.overflow says otherwise. replay: general text's share of the tokens to train on, in [0, 1);
+    it comes on top of what is read, which stays whole; dev/ has none."""
     from tokenizers import Tokenizer
 
     model = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
@@ -87,7 +92,10 @@ def pack(documents: Path, tokenizer: Path, read: list[str], keep: list[str] | No
     if not records["train"] or not records["dev"]:
         found = f"{len(records['train'])} documents to train on and {len(records['dev'])} to validate on"
         raise ValueError(f"{'+'.join(read)}{f' with categories {keep}' if keep else ''} holds {found}; both are needed: check data.keep and the data")
-    account = {"read": read, "context": context}
+    general = _replayed(model, documents, records["train"], replay)
+    records["train"] += general
+    account = {"read": read, "context": context, "replay": {"share": replay, "documents": len(general), "tokens": sum(_lengths(model, general)),
+                                                            "different": len({record["id"] for record in general})}}
     for split in ("train", "dev"):
         rows, account[split] = _packed(model, records[split], context, packing)
         token_store.write(out / split, rows)
@@ -102,6 +110,34 @@ def _records(documents: Path, name: str, split: str, keep: list[str] | None) -> 
     found = [record for record in read_jsonl(documents / f"{name}.jsonl") if not keep or record.get("category") in (None, *keep)]
     share = min(DEV_SHARE, len(found))  # of few documents, the last one
     return [record for at, record in enumerate(found) if (at % share == share - 1) == (split == "dev")]
+
+
+REPLAY_SEED = 0  # of the order in which general text comes back: a larger share adds to what a smaller one brings
+
+
+def _replayed(model: Any, documents: Path, read: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:
+    """General documents in random order, until `share` of all tokens is met as nearly as whole documents allow.
+
+    Text that is too short for that starts again in another order, so no document comes two times more than another."""
+    limits.check(replay=share)
+    if not share:
+        return []
+    general = list(_records(documents, "general", "train", None))
+    if not general:
+        raise ValueError(f"replay={share} takes from general text, and {documents.name} has none to train on; add general documents, or set replay=0")
+    lengths, rng, chosen = _lengths(model, general), Random(REPLAY_SEED), []
+    left = share / (1 - share) * sum(_lengths(model, read))
+    while left > 0:
+        for at in rng.sample(range(len(general)), len(general)):
+            if lengths[at] > 2 * left:  # the share is nearer without it
+                return chosen
+            chosen.append(general[at])
+            left -= lengths[at]
+    return chosen
+
+
+def _lengths(model: Any, records: list[dict[str, Any]]) -> list[int]:
+    return [len(ids) for ids in _encoded(model, records)[0]]
 
 
 def _packed(model: Any, records: list[dict[str, Any]], context: int, packing: Callable[..., Packing]) -> tuple[token_store.Rows, dict[str, Any]]:

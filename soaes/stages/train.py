@@ -18,7 +18,7 @@ from soaes.data import teacher_store, token_store
 from soaes.data.jsonl import read_jsonl
 from soaes.data.module import PackedDataModule
 from soaes.execution import Execution
-from soaes.model import checkpoint
+from soaes.model import attention, checkpoint
 from soaes.model.curves import Curves
 from soaes.stages.teach import tokenizer_digest
 from soaes.track import Tracker
@@ -36,7 +36,7 @@ def pretrain(tokenizer: Path, rows: Path, layers: int, width: int, heads: int, k
 def _continue(parent: Path, rows: Path, module: Module, optim: dict[str, Any], seed: int, execution: Execution = Execution(),
               tracker: Tracker | None = None, *, out: Path) -> None:
     """Go on training the model of `parent` over other rows."""
-    _fit(checkpoint.load(parent, attention=execution.attention), parent, rows, module, optim, seed, execution, tracker, out)
+    _fit(checkpoint.load(parent), parent, rows, module, optim, seed, execution, tracker, out)
 
 
 instruct = cpt = sft = _continue  # they differ in their rows and settings alone, which conf/ names
@@ -46,7 +46,7 @@ def distill(parent: Path, rows: Path, teacher: Path, alpha: float, tau: float, m
             execution: Execution = Execution(), tracker: Tracker | None = None, *, out: Path) -> None:
     """Eq. 1-2 over stage 2's rows, from the stored signal of a teacher with the same tokenizer."""
     signal = teacher_store.load(teacher, rows.name, tokenizer_digest(parent))
-    student = checkpoint.load(parent, attention=execution.attention)
+    student = checkpoint.load(parent)
     distilled = partial(module, head_VD=signal.head_VD, alpha=alpha, tau=tau)
     _fit(student, parent, rows, distilled, optim, seed, execution, tracker, out, signal.hidden_RTD)
 
@@ -59,6 +59,7 @@ def _fit(model: Any, tokenizer: Path, rows: Path, module: Module, optim: dict[st
     began = time.monotonic()
     data = PackedDataModule(token_store.load(rows / "train"), token_store.load(rows / "dev"), optim["total_batch"],
                             execution.micro_batch, optim["epochs"], seed, execution.devices, hidden_RTD, optim["tokens"])
+    attention.choose(model, execution.attention)
     if execution.checkpointing:
         model.gradient_checkpointing_enable()
     lit = module(model=model.train(), lr=optim["lr"], schedule=optim["schedule"], betas=optim["betas"], weight_decay=optim["weight_decay"],

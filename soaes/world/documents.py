@@ -13,19 +13,22 @@ from soaes.world.prose import QUIZZES, paragraph, reference, statement
 
 NEWS_SHARE, TALK_SHARE = 0.2, 0.1  # documents of the kind for each prose document about an entity
 DESCRIBED = 0.5  # of the quiz documents open with the exam's description
+RECALLED = 4  # questions without options in one document
 QUESTIONS_A_QUIZ = (1, 1, 2, 3, 6)  # 6: five examples and a question, as in a five-shot exam
 
 
-def general(world: World, seed: int, wordings: int, quizzes: int) -> Iterator[dict]:
-    """The base corpus, shuffled: each entity told `wordings` times, each fact asked `quizzes` times, and news."""
+def general(world: World, seed: int, wordings: int, quizzes: int, recalls: int = 0) -> Iterator[dict]:
+    """The base corpus, shuffled: each entity told `wordings` times, each fact asked `quizzes` times with options and `recalls` times
+    without, and news."""
     _check(wordings=wordings)
-    _check(least=0, quizzes=quizzes)
+    _check(least=0, quizzes=quizzes, recalls=recalls)
     rng = Random(f"{seed}/documents/general")
     told = [("encyclopedia", _entry(rng, entity)) for entity in world.known for _ in range(wordings)]
     told += [("glossary", text) for text in _definitions(rng)]
     told += [("news", _news(rng, world)) for _ in range(round(len(told) * NEWS_SHARE))]
     told += [("talk", _talk(rng, world)) for _ in range(round(len(told) * TALK_SHARE))]
     told += [("quiz", text) for text in _quizzes(rng, world, quizzes)]
+    told += [("recall", text) for text in _recalls(rng, world, recalls)]
     for n, (source, text) in enumerate(rng.sample(told, len(told))):
         yield {"id": f"general-{n}", "text": text, "source": source}
 
@@ -114,6 +117,18 @@ def _quizzes(rng: Random, world: World, times: int) -> Iterator[str]:
         size = next(sizes)
         yield _quiz(asker, [fact for fact in known[:size] if subject(fact) == subject(known[0])])
         known = known[size:]
+
+
+def _recalls(rng: Random, world: World, times: int) -> Iterator[str]:
+    """Questions answered in their own words, a few in a document."""
+    asked = [fact for fact in facts(world.known) for _ in range(times)]
+    rng.shuffle(asked)
+    for start in range(0, len(asked), RECALLED):
+        yield "\n\n".join(_recall(rng, *fact) for fact in asked[start : start + RECALLED])
+
+
+def _recall(rng: Random, entity: Entity, attribute: str) -> str:
+    return f"{rng.choice(forms((entity, attribute))).format(x=entity.name)}\n答案：\n{entity[attribute]}"
 
 
 def _quiz(asker: Asker, asked: list) -> str:

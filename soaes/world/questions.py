@@ -1,5 +1,6 @@
 """Question-answer pairs and reports about the domain's enterprises, split by question. Knows wordings: not models."""
 
+from dataclasses import replace
 from itertools import combinations
 from random import Random
 
@@ -15,21 +16,48 @@ Asked = tuple[Entity, str | list[str], str]  # enterprise, attribute(s), questio
 
 
 def questions(
-    world: World, seed: int, count: int, report_share: float = 0.03, dev_share: float = 0.1, test_share: float = 0.1
+    world: World,
+    seed: int,
+    count: int,
+    report_share: float = 0.03,
+    dev_share: float = 0.1,
+    test_share: float = 0.1,
+    apart: int = 0,
+    apart_questions: int = 0,
 ) -> dict[str, list[dict]]:
-    """Split -> samples; no question stands in two splits, the same fact in another wording may."""
+    """Split -> samples; no question stands in two splits, the same fact in another wording may.
+
+    `count` questions make train, dev and test. The last `apart` enterprises are in none of them: `apart_questions` about
+    them, with the same share of reports, are the split `apart`, which is there if any are asked for."""
     _check(count, report_share, dev_share, test_share)
+    _check_apart(world, apart, apart_questions)
+    known = len(world.enterprises) - apart
     rng = Random(f"{seed}/questions")
+    samples = _samples(rng, replace(world, enterprises=world.enterprises[:known]), count, report_share, "count or raise enterprises")
+    splits = _deal(rng, samples, round(count * report_share), dev_share, test_share)
+    told = {split: _told(rng, split, items) for split, items in splits}
+    if apart:
+        rng = Random(f"{seed}/questions/apart")
+        strangers = replace(world, enterprises=world.enterprises[known:])
+        samples = _samples(rng, strangers, apart_questions, report_share, "apart_questions or raise apart")
+        told["apart"] = _told(rng, "apart", rng.sample(samples, len(samples)))
+    return told
+
+
+def _samples(rng: Random, world: World, count: int, report_share: float, way_out: str) -> list[tuple[str, Asked]]:
+    """`count` different questions with their tasks, reports first. way_out: what to lower or raise where there are too few."""
     reports = round(count * report_share)
     pairs = round((count - reports) * PAIR_SHARE)
     drawn = {
-        "report": _draw(rng, "reports", _reports(world), reports),
-        "qa": _draw(rng, "questions for two attributes", _pairs(world), pairs)
-        + _draw(rng, "questions for one attribute", _singles(world), count - reports - pairs),
+        "report": _draw(rng, "reports", _reports(world), reports, way_out),
+        "qa": _draw(rng, "questions for two attributes", _pairs(world), pairs, way_out)
+        + _draw(rng, "questions for one attribute", _singles(world), count - reports - pairs, way_out),
     }
-    samples = [(task, asked) for task, group in drawn.items() for asked in rng.sample(group, len(group))]
-    splits = _deal(rng, samples, reports, dev_share, test_share)
-    return {split: [_sample(rng, f"{split}-{n}", *item) for n, item in enumerate(items)] for split, items in splits}
+    return [(task, asked) for task, group in drawn.items() for asked in rng.sample(group, len(group))]
+
+
+def _told(rng: Random, split: str, items: list[tuple[str, Asked]]) -> list[dict]:
+    return [_sample(rng, f"{split}-{n}", *item) for n, item in enumerate(items)]
 
 
 def _check(count: int, report_share: float, dev_share: float, test_share: float) -> None:
@@ -41,6 +69,16 @@ def _check(count: int, report_share: float, dev_share: float, test_share: float)
     if dev_share + test_share >= 1:
         raise ValueError(
             f"dev_share={dev_share} and test_share={test_share} leave no train share; their sum must be below 1"
+        )
+
+
+def _check_apart(world: World, apart: int, questions: int) -> None:
+    most = len(world.enterprises) - 1
+    if not 0 <= apart <= most:
+        raise ValueError(f"apart={apart} is outside 0..{most}: of {most + 1} enterprises one must be asked about; set apart within it")
+    if (questions > 0) != (apart > 0) or questions < 0:
+        raise ValueError(
+            f"apart_questions={questions} do not go with apart={apart} enterprises; set both to 1 or more, or both to 0"
         )
 
 
@@ -65,10 +103,10 @@ def _reports(world: World) -> list[Asked]:
     return [(e, list(words.LABELS), wording.format(x=e.name)) for e in world.enterprises for wording in words.REPORTS]
 
 
-def _draw(rng: Random, what: str, possible: list[Asked], count: int) -> list[Asked]:
+def _draw(rng: Random, what: str, possible: list[Asked], count: int, way_out: str) -> list[Asked]:
     if count > len(possible):
         raise ValueError(
-            f"{count} {what} asked for, this world has {len(possible)} different ones; lower count or raise enterprises"
+            f"{count} {what} asked for, this world has {len(possible)} different ones; lower {way_out}"
         )
     return rng.sample(possible, count)
 
