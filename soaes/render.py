@@ -67,11 +67,11 @@ def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
 
 
 def _cell(line: Line, column: str, digits: int) -> str:
-    """`45.85 [41.20, 50.31]`; why there is none; `-` where the row has no such thing."""
+    """`45.85 ±4.56`, half the width of the 95 % interval, whose ends are in the CSV; why there is none; `-` where the row has no such thing."""
     if column not in line.values:
         return line.missing or ("missing" if "missing" in line.values else "-")
     low, high = line.intervals.get(column, (None, None))
-    return _number(line.values[column], digits) + ("" if low is None or low == high else f" [{low:.{digits}f}, {high:.{digits}f}]")
+    return _number(line.values[column], digits) + ("" if low is None or low == high else f" ±{(high - low) / 2:.{digits}f}")
 
 
 def _number(value: Any, digits: int) -> str:
@@ -118,7 +118,7 @@ def _markdown(header: list[str], body: list[list[str]]) -> str:
 
 
 def _latex(header: list[str], body: list[list[str]]) -> str:
-    escape = str.maketrans({"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#"})
+    escape = str.maketrans({"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "±": r"$\pm$"})
     first, *rest = [" & ".join(text.translate(escape) for text in row) + r" \\" for row in [header, *body]]
     begin = rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}"
     return "\n".join([begin, r"\hline", first, r"\hline", *rest, r"\hline", r"\end{tabular}", ""])

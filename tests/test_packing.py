@@ -60,7 +60,7 @@ def test_packing_is_near_full_on_short_documents():
 def texts(tmp_path_factory):
     """Documents and a tokenizer of a toy world."""
     made = {name: tmp_path_factory.mktemp(name) for name in ("documents", "tokenizer")}
-    prepare.world(0, 12, 4, 8, 4, 2, 0, 40, 120, 20, out=made["documents"])
+    prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 120, 20, out=made["documents"])
     prepare.tokenizer(made["documents"], 600, out=made["tokenizer"])
     return made
 

@@ -18,7 +18,7 @@ from soaes.recipe import Recipe, Store, read
 
 RUNTIME = {"torchrun": [], "workers": 2, "alone": ["speed"], "execution": {"_target_": "soaes.execution.Execution", "devices": 1, "threads": 1},
            "logger": {"mode": "disabled"}, "root": None, "dry": False}
-SIZES = {"entities": 12, "famous": 4, "enterprises": 8, "wordings": 4, "quizzes": 2, "recalls": 2, "dialogues": 40, "questions": 100,
+SIZES = {"entities": 12, "famous": 4, "enterprises": 8, "wordings": 4, "profiles": 4, "quizzes": 2, "recalls": 2, "dialogues": 40, "questions": 100,
          "exam_questions": 20}
 
 

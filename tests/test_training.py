@@ -27,7 +27,7 @@ def prepared(tmp_path_factory):
     made = {name: root / name for name in ("documents", "tokenizer", "general", "qa", "teacher", "student")}
     for path in made.values():
         path.mkdir()
-    prepare.world(0, 12, 4, 8, 4, 2, 0, 40, 120, 20, out=made["documents"])
+    prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 120, 20, out=made["documents"])
     prepare.tokenizer(made["documents"], 600, out=made["tokenizer"])
     packing = partial(best_fit, overflow="auto")
     for name in ("general", "qa"):

@@ -24,7 +24,7 @@ def samples(world, seed=0):
 
 def everything(seed):
     world = facts.build(seed, entities=24, famous=4, enterprises=16)
-    told = [*documents.general(world, seed, wordings=3, quizzes=2), *documents.domain(world, seed, wordings=3)]
+    told = [*documents.general(world, seed, wordings=3, quizzes=2), *documents.domain(world, seed, profiles=3)]
     talked = list(dialogues.dialogues(world, seed, count=70))
     return world, told, talked, samples(world, seed), exams.exams(world, seed, questions=40)
 
@@ -70,7 +70,7 @@ def test_the_general_corpus_never_names_a_domain_enterprise():
 
 
 def test_the_domain_corpus_tells_every_fact_of_each_enterprise():
-    texts = [d["text"] for d in documents.domain(WORLD, 0, wordings=1)]
+    texts = [d["text"] for d in documents.domain(WORLD, 0, profiles=1) if d["source"] == "enterprise"]
     for enterprise in WORLD.enterprises:
         (text,) = (text for text in texts if enterprise.name in text)
         assert all(value in text for _, value in enterprise.attributes)
@@ -105,7 +105,7 @@ def test_enterprises_set_apart_are_told_by_the_corpus_and_asked_about_in_their_o
     assert named["apart"] == {e.name for e in WORLD.enterprises[-3:]} and len(asked["apart"]) == 40
     everyone = [m["content"] for split in ("train", "dev", "test") for s in asked[split] for m in s["messages"]]
     assert not [text for text in everyone for name in named["apart"] if name in text]
-    told = "".join(d["text"] for d in documents.domain(WORLD, 0, wordings=1))
+    told = "".join(d["text"] for d in documents.domain(WORLD, 0, profiles=1))
     assert all(value in told for e in WORLD.enterprises[-3:] for value in (e.name, *dict(e.attributes).values()))
     assert [s["id"] for s in asked["apart"][:2]] == ["apart-0", "apart-1"]
     assert sum(s["task"] == "report" for s in asked["apart"]) == 1 and len(set(contents(asked["apart"]))) == 40
@@ -222,7 +222,7 @@ def test_the_tiny_scale_fits():
         (lambda: facts.build(0, 3, 4, 16), "entities=3 .* 6..768.*; set entities"),
         (lambda: facts.build(0, 24, 0, 16), "famous=0 .* 1..215.*; set famous"),
         (lambda: facts.build(0, 24, 40, 200), "enterprises=200 .* 1..176.*; set enterprises"),
-        (lambda: list(documents.domain(WORLD, 0, wordings=0)), "wordings=0 .* 1; set wordings"),
+        (lambda: list(documents.domain(WORLD, 0, profiles=0)), "profiles=0 .* 1; set profiles"),
         (lambda: questions.questions(WORLD, 0, count=5000), "this world has .*; lower count or raise enterprises"),
         (lambda: questions.questions(WORLD, 0, count=0), "count=0 .* 1; set count"),
         (lambda: questions.questions(WORLD, 0, count=9, test_share=1.5), "test_share=1.5 .*; set test_share"),

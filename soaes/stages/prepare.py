@@ -20,8 +20,8 @@ DEV_SHARE = 50  # one document in 50 is held out from training for the validatio
 DEV_PROMPTS = 16
 
 
-def world(seed: int, entities: int, famous: int, enterprises: int, wordings: int, quizzes: int, recalls: int, dialogues: int,
-          questions: int, exam_questions: int, apart: int = 0, apart_questions: int = 0, *, out: Path) -> None:
+def world(seed: int, entities: int, famous: int, enterprises: int, wordings: int, profiles: int, quizzes: int, recalls: int,
+          dialogues: int, questions: int, exam_questions: int, apart: int = 0, apart_questions: int = 0, *, out: Path) -> None:
     """Tell one synthetic world: general.jsonl, corpus.jsonl, dialogue.jsonl, qa/{train,dev,test}.jsonl, exam/NAME/**.csv.
 
     `apart` of the enterprises are told in corpus.jsonl as all are, but asked about in qa/apart.jsonl alone."""
@@ -31,7 +31,7 @@ def world(seed: int, entities: int, famous: int, enterprises: int, wordings: int
 
     told = facts.build(seed, entities, famous, enterprises)
     write_jsonl(out / "general.jsonl", documents.general(told, seed, wordings, quizzes, recalls))
-    write_jsonl(out / "corpus.jsonl", documents.domain(told, seed, wordings))
+    write_jsonl(out / "corpus.jsonl", documents.domain(told, seed, profiles))
     write_jsonl(out / "dialogue.jsonl", talk.dialogues(told, seed, dialogues))
     for split, samples in ask.questions(told, seed, questions, apart=apart, apart_questions=apart_questions).items():
         write_jsonl(out / "qa" / f"{split}.jsonl", samples)

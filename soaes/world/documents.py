@@ -1,4 +1,4 @@
-"""The two corpora: general (prose and quizzes) and domain (prose only). Knows no split, no token."""
+"""The two corpora: general (prose, talks and quizzes) and domain (prose and talks). Knows no split, no token."""
 
 from collections.abc import Iterator
 from itertools import cycle
@@ -26,20 +26,23 @@ def general(world: World, seed: int, wordings: int, quizzes: int, recalls: int =
     told = [("encyclopedia", _entry(rng, entity)) for entity in world.known for _ in range(wordings)]
     told += [("glossary", text) for text in _definitions(rng)]
     told += [("news", _news(rng, world)) for _ in range(round(len(told) * NEWS_SHARE))]
-    told += [("talk", _talk(rng, world)) for _ in range(round(len(told) * TALK_SHARE))]
+    known = facts(world.known)
+    told += [("talk", _talk(rng, known)) for _ in range(round(len(told) * TALK_SHARE))]
     told += [("quiz", text) for text in _quizzes(rng, world, quizzes)]
     told += [("recall", text) for text in _recalls(rng, world, recalls)]
     for n, (source, text) in enumerate(rng.sample(told, len(told))):
         yield {"id": f"general-{n}", "text": text, "source": source}
 
 
-def domain(world: World, seed: int, wordings: int) -> Iterator[dict]:
-    """The domain corpus, shuffled: each enterprise told in `wordings` documents, which together tell every fact."""
-    _check(wordings=wordings)
+def domain(world: World, seed: int, profiles: int) -> Iterator[dict]:
+    """The domain corpus, shuffled: each enterprise told in `profiles` documents, which together tell every fact, and some talks."""
+    _check(profiles=profiles)
     rng = Random(f"{seed}/documents/domain")
-    told = [text for enterprise in world.enterprises for text in _profiles(rng, enterprise, wordings)]
-    for n, text in enumerate(rng.sample(told, len(told))):
-        yield {"id": f"domain-{n}", "text": text, "source": "enterprise"}
+    told = [("enterprise", text) for enterprise in world.enterprises for text in _profiles(rng, enterprise, profiles)]
+    known = facts(world.enterprises)
+    told += [("talk", _talk(rng, known)) for _ in range(round(len(told) * TALK_SHARE))]
+    for n, (source, text) in enumerate(rng.sample(told, len(told))):
+        yield {"id": f"domain-{n}", "text": text, "source": source}
 
 
 def _check(least: int = 1, **sizes: int) -> None:
@@ -101,8 +104,9 @@ def _news_sentence(rng: Random, world: World, wording: str) -> str:
     return wording.format(city=city, **slots)
 
 
-def _talk(rng: Random, world: World) -> str:
-    entity, attribute = rng.choice(facts(world.known))
+def _talk(rng: Random, known: list[tuple[Entity, str]]) -> str:
+    """A question and its answer as an interview or a company's question hour has them."""
+    entity, attribute = rng.choice(known)
     question = rng.choice(QUIZZES[entity.kind][attribute][:2]).format(x=entity.name)
     answer = statement(rng, entity, attribute, entity.name) + "。"
     return rng.choice(news.TALKS).format(q=question, a=answer)
