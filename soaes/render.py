@@ -15,7 +15,7 @@ from soaes.reading import Line, Table, is_number
 from soaes.recipe import Recipe, Store
 from soaes.verdicts import Pair, Verdict, judge
 
-VERDICT_COLUMNS = ("claim", "verdict", "effect", "low", "high", "paper_effect", "seeds", "scale", "pair", "text")
+VERDICT_COLUMNS = ("claim", "verdict", "effect", "low", "high", "paper_effect", "seeds", "scale", "pair", "text", "table")
 
 
 def render(tables: dict[str, Table], name: str, store: Store, folder: Path, page: Sequence[str] = ()) -> str:
@@ -154,8 +154,10 @@ def _signed(value: float | None) -> str:
 
 def verdicts(tables: dict[str, Table], scale: str, folder: Path) -> str:
     """Every claim's verdict as one Markdown table; verdicts.csv, a line a claim, is written to `folder`. A claim is shown by its weakest pair."""
-    found = [verdict for name in tables for verdict in judge(tables, name)]
-    _write_csv(folder / "verdicts.csv", [list(VERDICT_COLUMNS), *(_fields(one, scale) for one in found)])
+    of_table = {name: judge(tables, name) for name in tables}
+    found = [verdict for judged in of_table.values() for verdict in judged]
+    rows = [[*_fields(one, scale), name] for name, judged in of_table.items() for one in judged]
+    _write_csv(folder / "verdicts.csv", [list(VERDICT_COLUMNS), *rows])
     body = [[one.claim, one.verdict, one.text, _effect(one.weakest.effect), _signed(one.weakest.paper),
              str(one.weakest.effect.seeds if one.weakest.effect else 0)] for one in found]
     return "## Verdicts\n\n" + _markdown(["Claim", "Verdict", "What it says", "Weakest pair's effect", "Paper", "Seeds"], body)

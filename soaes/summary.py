@@ -46,14 +46,10 @@ def _told(folder: Path) -> str:
 
 
 def _table(folder: Path, rows: list[dict[str, str]]) -> str:
-    body = [f"| [{row['claim']}]({folder.name}/{_page(row['claim'])}) | {row['text']} | **{row['verdict']}** | {_effect(row)} | "
+    body = [f"| [{row['claim']}]({folder.name}/{row['table']}.md) | {row['text']} | **{row['verdict']}** | {_effect(row)} | "
             f"{_short(row['paper_effect'])} | {row['seeds']} |" for row in rows]
     head = "| claim | what the paper says | verdict here | effect [95 % interval] | paper's | seeds |"
     return "\n".join([head, "|---|---|---|---|---|---|", *body, ""])
-
-
-def _page(claim: str) -> str:
-    return f"table{claim[1]}.md"
 
 
 def _effect(row: dict[str, str]) -> str:

@@ -1,7 +1,8 @@
 """The paper's claims as verdicts on measured lines: holds, fails or undecided, each from an effect and its 95 % interval.
 
-A claim is a list of pairs, the effect of a pair is left - right; a side is `row.metric`, `table.row.metric`, the quotient of two, or
-a number. A pair holds where its interval lies above zero, fails where it lies below. With `margin: m` the right side may be missed by
+A claim is a list of pairs, the effect of a pair is left - right; a side is `row.metric`, `table.row.metric`, the quotient of two, a
+number, or `average kept at domain 60: base, low, high`: along the rows' curve, what is left of the first row's average where domain
+reaches 60. A pair holds where its interval lies above zero, fails where it lies below. With `margin: m` the right side may be missed by
 m (non-inferiority); with `within: w` the sides are claimed to be about equal (the interval must lie inside +-w, and fails outside)."""
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from soaes.metrics import intervals
 from soaes.metrics.intervals import Effect, Measured
 from soaes.reading import Line, Table, is_number
 
 Side = str | float
 NOT_MEASURED = "not measured"
+KEPT = " kept at "
 
 
 @dataclass(frozen=True)
@@ -105,18 +109,40 @@ def _terms(tables: dict[str, Table], name: str, sides: list[Side]) -> Iterator[t
 
 def terms(sides: list[Side]) -> list[str]:
     """What a pair speaks of, in order: `row.metric` or `table.row.metric`; numbers are left out."""
-    return [term for side in sides if isinstance(side, str) for term in side.split(" / ")]
+    return [term for side in sides if isinstance(side, str) for term in _terms_of(side)]
+
+
+def _terms_of(side: str) -> list[str]:
+    if KEPT not in side:
+        return side.split(" / ")
+    metric, about = side.split(KEPT)
+    matched, rows = about.split(": ")
+    return [f"{row}.{name}" for row in rows.split(", ") for name in (metric, matched.split()[0])]
 
 
 def _difference(sides: list[Side]) -> Callable:
     """left - right, of the values of their terms in order; a side of two terms is their quotient."""
     def of(values: list) -> Any:
         rest = iter(values)
-        sums = [_quotient([next(rest) for _ in side.split(" / ")]) if isinstance(side, str) else side for side in sides]
+        sums = [_value(side, [next(rest) for _ in _terms_of(side)]) if isinstance(side, str) else side for side in sides]
         return sums[0] - sums[1]
 
     return of
 
 
-def _quotient(values: list) -> Any:
+def _value(side: str, values: list) -> Any:
+    if KEPT in side:
+        return kept(values[::2], values[1::2], float(side.split(": ")[0].split()[-1]))
     return values[0] if len(values) == 1 else values[0] / values[1]
+
+
+def kept(scores: list, matched: list, level: float) -> Any:
+    """Along a curve of points, the score where `matched` first reaches `level`, as a share of the first point's score; straight between
+    points, NaN where no point reaches it. Numbers, or one array of replicates a point."""
+    found = np.nan * (scores[0] + matched[0])
+    for at in range(len(scores) - 1):
+        step = matched[at + 1] - matched[at]
+        crosses = (matched[at] < level) & (matched[at + 1] >= level) & np.isnan(found)
+        here = scores[at] + (scores[at + 1] - scores[at]) * (level - matched[at]) / np.where(step == 0, np.nan, step)
+        found = np.where(crosses, here / scores[0], found)
+    return found

@@ -10,7 +10,7 @@ from soaes.metrics.intervals import Effect, Measured
 from soaes.metrics.samples import statistics
 from soaes.reading import Line, Table
 from soaes.render import render, verdicts
-from soaes.verdicts import judge, verdict
+from soaes.verdicts import judge, kept, verdict
 
 
 def line(folder, row, gain, seeds=(0, 1, 2)):
@@ -102,3 +102,19 @@ def test_verdicts_and_tables_are_written(tmp_path):
         rows = {row["row"]: row for row in csv.DictReader(handle)}
     assert rows["better"]["seeds"] == "3" and rows["better"]["rouge1_paper"] == "44" and rows["absent"]["rouge1"] == ""
     assert rows["absent"]["missing"] == "not built"
+
+
+def test_what_is_kept_is_read_off_the_curve_where_the_other_metric_reaches_the_level():
+    assert kept([90.0, 80.0, 40.0], [25.0, 50.0, 70.0], 60.0) == pytest.approx(60 / 90)
+    assert np.isnan(kept([90.0, 80.0], [25.0, 50.0], 60.0)), "no point knows as much"
+    replicates = kept([np.array([90.0, 90.0]), np.array([80.0, 60.0])], [np.array([20.0, 20.0]), np.array([60.0, 80.0])], 50.0)
+    assert replicates == pytest.approx([(90 - 10 * 0.75) / 90, (90 - 30 * 0.5) / 90])
+
+
+def test_sizes_are_compared_where_they_know_equally_much(tmp_path):
+    curve = {"base": (90.0, 25.0), "low": (85.0, 45.0), "high": (50.0, 80.0), "small_base": (80.0, 25.0), "small_high": (40.0, 65.0)}
+    lines = {row: Line(row, {}, {"average": kept_, "domain": known}, {}, {}, "", "", {}, {0: {"average": Measured(kept_), "domain": Measured(known)}})
+             for row, (kept_, known) in curve.items()}
+    sides = ["average kept at domain 60: base, low, high", "average kept at domain 60: small_base, small_high"]
+    (found,) = judge({"toy": Table("Toy", {}, lines, {"T": claim(sides)})}, "toy")
+    assert found.weakest.effect.value == pytest.approx((85 - 35 * 15 / 35) / 90 - (80 - 40 * 35 / 40) / 80)
