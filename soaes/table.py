@@ -67,7 +67,8 @@ def _page(tables: dict[str, Table], name: str, overrides: list[str], scale: str,
     """What a published table has besides: the sweep that made it, a picture, and how to read it."""
     table, words = tables[name], " ".join(word for word in overrides if not word.startswith(stale.HERE))
     picture = plots.draw(tables, name, folder)
-    command = f"Made by `python -m soaes.run experiment={','.join(table.grids)} {words}`, timings in the first seed alone."
+    clock = ", timings in the first seed alone" if any(name.startswith("speed") for name in table.grids) else ""
+    command = f"Made by `python -m soaes.run experiment={','.join(table.grids)} {words}`{clock}."
     return [command, *([f"![{name}]({picture.name})"] if picture else []), *([table.reading[scale].strip()] if scale in table.reading else [])]
 
 
