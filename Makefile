@@ -8,7 +8,7 @@ first := $(firstword $(subst $(comma), ,$(SEEDS)))
 
 tables: .venv/ready     ## every row of Tables 1-6 in every seed, timings in the first; then the tables; a second run finds all cached
 	$(PYTHON) -m soaes.run 'experiment=table*' scale=$(SCALE) seed=$(SEEDS) $(ARGS); ran=$$?; \
-	$(PYTHON) -m soaes.run 'experiment=speed*' scale=$(SCALE) seed=$(first) $(ARGS) && \
+	$(PYTHON) -m soaes.run 'experiment=speed*' scale=$(SCALE) seed=$(first) $(ARGS) || ran=$$?; \
 	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) && exit $$ran
 
 retention: .venv/ready  ## general against domain knowledge over size, learning rate and replay: the frontier behind T1b

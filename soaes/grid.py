@@ -5,6 +5,7 @@ rows are kept under the digest of these three, and a cached sweep composes nothi
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import os
@@ -116,6 +117,12 @@ def _params(arguments: list[str]) -> list[str]:
         raise ValueError(f"experiment={name}: there is none; {nearest(name, [file.stem for file in path.parent.glob('*.yaml')])}")
     params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") if name else None
     return [f"{key}={value}" for key, value in (params or {}).items()]
+
+
+def experiments(words: list[str]) -> list[str]:
+    """The grids that a command line names, `experiment=a,b` or `experiment=table*`, or one without a name."""
+    known = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+    return [match for name in experiment(words).split(",") for match in fnmatch.filter(known, name) or [name]]
 
 
 def experiment(arguments: list[str]) -> str:

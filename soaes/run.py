@@ -6,7 +6,6 @@ what it misses."""
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import shlex
 import signal
@@ -78,9 +77,7 @@ def _goals(rows: list[Row]) -> Rows:
 def _grids(words: list[str]) -> list[list[str]]:
     """`experiment=a,b` or `experiment=table*` is several grids: Hydra would merge their files into one and ignore the sweeps."""
     rest = [word for word in words if not word.lstrip("+").startswith("experiment=")]
-    known = sorted(path.stem for path in (grid.CONF / "experiment").glob("*.yaml"))
-    names = [match for name in grid.experiment(words).split(",") for match in fnmatch.filter(known, name) or [name]]
-    return [[f"experiment={name}", *rest] if name else rest for name in names]
+    return [[f"experiment={name}", *rest] if name else rest for name in grid.experiments(words)]
 
 
 def _hydra(line: list[str], rows: list[Row], outcome: Outcome | None = None) -> None:

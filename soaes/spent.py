@@ -6,7 +6,6 @@ Reads manifests, and times one product; builds nothing."""
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import statistics
 import sys
@@ -30,9 +29,7 @@ def main() -> None:
 def report(words: list[str]) -> list[str]:
     """A line a kind of stage, the longest first."""
     rest = [word for word in words if not word.startswith("experiment=")]
-    known = sorted(path.stem for path in (grid.CONF / "experiment").glob("*.yaml"))
-    names = [match for name in grid.experiment(words).split(",") for match in fnmatch.filter(known, name) or [name]]
-    rows = [row for name in names for row in grid.rows([*([f"experiment={name}"] if name else []), *rest])]
+    rows = [row for name in grid.experiments(words) for row in grid.rows([*([f"experiment={name}"] if name else []), *rest])]
     store = Store(Path(rows[0].runtime["store"]))
     stages = {name: recipe for row in rows for name, recipe in row.recipe.ancestry().items() if store.holds(name)}
     if not stages:
