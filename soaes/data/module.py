@@ -17,6 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 from soaes.data.token_store import IGNORE, Rows
 
 
+VALIDATED = 64  # dev rows of a validation at most, spread evenly: enough for a curve, and no training waits for more
+
+
 class PackedRows(Dataset):
     """Micro-batch i of this rank as tensors ids_BT, labels_BT, positions_BT, step_tokens (and hidden_BTD of a teacher)."""
 
@@ -52,7 +55,7 @@ class PackedDataModule(pl.LightningDataModule):
         self.train, self.dev, self.hidden_RTD = train, dev, hidden_RTD
         self.total_batch, self.epochs, self.seed, self.devices = total_batch, epochs, seed, devices
         self.most_steps = max(1, tokens // (total_batch * train.ids_RT.shape[1])) if tokens else None
-        self.micro_batch = _micro_batch(total_batch, micro_batch, devices)
+        self.most, self.micro_batch = micro_batch, _micro_batch(total_batch, micro_batch, devices)
 
     @property
     def accumulate(self) -> int:
@@ -83,7 +86,9 @@ class PackedDataModule(pl.LightningDataModule):
         return DataLoader(PackedRows(self.train, self.micro_batches(rank), self.hidden_RTD), batch_size=None, shuffle=False)
 
     def val_dataloader(self) -> DataLoader:
-        parts = np.array_split(np.arange(len(self.dev.ids_RT)), max(1, math.ceil(len(self.dev.ids_RT) / self.micro_batch)))
+        count = len(self.dev.ids_RT)
+        which = np.arange(0, count, max(1, math.ceil(count / VALIDATED)))
+        parts = np.array_split(which, max(1, math.ceil(len(which) / self.most)))
         return DataLoader(PackedRows(self.dev, [(part, 1) for part in parts]), batch_size=None, shuffle=False)
 
 

@@ -81,7 +81,7 @@ class CausalLM(pl.LightningModule):
 def _adamw(offloaded: bool) -> Any:
     """AdamW; DeepSpeed takes its own of the same rule where the optimizer's state lies in the processor's memory."""
     if not offloaded:
-        return torch.optim.AdamW
+        return partial(torch.optim.AdamW, fused=True)
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
     return DeepSpeedCPUAdam

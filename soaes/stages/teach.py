@@ -9,13 +9,14 @@ import torch
 
 from soaes.data import teacher_store, token_store
 from soaes.execution import Execution
-from soaes.model import checkpoint
+from soaes.model import attention, checkpoint
 
 
 def hidden(teacher: Path, rows: Path, execution: Execution = Execution(), *, out: Path) -> None:
     """Final hidden states of `teacher` over the training rows, float32, and its output matrix once."""
     torch.set_num_threads(execution.threads)
     model = checkpoint.load(teacher).to(execution.device).eval()
+    attention.choose(model, execution.attention)
     train = token_store.load(rows / "train")
     hidden_RTD = teacher_store.create(out, *train.ids_RT.shape, model.lm_head.weight.detach().cpu().clone(), rows.name, tokenizer_digest(teacher))
     with torch.inference_mode():
