@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Execution(NamedTuple):
-    """device: cpu or cuda. devices: processes of one stage. micro_batch: rows at once on each. attention: transformers' name of it."""
+    """device: cpu or cuda. devices: processes of one stage. micro_batch: rows at once on each. attention: `documents`, or one of transformers'."""
 
     device: str = "cpu"
     devices: int = 1

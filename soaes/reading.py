@@ -128,11 +128,13 @@ def _line(store: Store, row: dict[str, Any], about: dict[str, Any], goals: dict[
 
 
 def _measured(store: Store, goals: list[Recipe]) -> dict[str, Measured]:
-    """The metrics of one seed; where two goals have one of the same name, the first goal's."""
+    """The metrics of one seed, and as `model.METRIC` those of what a goal reads; where two goals have one of the same name, the first goal's."""
     found: dict[str, Measured] = {}
-    for name in (goal.name for goal in goals if store.holds(goal.name)):
-        sampled = statistics(store.folder(name) / "predictions.jsonl")
-        found = {metric: Measured(value, sampled.get(metric)) for metric, value in store.metrics(name).items()} | found
+    for goal in (goal for goal in goals if store.holds(goal.name)):
+        sampled = statistics(store.folder(goal.name) / "predictions.jsonl")
+        read = {key: value.name for key, value in goal.arguments.items() if isinstance(value, Recipe)}
+        of_read = {f"{key}.{metric}": Measured(value) for key, name in read.items() for metric, value in store.metrics(name).items()}
+        found = {metric: Measured(value, sampled.get(metric)) for metric, value in store.metrics(goal.name).items()} | of_read | found
     return found
 
 

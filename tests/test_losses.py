@@ -37,6 +37,15 @@ def test_a_student_that_equals_its_teacher_has_no_kl_and_no_gradient():
     assert abs(loss.item()) < 1e-6 and student.grad.abs().max() < 1e-6
 
 
+def test_entropy_is_what_a_distribution_has_and_a_temperature_adds_to_it():
+    assert losses.entropy(torch.zeros(2, 5), 3.0).item() / 2 == pytest.approx(math.log(5))
+    assert losses.entropy(torch.tensor([[90.0, 0.0]]), 1.0).item() == pytest.approx(0, abs=1e-6)
+    from_torch = torch.distributions.Categorical(logits=TEACHER / 2).entropy().sum()
+    assert losses.entropy(TEACHER, 2.0).item() == pytest.approx(from_torch.item(), abs=1e-6)
+    at = [losses.entropy(TEACHER, tau).item() for tau in (1, 2, 3, 5)]
+    assert at == sorted(at)
+
+
 def test_padded_vocabularies_are_compared_on_the_common_ids():
     padded = torch.cat([TEACHER, torch.full((2, 3), 9.0)], dim=1)
     assert torch.equal(losses.kl(padded, STUDENT, 2.0), losses.kl(TEACHER, STUDENT, 2.0))

@@ -105,6 +105,8 @@ def distilled(prepared, out, alpha):
 def test_alpha_zero_is_plain_sft_to_the_bit(prepared, tmp_path):
     assert distance(distilled(prepared, tmp_path, 0.0), sft(prepared, tmp_path / "sft")) == 0
     assert distance(distilled(prepared, tmp_path, 1.0), weights(tmp_path / "sft")) > 1e-3
+    at_tau_2 = [json.loads((tmp_path / f"alpha_{alpha}" / "metrics.json").read_text())["teacher_entropy"] for alpha in (0.0, 1.0)]
+    assert at_tau_2[0] == at_tau_2[1] > 0  # the teacher's own, whatever is made of it
 
 
 def test_the_teacher_store_holds_the_teachers_logits_row_for_row(prepared, tmp_path):

@@ -65,6 +65,11 @@ class CausalLM(pl.LightningModule):
         """exp of the mean cross-entropy over the dev rows' loss tokens, as of the last validation."""
         return math.exp(min(self.nats / max(1, self.tokens), 80))
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What else a module has to say of its training, once it is over."""
+        return {}
+
     def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: float | None = None,
                                     gradient_clip_algorithm: str | None = None) -> None:
         self.grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf))

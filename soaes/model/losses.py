@@ -27,6 +27,13 @@ def kl(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float) -> torch.
     return F.kl_div(student, teacher, reduction="sum", log_target=True)
 
 
+def entropy(logits_NV: torch.Tensor, tau: float) -> torch.Tensor:
+    """Sum over N tokens of the entropy of softmax(logits / tau), in nats: how much a temperature leaves of what a teacher knows."""
+    limits.check(tau=tau)
+    logs = F.log_softmax(logits_NV.float() / tau, dim=-1)
+    return -(logs.exp() * logs).sum()
+
+
 def distillation(teacher_NV: torch.Tensor, student_NV: torch.Tensor, labels_N: torch.Tensor, alpha: float, tau: float) -> torch.Tensor:
     """Eq. 2: alpha * L_KL + (1 - alpha) * L_SFT, summed over N tokens. alpha = 0 is plain SFT, to the bit."""
     limits.check(alpha=alpha)

@@ -71,7 +71,7 @@ def _fit(model: Any, tokenizer: Path, rows: Path, module: Module, optim: dict[st
     trainer.validate(lit, data, verbose=False)
     checkpoint.save(model, out, tokenizer)
     if trainer.is_global_zero:
-        _write_metrics(out, curves, data, time.monotonic() - began)
+        _write_metrics(out, curves, data, lit.metrics, time.monotonic() - began)
 
 
 VALIDATIONS = 4  # on the way
@@ -86,10 +86,10 @@ def _trainer(data: PackedDataModule, optim: dict[str, Any], execution: Execution
                       use_distributed_sampler=False, callbacks=[curves], **quiet)
 
 
-def _write_metrics(out: Path, curves: Curves, data: PackedDataModule, seconds: float) -> None:
+def _write_metrics(out: Path, curves: Curves, data: PackedDataModule, others: dict[str, float], seconds: float) -> None:
     first, last = curves.validations[0], curves.validations[-1]
     metrics = {"validation_perplexity": last["validation_perplexity"], "validation_perplexity_before": first["validation_perplexity"],
-               "steps": len(data.steps), "rows": len(data.train.ids_RT), "seconds": round(seconds, 2)}
+               "steps": len(data.steps), "rows": len(data.train.ids_RT), "seconds": round(seconds, 2), **others}
     if "validation_rouge1" in last:
         metrics |= {"validation_rouge1": last["validation_rouge1"], "validation_rouge1_before": first["validation_rouge1"]}
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
