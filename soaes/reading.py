@@ -47,6 +47,7 @@ class Table:
     asks: str = ""  # the question that the table answers
     reading: dict[str, str] = field(default_factory=dict)  # by scale: what holds there, what does not, and why
     grids: tuple[str, ...] = ()
+    account: tuple[str, ...] = ()  # the columns that stand in a second table below
 
 
 def known() -> list[str]:
@@ -62,8 +63,9 @@ def read(name: str, overrides: list[str]) -> Table:
     """A table as the store has it now, each line over every seed among the overrides. Cells that are not built say why."""
     about = spec(name)
     store = store_of(overrides)
-    lines = {key: _line(store, row, about, recipes(key, row, overrides)) for key, row in about["rows"].items()}
-    return Table(about["title"], about["columns"], lines, about["claims"], about["asks"], about.get("reading", {}), _grids(about))
+    columns, account = about["columns"] | about.get("account", {}), tuple(about.get("account", {}))
+    lines = {key: _line(store, row, about | {"columns": columns}, recipes(key, row, overrides)) for key, row in about["rows"].items()}
+    return Table(about["title"], columns, lines, about["claims"], about["asks"], about.get("reading", {}), _grids(about), account)
 
 
 def _grids(about: dict[str, Any]) -> tuple[str, ...]:

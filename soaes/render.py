@@ -21,8 +21,10 @@ VERDICT_COLUMNS = ("claim", "verdict", "effect", "low", "high", "paper_effect", 
 def render(tables: dict[str, Table], name: str, store: Store, folder: Path, page: Sequence[str] = ()) -> str:
     """Markdown; the same with what else its page has, a CSV and a LaTeX file are written to `folder`."""
     table = tables[name]
-    header, body = _cells(table)
-    parts = [[f"## {table.title}"], [table.asks], [_markdown(header, body)], _notes(table), _claims(judge(tables, name)), _origin(table, store)]
+    header, body = _cells(table, [column for column in table.columns if column not in table.account])
+    account = ["Where the speed comes from:", "", _markdown(*_cells(table, table.account))] if table.account else []
+    cells = [[_markdown(header, body)], account, _notes(table)]
+    parts = [[f"## {table.title}"], [table.asks], *cells, _claims(judge(tables, name)), _origin(table, store)]
     text = "\n\n".join("\n".join(part) for part in parts if any(part))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.md").write_text("\n\n".join([text, *page]) + "\n")
@@ -47,21 +49,23 @@ def _in_paper(table: Table) -> set[str]:
     return {column for line in table.lines.values() for column in line.paper}
 
 
-def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
+def _cells(table: Table, columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Ours, with its interval, and, where the paper has the column, the paper's value beside it."""
     settings, in_paper = _settings(table), _in_paper(table)
     header = ["Model", *settings]
-    for column, about in table.columns.items():
-        header += [about["title"], "paper"] if column in in_paper else [about["title"]]
+    for column in columns:
+        title = table.columns[column]["title"]
+        header += [title, "paper"] if column in in_paper else [title]
     body = []
     for line in table.lines.values():
         if line.aside:
             continue  # in the CSV alone
         row = [line.label, *(line.settings.get(key, "-") for key in settings)]
-        for column, about in table.columns.items():
-            row.append(_cell(line, column, about["digits"]))
+        for column in columns:
+            digits = table.columns[column]["digits"]
+            row.append(_cell(line, column, digits))
             if column in in_paper:
-                row.append(_number(line.paper.get(column), about["digits"]))
+                row.append(_number(line.paper.get(column), digits))
         body.append(row)
     return header, body
 

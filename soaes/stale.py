@@ -1,7 +1,7 @@
 """Whether committed tables are still what conf/ says: recipes.json beside them names what their cells were read from.
 
 A speed's recipe holds the machine and the library that it was measured with, which another machine cannot compose: it is recorded by
-its name without these two (`machine`, `backend`), so that all else, its ancestry included, is compared. The first seed stands for all:
+its name without these two (`machine`, `library`), so that all else, its ancestry included, is compared. The first seed stands for all:
 seeds share every other key. Composes recipes; builds nothing."""
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def write(tables: dict[str, Table], overrides: list[str], folder: Path) -> None:
 
 
 def key_of(recipe: Recipe) -> str:
-    arguments = {key: value for key, value in recipe.arguments.items() if key not in ("machine", "backend")}
+    arguments = {key: value for key, value in recipe.arguments.items() if key not in ("machine", "library")}
     return Recipe(recipe.target, arguments).name
 
 

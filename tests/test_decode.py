@@ -1,13 +1,14 @@
 """Decoders on toys: the engine is the model, greedy output is the target's own, sampled output has the target's law."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
 from toys import near, toy
 
+from soaes.decode.adaptive import CAP, SHARE, Adaptive, Costs
 from soaes.decode.autoregressive import Autoregressive
-from soaes.decode.distributions import nucleus, warp
 from soaes.decode.engine import Engine
 from soaes.decode.prompt_lookup import PromptLookup, lookup
 from soaes.decode.speculative import Speculative
@@ -97,17 +98,18 @@ def test_greedy_lookup_is_the_target_token_for_token(n, match):
 
 
 def test_lookup_takes_the_longest_match_and_the_latest():
-    assert lookup([7, 8, 9, 1, 8, 2, 7, 8], 2, 3) == [9, 1, 8]
-    assert lookup([7, 8, 9, 1, 8, 2, 7, 8], 1, 3) == [2, 7, 8]
-    assert lookup([5, 6, 5, 4, 5], 3, 9) == [4, 5]
-    assert lookup([3, 3, 3], 2, 4) == [3]
-    assert lookup([1, 2, 3], 3, 4) == lookup([1], 3, 4) == lookup([1, 1], 1, 0) == []
+    assert lookup([7, 8, 9, 1, 8, 2, 7, 8], 2, 3) == ([9, 1, 8], 2)
+    assert lookup([7, 8, 9, 1, 8, 2, 7, 8], 1, 3) == ([2, 7, 8], 1)
+    assert lookup([5, 6, 5, 4, 5], 3, 9) == ([4, 5], 1)
+    assert lookup([3, 3, 3], 2, 4) == ([3], 2)
+    assert lookup([1, 2, 3], 3, 4) == lookup([1], 3, 4) == ([], 0) and lookup([1, 1], 1, 0) == ([], 1)
 
 
 def decoders(model, n, temperature, eos, noise=0.05):
     target, draft = Engine(model), Engine(near(model, noise))
-    yield Speculative(target, draft, n, temperature, 0.9, eos)
-    yield PromptLookup(target, n, 2, temperature, 0.9, eos)
+    for adaptive in (False, Costs(0.1, [1.0] + [1.1] * n)):
+        yield Speculative(target, draft, n, temperature, 0.9, eos, adaptive=adaptive)
+        yield PromptLookup(target, n, 2, temperature, 0.9, eos, adaptive=adaptive)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -142,7 +144,65 @@ def test_a_text_may_fill_the_models_positions():
 def test_a_seed_gives_one_text():
     for decoder in decoders(toy(1), 3, 1.0, NEVER):
         first, again, other = (decoder.generate([1, 2], 20, torch.Generator().manual_seed(s)).tokens for s in (0, 0, 1))
-        assert first == again != other
+        assert first != other and (decoder.adaptive or first == again)  # what was learnt from one text changes the draws of the next
+
+
+@pytest.mark.parametrize("adaptive", [True, Costs(0.2, [1.0, 1.1, 1.2, 1.3, 1.4]), Costs(5.0, [1.0, 9.0, 9.0, 9.0, 9.0])])
+def test_adaptive_greedy_text_is_the_targets_whatever_the_costs(adaptive):
+    model, prompt = toy(1), ids(12).tolist() * 2
+    target = Engine(model)
+    plain = Autoregressive(target, 0.0, 1.0, NEVER).generate(prompt, 60, torch.Generator())
+    for noise in (0.0, 0.1, 1.0):
+        fast = Speculative(target, Engine(near(model, noise)), 4, 0.0, 1.0, NEVER, adaptive=adaptive)
+        assert [fast.generate(prompt, 60, torch.Generator()).tokens for _ in range(2)] == [plain.tokens] * 2
+    assert PromptLookup(target, 4, 3, 0.0, 1.0, NEVER, adaptive=adaptive).generate(prompt, 60, torch.Generator()).tokens == plain.tokens
+
+
+def simulated(adaptive, rate, blocks):
+    """Tokens, their price in steps, and the n of each block, where each drafted token is right with `rate`."""
+    tokens, price, chosen = 0, 0.0, []
+    for right in (torch.rand(blocks, 5, generator=torch.Generator().manual_seed(0)) < rate).tolist():
+        n = adaptive.choose()
+        accepted = [*right[:n], False].index(False)
+        adaptive.learn(n, accepted)
+        tokens, price = tokens + accepted + 1, price + adaptive.prices[n]
+        chosen.append(n)
+    return tokens, price, chosen
+
+
+COSTS = Costs(0.1, [1.0, 1.2, 1.22, 1.24, 1.26, 1.28])
+
+
+@pytest.mark.parametrize("costs", [COSTS, Costs(0.5, COSTS.verify), Costs(0.01, [1.0, 1.5, 2.0, 2.5, 3.0, 3.5])])
+def test_drafts_that_all_fail_cost_less_than_three_per_cent(costs):
+    tokens, price, chosen = simulated(Adaptive(5, costs), 0.0, 200)
+    assert price < 1.03 * tokens and 0 < sum(n > 0 for n in chosen[100:]) < 10  # it never stops trying
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.5, 0.7, 0.9, 1.0])
+def test_adaptive_comes_near_the_best_fixed_n(rate):
+    adaptive = Adaptive(5, COSTS)
+    best = max(sum(rate**i for i in range(n + 1)) / price for n, price in enumerate(adaptive.prices))
+    tokens, price, chosen = simulated(adaptive, rate, 4000)
+    assert tokens / price > 0.97 * best and (rate < 1 or chosen[-1] == 5)
+
+
+def test_adaptive_follows_a_change_of_subject():
+    adaptive = Adaptive(5, COSTS)
+    simulated(adaptive, 0.9, 200)
+    tokens, price, chosen = simulated(adaptive, 0.0, 300)
+    assert price - tokens < CAP * adaptive.worst + SHARE * 300 and sum(chosen[100:]) < 20
+    _, _, chosen = simulated(adaptive, 0.9, 300)
+    assert sum(chosen[-100:]) > 300
+
+
+def test_each_length_of_match_has_its_own_estimate():
+    adaptive = Adaptive(3, Costs(0.0, [1.0, 1.3, 1.4, 1.5]))
+    chosen = {1: [], 3: []}
+    for size in [1, 3] * 60:
+        chosen[size].append(adaptive.choose(size))
+        adaptive.learn(chosen[size][-1], accepted=chosen[size][-1] if size == 3 else 0)
+    assert set(chosen[3][-30:]) == {3} and sum(chosen[1][-30:]) <= 1
 
 
 def test_bad_input_is_one_clear_error():
@@ -160,100 +220,21 @@ def test_bad_input_is_one_clear_error():
         Speculative(target, target, 2, 0.0, 1.0, NEVER)
     with pytest.raises(ValueError, match="vocabulary of 80, the target of 64"):
         Speculative(target, Engine(toy(0, vocab_size=80)), 2, 0.0, 1.0, NEVER)
-    with pytest.raises(ValueError, match="top_p=1.5"):
-        Autoregressive(target, 1.0, 1.5, NEVER)
+    with pytest.raises(ValueError, match="need 513 positions, the model has 512"):
+        good.generate([1] * 500, 13, torch.Generator())
+    with pytest.raises(ValueError, match="3 costs of verification with n=3: give n"):
+        PromptLookup(target, 3, 1, 0.0, 1.0, NEVER, adaptive=Costs(0.1, [1.0, 1.2, 1.3]))
+    for temperature, top_p, words in ((1.0, 1.5, "top_p=1.5"), (1.0, 0.0, "top_p=0"), (-0.5, 1.0, "temperature=-0.5")):
+        for decoder in (partial(Autoregressive, target), partial(Speculative, target, draft, 2), partial(PromptLookup, target, 2, 2)):
+            with pytest.raises(ValueError, match=words):
+                decoder(temperature, top_p, NEVER)
 
 
-class Table:
-    """An engine whose next token depends on the last two by a fixed table: its law is known in closed form."""
-
-    vocab, device = 5, torch.device("cpu")
-
-    def __init__(self, seed, sharpness=1.5):
-        noise = torch.randn(5, 5, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        self.logits_VVV, self.text = sharpness * noise, []
-
-    @property
-    def length(self):
-        return len(self.text)
-
-    def begin(self, needed):
-        self.text = []
-
-    def rollback(self, length):
-        assert length <= len(self.text)
-        self.text = self.text[:length]
-
-    def forward(self, ids_T, tail=None):
-        start = len(self.text)
-        self.text = self.text + ids_T.tolist()
-        rows = [self.logits_VVV[tuple(([0] + self.text[: end + 1])[-2:])] for end in range(start, len(self.text))]
-        return torch.stack(rows[-tail:])
-
-
-def chi_square_z(decoder, target, top_p, length, draws=6000):
-    """How many standard deviations the first `length` sampled tokens lie from the target's law (Wilson-Hilferty)."""
-    counts = dict.fromkeys(itertools.product(range(5), repeat=length), 0)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(draws):
-        counts[tuple(decoder.generate([1, 2, 1], length, generator).tokens)] += 1
-    law = {}
-    for text in counts:
-        context, law[text] = (2, 1, *text), 1.0
-        for position, token in enumerate(text):
-            law[text] *= float(warp(target.logits_VVV[context[position : position + 2]], 1.0, top_p)[token])
-    return _z(counts, law, draws)
-
-
-def _z(counts, law, draws):
-    large = [text for text in law if law[text] * draws >= 5]
-    if any(counts[text] for text in law if law[text] == 0):
-        return float("inf")
-    cells = [(counts[text], law[text] * draws) for text in large]
-    cells.append((draws - sum(count for count, _ in cells), draws - sum(mean for _, mean in cells)))
-    total = sum((count - mean) ** 2 / mean for count, mean in cells if mean >= 5)
-    freedom = len([mean for _, mean in cells if mean >= 5]) - 1
-    return ((total / freedom) ** (1 / 3) - 1 + 2 / (9 * freedom)) / (2 / (9 * freedom)) ** 0.5
-
-
-@pytest.mark.parametrize("n, top_p", [(1, 1.0), (2, 0.8), (3, 0.8)])
-def test_speculation_has_the_targets_law(n, top_p):
-    target = Table(1)
-    decoder = Speculative(target, Table(2), n, 1.0, top_p, NEVER)
-    assert abs(chi_square_z(decoder, target, top_p, min(n, 2) + 2)) < 4
-
-
-def test_lookup_has_the_targets_law():
-    target = Table(1)
-    assert abs(chi_square_z(PromptLookup(target, 2, 2, 1.0, 0.8, NEVER), target, 0.8, 4)) < 4
-
-
-class ToldTheUnwarped(Speculative):
-    """Planted bug: top-p on the draft's draws, but not in the q that the rule is told."""
-
-    def propose(self, sequence, count, generator):
-        drafted, _ = super().propose(sequence, count, generator)
-        context = [*sequence, *drafted]
-        starts = range(len(sequence) - 2, len(context) - 2)
-        rows = [self.draft.logits_VVV[tuple(context[start : start + 2])].softmax(-1) for start in starts]
-        return drafted, torch.stack(rows) if rows else None
-
-
-class ToldTheNeighbours(Speculative):
-    """Planted bug: each drafted token comes with the distribution of the token beside it."""
-
-    def propose(self, sequence, count, generator):
-        drafted, q_nV = super().propose(sequence, count, generator)
-        return drafted, None if q_nV is None else q_nV.roll(1, 0)
-
-
-@pytest.mark.parametrize("bug", [ToldTheUnwarped, ToldTheNeighbours])
-def test_a_planted_bug_is_seen_in_the_output(bug):
-    target = Table(1)
-    assert chi_square_z(bug(target, Table(2), 2, 1.0, 0.8, NEVER), target, 0.8, 4) > 6
-
-
-def test_nucleus_of_the_toy_cuts_tokens():
-    """The law above is one of top-p only if top-p does something."""
-    rows = nucleus(Table(1).logits_VVV.softmax(-1), 0.8)
-    assert (rows == 0).any()
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("broken", ["target", "draft"])
+def test_logits_that_are_not_numbers_are_an_error_of_either_model(temperature, broken):
+    models = {"target": toy(1), "draft": toy(2)}
+    models[broken].lm_head.weight.data[5] = float("nan")
+    decoder = Speculative(**{name: Engine(model) for name, model in models.items()}, n=2, temperature=temperature, top_p=0.9, eos=NEVER)
+    with pytest.raises(ValueError, match="NaN"):
+        decoder.generate([1, 2], 9, torch.Generator())

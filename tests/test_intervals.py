@@ -103,8 +103,9 @@ def decoded(rng, at):
     accepts = [int(rng.integers(count + 1)) for count in tests]
     return {"id": f"test-{at}", "task": "qa" if at % 2 else "report", "prompt": f"第{at}问", "new_tokens": int(rng.integers(5, 40)), "steps": 4 + at,
             "drafted": sum(tests), "accepted": min(accepts), "overlap": sum(tests) * rng.random(), "tests_per_position": tests,
-            "accepts_per_position": accepts, "seconds": rng.random(4).tolist(), "autoregressive_seconds": rng.random(4).tolist(),
-            "autoregressive_new_tokens": int(rng.integers(5, 40))}
+            "accepts_per_position": accepts, "autoregressive_new_tokens": int(rng.integers(5, 40)),
+            **{f"{side}seconds": rng.random(4).tolist() for side in ("", "autoregressive_")},
+            **{f"{side}round_tokens": rng.integers(5, 40, 4).tolist() for side in ("", "autoregressive_")}}
 
 
 def evaluated(rows):

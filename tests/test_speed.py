@@ -7,10 +7,13 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from toys import near, toy
 
+from soaes.backends import hf, native
 from soaes.decode.autoregressive import Autoregressive
 from soaes.decode.prompt_lookup import PromptLookup
 from soaes.decode.speculative import Speculative
+from soaes.decode.verify import paper_literal
 from soaes.stages.acceptance import acceptance
+from soaes.stages.costs import predicted_speedup
 from soaes.stages.speed import speed
 
 
@@ -76,6 +79,23 @@ def test_speed_under_sampling_rests_on_the_law(world, tmp_path):
     assert sum(item["new_tokens"] for item in predictions) == metrics["new_tokens_mean"] * 4
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_another_librarys_row_has_the_format_of_ours(world, tmp_path, temperature):
+    """Its greedy tokens are ours as well; what it does not tell is missing."""
+    (ours, own), (theirs, other) = (
+        measure(world, METHODS["draft"], tmp_path / name, temperature=temperature, backend=partial(module.open))
+        for name, module in {"native": native, "hf": hf}.items()
+    )
+    assert ours.keys() == theirs.keys()
+    assert not own[0].keys() - other[0].keys() and theirs["predicted_speedup"] is theirs["draft_cost"] is None
+    assert theirs["like_native"] == (None if temperature else 100) and ours["like_native"] is None
+    assert theirs["accepted_over_drafted"] > 0 and theirs["tokens_per_step"] > 1
+    if temperature:
+        assert theirs["acceptance_rate"] is theirs["overlap"] is None
+    else:
+        assert all(ours[name] == theirs[name] for name in ("acceptance_rate", "accepted_over_drafted", "tokens_per_step", "overlap"))
+
+
 def test_speed_is_made_of_its_prompts(world, tmp_path):
     metrics, predictions = measure(world, METHODS["draft"], tmp_path / "out")
     assert [item["task"] for item in predictions] == ["qa", "qa", "qa", "report"]
@@ -96,6 +116,33 @@ def test_acceptance_counts_what_speed_counts(world, tmp_path):
         assert counted[name] == timed[name]
     lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["prediction"] for line in lines] == [item["prediction"] for item in predictions]
+
+
+def test_the_prediction_is_made_of_counts_and_costs():
+    """Free drafts and verifications that cost a step: as many times faster as there are tokens a step. Then each cost in its place."""
+    of = {"new_tokens": 10, "steps": 4, "drafted": 8, "tests_per_position": [3, 3, 2], "autoregressive_new_tokens": 10}
+    free = {"draft_cost": 0.0, "verify_costs": [1.0] * 4, "prompt_cost": 1.0, "draft_prompt_cost": 0.0}
+    assert predicted_speedup([of, of], free) == 10 / 4
+    # one block of 0, one of 2 and two of 3 drafted tokens, one of the last two with the prompt
+    dear = {"draft_cost": 0.1, "verify_costs": [1.0, 1.1, 1.2, 1.5], "prompt_cost": 5.0, "draft_prompt_cost": 0.5}
+    assert predicted_speedup([of], dear) == pytest.approx((5 + 9) / (5 + 0.5 + 7 * 0.1 + 1.0 + 1.2 + 1.5))
+    assert predicted_speedup([of], free | {"draft_cost": None}) is None
+
+
+def test_a_row_of_a_biased_rule_says_so(world, tmp_path):
+    biased = partial(Speculative, n=3, rule=partial(paper_literal))
+    metrics, _ = measure(world, biased, tmp_path / "out", temperature=1.0, top_p=0.7)
+    assert metrics["proof"] == "biased" and metrics["rule"] == "paper_literal (biased)"
+
+
+def test_what_the_oracle_foretold_stands_beside_what_was_measured(world, tmp_path):
+    (told := tmp_path / "predict").mkdir()
+    (told / "metrics.json").write_text(json.dumps({"overlap_on_text": 80.0, "tokens_per_step_n3": 2.6, "drafted_per_block_n3": 3.0}))
+    metrics, _ = measure(world, METHODS["draft"], tmp_path / "out", prediction=told)
+    assert metrics["oracle_tokens_per_step"] == 2.6
+    assert metrics["oracle_speedup"] == pytest.approx(2.6 / (3 * metrics["draft_cost"] + metrics["verify_cost"]))
+    with pytest.raises(ValueError, match="predict.up_to=4"):
+        measure(world, partial(Speculative, n=4), tmp_path / "four", prediction=told)
 
 
 class Wrong(PromptLookup):

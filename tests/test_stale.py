@@ -28,7 +28,7 @@ def test_tables_are_stale_when_their_recipes_are_others(tmp_path):
 
 def test_the_machine_is_left_out_and_nothing_else():
     (row,) = grid.rows(["goal=speed", "subject=distill"])
-    elsewhere = Recipe(row.recipe.target, row.recipe.arguments | {"machine": "another", "backend": "torch 9"})
+    elsewhere = Recipe(row.recipe.target, row.recipe.arguments | {"machine": "another", "library": "torch 9"})
     longer = Recipe(row.recipe.target, row.recipe.arguments | {"rounds": 9})
     assert row.recipe.name != elsewhere.name and stale.key_of(row.recipe) == stale.key_of(elsewhere)
     assert stale.key_of(row.recipe) != stale.key_of(longer)

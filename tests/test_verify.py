@@ -1,150 +1,25 @@
-"""The laws of warping and of the rejection rule, enumerated over the code's own functions, in float64."""
+"""Warping, the rules at single blocks, and rates. That the rules are exact stands in test_exactness."""
 
 import itertools
-from functools import partial
 
 import pytest
 import torch
 
 from soaes.decode.distributions import greedy, nucleus, sample, warp
-from soaes.decode.verify import acceptance_probabilities, greedy_match, next_distribution, rejection, residual
+from soaes.decode.verify import block, greedy_match, match, paper_literal, rejection, residual
 from soaes.metrics import acceptance
 
-V = 3
-KINDS = ["random", "equal", "disjoint", "zeros", "one_hot", "near", "skewed"]
+RULES = [rejection, block, match, paper_literal]
 
 
-def emitted_law(p, q, n, ratio=acceptance_probabilities, following=next_distribution, claimed=None):
-    """Joint law of the first n + 1 tokens: one block, then the target alone. p, q: prefix -> distribution_V.
-
-    claimed: the q that the rule is told, where it is not the q that drafts.
-    """
-    law, claimed = dict.fromkeys(itertools.product(range(V), repeat=n + 1), 0.0), claimed or q
-    for drafted in itertools.product(range(V), repeat=n):
-        chance = _product(q, drafted)
-        if chance == 0:
-            continue
-        p_rows = torch.stack([p(drafted[:i]) for i in range(n + 1)])
-        q_rows = torch.stack([claimed(drafted[:i]) for i in range(n)])
-        accept = ratio(p_rows[:n], q_rows)[range(n), drafted].tolist()
-        for accepted in range(n + 1):
-            stop = 1.0 if accepted == n else 1 - accept[accepted]
-            for position in range(accepted):
-                stop *= accept[position]
-            if stop == 0:
-                continue
-            tokens = following(p_rows, q_rows, accepted).tolist()
-            for token, rest in itertools.product(range(V), itertools.product(range(V), repeat=n - accepted)):
-                text = (*drafted[:accepted], token, *rest)
-                law[text] += chance * stop * tokens[token] * _product(p, text, accepted + 1)
-    return law
-
-
-def _product(table, text, start=0):
-    chance = 1.0
-    for position in range(start, len(text)):
-        chance *= float(table(text[:position])[text[position]])
-    return chance
-
-
-def largest_error(p, q, n, **bug):
-    return max(abs(chance - _product(p, text)) for text, chance in emitted_law(p, q, n, **bug).items())
-
-
-def tables(kind, seed, n=3):
-    """Two random tables of conditional distributions over every prefix of up to n tokens."""
-    generator = torch.Generator().manual_seed(seed)
-    p, q = {}, {}
-    for prefix in itertools.chain(*(itertools.product(range(V), repeat=size) for size in range(n + 1))):
-        p[prefix], q[prefix] = _pair(kind, generator)
-    return p.__getitem__, q.__getitem__
-
-
-def _pair(kind, generator):
-    p, q = torch.rand(2, V, generator=generator, dtype=torch.float64)
-    first = torch.arange(V) == torch.randint(V, (), generator=generator)
-    if kind == "equal":
-        q = p.clone()
-    if kind == "near":
-        q = p * (1 + 1e-9 * q)
-    if kind == "skewed":
-        p, q = p**8, q**8
-    if kind == "disjoint":
-        p, q = p * first, q * ~first
-    if kind == "zeros":
-        p, q = p * ~first, q * ~first.roll(1)
-    if kind == "one_hot":
-        q = (torch.arange(V) == torch.randint(V, (), generator=generator)).double()
-    return p / p.sum(), q / q.sum()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_rejection_has_the_targets_law(kind, n):
-    for seed in range(6 if n == 3 else 16):
-        assert largest_error(*tables(kind, seed), n) < 1e-12
-
-
-def test_rejection_has_the_law_of_the_warped_target():
-    for top_p in (0.4, 0.7, 0.95):
-        p, q = tables("random", 7)
-        assert largest_error(_cut(p, top_p), _cut(q, top_p), 3) < 1e-12
-
-
-def _cut(table, top_p):
-    return lambda prefix: nucleus(table(prefix), top_p)
-
-
-def test_the_papers_equations_read_literally_are_biased():
-    """Decision 1: accept on a match of two samples, then the residual: (.5, .5) comes out as (.45, .55)."""
-    p, q = torch.tensor([0.5, 0.5], dtype=torch.float64), torch.tensor([0.9, 0.1], dtype=torch.float64)
-    literal = q * p + (1 - (q * p).sum()) * residual(p, q)
-    assert torch.allclose(literal, torch.tensor([0.45, 0.55], dtype=torch.float64))
-
-
-def _bonus_from_the_draft(q_after, p_rows, q_rows, accepted):
-    return q_after if accepted == len(q_rows) else next_distribution(p_rows, q_rows, accepted)
-
-
-BUGS = {
-    "ratio_too_large": {"ratio": lambda p, q: (acceptance_probabilities(p, q) * 1.05).clamp(max=1)},
-    "resampled_from_p": {"following": lambda p_rows, q_rows, accepted: p_rows[accepted]},
-    "bonus_from_the_draft": {"following": partial(_bonus_from_the_draft, torch.tensor([0.6, 0.3, 0.1]).double())},
-}
-
-
-@pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_breaks_the_law(bug):
-    assert largest_error(*tables("random", 3), 2, **BUGS[bug]) > 1e-3
-
-
-def test_top_p_on_one_side_breaks_the_law():
-    p, q = tables("random", 3)
-    assert largest_error(_cut(p, 0.7), _cut(q, 0.7), 2) < 1e-12
-    assert largest_error(_cut(p, 0.7), _cut(q, 0.7), 2, claimed=q) > 1e-3
-
-
-def test_rejection_draws_what_the_enumeration_says():
-    p, q = tables("random", 11)
-    generator, draws = torch.Generator().manual_seed(0), 20_000
-    counts = dict.fromkeys(itertools.product(range(V), repeat=2), 0)
-    for _ in range(draws):
-        drafted = [sample(q(()), generator)]
-        p_rows = torch.stack([p(()), p(tuple(drafted))])
-        verdict = rejection(p_rows, q(())[None], drafted, generator)
-        text = (*drafted[: verdict.accepted], verdict.token)
-        counts[text if len(text) == 2 else (*text, sample(p(text), generator))] += 1
-    for text, count in counts.items():
-        chance = _product(p, text)
-        assert abs(count - draws * chance) < 4.5 * (draws * chance * (1 - chance)) ** 0.5
-
-
-def test_every_position_is_tested_also_after_a_rejection():
+@pytest.mark.parametrize("rule", RULES)
+def test_every_position_is_tested_also_after_a_rejection(rule):
     p_rows = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]])
     q_rows = torch.tensor([[0, 1.0, 0], [0, 1, 0], [0, 0, 1]])
-    verdict = rejection(p_rows, q_rows, [1, 1, 2], torch.Generator())
-    assert verdict == (0, 0, [False, True, True], 2.0)
-    assert greedy_match([0, 1, 2, 0], [1, 1, 2]) == verdict
+    verdict = rule(p_rows, q_rows, [1, 1, 2], torch.Generator())
+    # block's tests are of the whole block up to a token: after the first mismatch nothing is kept
+    assert verdict == (0, 0, [False, rule is not block, rule is not block], 2.0)
+    assert greedy_match([0, 1, 2, 0], [1, 1, 2]) == (0, 0, [False, True, True], 2.0)
 
 
 def test_greedy_match_keeps_the_bonus():
@@ -152,9 +27,24 @@ def test_greedy_match_keeps_the_bonus():
     assert greedy_match([4], [])[:2] == (0, 4)
 
 
-def test_an_empty_block_is_a_draw_from_the_target():
-    p_rows = torch.tensor([[0.0, 1.0, 0.0]])
-    assert rejection(p_rows, p_rows[:0], [], torch.Generator()) == (0, 1, [], 0.0)
+@pytest.mark.parametrize("rule", RULES)
+def test_an_empty_block_is_a_draw_from_the_target(rule):
+    assert rule(torch.tensor([[0.0, 1.0, 0.0]]), None, [], torch.Generator()) == (0, 1, [], 0.0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_is_sound_where_p_and_q_differ_by_rounding(rule):
+    p_rows = torch.randn(4, 500, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    law = rule.law(p_rows, p_rows[:3] * (1 + 1e-7), [3, 4, 5])
+    assert all(0 <= chance <= 1 for chance in law.chances)
+    assert all(abs(float(law.following(accepted).sum()) - 1) < 1e-5 for accepted in range(4))
+
+
+def test_block_takes_the_last_pass_and_rejection_the_first_run():
+    """p/q = .5 then 2: rejection keeps two tokens with .5, block with min(.5 * 2, 1) = 1."""
+    p_rows, q_rows = torch.tensor([[0.5, 0.5], [1, 0], [0.5, 0.5]]), torch.tensor([[1, 0], [0.5, 0.5]])
+    assert rejection.law(p_rows, q_rows, [0, 0]).chances == [0.5, 1] and block.law(p_rows, q_rows, [0, 0]).chances[1] == 1
+    assert block(p_rows, q_rows, [0, 0], torch.Generator()).accepted == 2
 
 
 def test_residual_of_equal_distributions_is_the_target():

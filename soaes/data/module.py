@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from soaes.data.token_store import IGNORE, Rows
 
-
 VALIDATED = 64  # dev rows of a validation at most, spread evenly: enough for a curve, and no training waits for more
 
 

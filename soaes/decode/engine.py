@@ -66,6 +66,11 @@ class Engine:
         self.floor = torch.tensor((config.hidden_size * config.rms_norm_eps) ** 0.5, device=self.device)
         self.length = self.capacity = 0
 
+    @property
+    def matrices(self) -> list[Matrix]:
+        """Every product of a step, in order."""
+        return [matrix for layer in self.layers for matrix in (layer.qkv, layer.output, layer.gate_up, layer.down)] + [self.head]
+
     def begin(self, needed: int) -> None:
         """Empty the cache and make room for `needed` tokens; the buffers are kept and only ever grow."""
         if needed > self.positions:

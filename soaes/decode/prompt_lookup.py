@@ -3,22 +3,31 @@
 Knows token ids only. The draft's distribution is a one-hot, so the default rule accepts a token with p(token).
 """
 
+from collections.abc import Callable
+
 import torch
 
+from soaes.decode.adaptive import Costs
 from soaes.decode.distributions import one_hot
 from soaes.decode.generation import Generation
-from soaes.decode.speculative import draft_and_verify
+from soaes.decode.speculative import adapted, draft_and_verify
+from soaes.decode.verify import Verdict, rejection
 from soaes.limits import check
 
 
 class PromptLookup:
-    """n: drafted tokens a block at most; match: the longest n-gram looked for, then shorter ones down to one token."""
+    """n: drafted tokens a block at most; match: the longest n-gram looked for, then shorter ones down to one token.
 
-    def __init__(self, target, n: int, match: int, temperature: float, top_p: float, eos: int):
+    rule, adaptive: as Speculative's; the estimates of `adaptive` are kept apart by the length of the match.
+    """
+
+    def __init__(self, target, n: int, match: int, temperature: float, top_p: float, eos: int,
+                 rule: Callable[..., Verdict] = rejection, adaptive: bool | Costs = False):  # fmt: skip
         check(n=n, match=match, temperature=temperature, top_p=top_p)
         self.target, self.n, self.match = target, n, match
-        self.temperature, self.top_p, self.eos = temperature, top_p, eos
+        self.temperature, self.top_p, self.eos, self.rule = temperature, top_p, eos, rule
         self.engines = (target,)
+        self.adaptive = adapted(self, adaptive)
 
     def generate(self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator) -> Generation:
         """Decode until eos or max_new_tokens."""
@@ -26,7 +35,9 @@ class PromptLookup:
 
     def propose(self, sequence: list[int], count: int, generator: torch.Generator):
         """Up to `count` tokens and their one-hots_nV (None under greedy); a drafted eos is the last one."""
-        drafted = lookup(sequence, self.match, count)
+        drafted, size = lookup(sequence, self.match, count)
+        if self.adaptive and drafted:
+            drafted = drafted[: self.adaptive.choose(size)]
         if self.eos in drafted:
             drafted = drafted[: drafted.index(self.eos) + 1]
         if self.temperature == 0 or not drafted:
@@ -35,12 +46,12 @@ class PromptLookup:
         return drafted, one_hot(tokens, self.target.vocab, torch.float32)
 
 
-def lookup(sequence: list[int], match: int, count: int) -> list[int]:
-    """What followed the latest earlier occurrence of the last `match` tokens, or of fewer; empty without one."""
+def lookup(sequence: list[int], match: int, count: int) -> tuple[list[int], int]:
+    """What followed the latest earlier occurrence of the last `match` tokens, or of fewer, and how many; ([], 0) without one."""
     text = "".join(map(chr, sequence))  # one character a token: the search runs in C (ids up to 1,114,111)
     for size in range(min(match, len(sequence) - 1), 0, -1):
         # sequence [7 8 9 7 8], size 2: the end (7 8) also stands at 0, so 9 7 8 is drafted
         start = text.rfind(text[-size:], 0, -1)
         if start >= 0:
-            return sequence[start + size : start + size + count]
-    return []
+            return sequence[start + size : start + size + count], size
+    return [], 0

@@ -1,20 +1,24 @@
-"""The rules that accept drafted tokens. Pure functions of distributions, so that their law can be enumerated exactly.
+"""The rules that accept drafted tokens. Pure functions of distributions; each rule samples from the very law that a test enumerates.
 
-`rejection` is the default (Leviathan et al., 2023). The paper's Eq. 3 (token match) followed by Eq. 4 (residual), read
-literally, changes the target's distribution: at p = (.5, .5), q = (.9, .1) it emits (.45, .55).
+`rejection` (the default), `block` and `match` emit the target's distribution exactly; `paper_literal` does not and is here to be shown.
+All are called as rule(p_rows, q_rows, drafted, generator) -> Verdict, and rule.law(p_rows, q_rows, drafted) is what they draw from.
+Under greedy decoding the exact rules are one, `greedy_match`.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import NamedTuple
 
 import torch
 
-from soaes.decode.distributions import sample, uniforms
+from soaes.decode.distributions import one_hot, sample, uniforms
 
-# n drafted tokens, V vocabulary; p is the target's and q the draft's distribution, both warped in the same way
+# n drafted tokens, V vocabulary; p_rows [n + 1, V] is the target's and q_rows [n, V] the draft's distribution, both
+# warped in the same way; row i is what follows the first i drafted tokens
 
 
 class Verdict(NamedTuple):
-    """What one block came to. `passed` holds the accept test at all n positions, also after the first rejection."""
+    """What one block came to. `passed` holds the rule's own test at all n positions, also after the first failure."""
 
     accepted: int
     token: int  # emitted after the accepted ones: the correction, or the bonus when all are accepted
@@ -22,9 +26,96 @@ class Verdict(NamedTuple):
     overlap: float  # sum over the n positions of sum min(p, q)
 
 
-def acceptance_probabilities(p_nV: torch.Tensor, q_nV: torch.Tensor) -> torch.Tensor:
-    """min(1, p/q) of every token: the chance to accept it once drafted; 1 where q is 0, which is never drafted."""
-    return torch.where(q_nV > 0, p_nV / q_nV, 1.0).clamp_(max=1.0)
+class Law(NamedTuple):
+    """A rule at one block before any draw."""
+
+    chances: list[float]  # of the n tests to pass, each on its own
+    count: Callable[[list[bool]], int]  # tests passed -> drafted tokens accepted
+    following: Callable[[int], torch.Tensor]  # accepted -> distribution_V of the token after them
+
+
+def drawn(law: Callable[..., Law]) -> Callable[..., Verdict]:
+    """A rule from its law: draw the n tests, then the token that follows the accepted ones."""
+
+    @wraps(law)
+    def rule(p_rows: torch.Tensor, q_rows: torch.Tensor, drafted: list[int], generator: torch.Generator) -> Verdict:
+        if not drafted:  # nothing to test: one step of the target
+            return Verdict(0, sample(p_rows[0], generator), [], 0.0)
+        chances, count, following = law(p_rows, q_rows, drafted)
+        passed = [u < chance for u, chance in zip(uniforms(len(drafted), generator).tolist(), chances, strict=True)]
+        accepted = count(passed)
+        overlap = float(torch.minimum(p_rows[:-1], q_rows).sum())
+        return Verdict(accepted, sample(following(accepted), generator), passed, overlap)
+
+    del rule.__wrapped__  # its call form is the rule's, not the law's
+    rule.law, rule.exact = law, True
+    return rule
+
+
+def named(rule: Callable[..., Verdict]) -> str:
+    """How a row tells its rule: `block`, or `paper_literal (biased)`. Also of a rule as a configuration binds it."""
+    rule = getattr(rule, "func", rule)
+    return rule.__name__ if rule.exact else f"{rule.__name__} (biased)"
+
+
+@drawn
+def rejection(p_rows: torch.Tensor, q_rows: torch.Tensor, drafted: list[int]) -> Law:
+    """Leviathan et al. (2023), Chen et al. (2023): accept with min(1, p/q) up to the first failure, there draw from Eq. 4."""
+    chances = [min(1.0, p / q) for p, q in zip(*_drafted(p_rows, q_rows, drafted))]
+    return Law(chances, first_run, lambda accepted: _after(p_rows, q_rows, accepted))
+
+
+@drawn
+def block(p_rows: torch.Tensor, q_rows: torch.Tensor, drafted: list[int]) -> Law:
+    """Sun et al. (2024), Algorithm 2: accept the block up to the last test that passes; expects no fewer tokens than rejection.
+
+    kept[i] = min(kept[i-1] p/q, 1), kept[0] = 1, is the chance to keep the first i drafted tokens. With owed_i = max(kept[i] p - q, 0)
+    of what follows them and w_i its mass, test i < n passes with w_i / (w_i + 1 - kept[i]) and the last with kept[n]; the token
+    after i < n accepted ones is drawn from owed_i / w_i.
+    """
+    kept = [1.0]
+    for p, q in zip(*_drafted(p_rows, q_rows, drafted)):
+        kept.append(min(kept[-1] * p, q) / q)
+    scale_n1 = torch.tensor(kept[:-1], dtype=p_rows.dtype, device=p_rows.device)[:, None]
+    owed_nV = (scale_n1 * p_rows[:-1] - q_rows).clamp_(min=0.0)
+    masses = owed_nV.sum(-1).tolist()
+    # all kept and nothing owed: p equals q here, so the block goes on whatever this test says
+    chances = [mass / (mass + 1 - keep) if mass + 1 - keep > 0 else 1.0 for mass, keep in zip(masses[1:], kept[1:])]
+    return Law(
+        [*chances, kept[-1]],
+        last_pass,
+        lambda accepted: p_rows[-1] if accepted == len(drafted) else _normalised(owed_nV[accepted], p_rows[accepted]),
+    )
+
+
+@drawn
+def match(p_rows: torch.Tensor, q_rows: torch.Tensor, drafted: list[int]) -> Law:
+    """Emit the target's own samples, the drafted tokens as far as they are equal: exact whatever the draft, and accepts less.
+
+    A sample of p equals the drafted token with p(token), else it is one of the others: that is `rejection` of a draft that is
+    certain of its token.
+    """
+    return rejection.law(p_rows, one_hot(torch.tensor(drafted, device=p_rows.device), p_rows.shape[-1], p_rows.dtype), drafted)
+
+
+@drawn
+def paper_literal(p_rows: torch.Tensor, q_rows: torch.Tensor, drafted: list[int]) -> Law:
+    """BIASED, not the target's distribution: the paper's Eq. 3 (a sample of the target matches) followed by its Eq. 4 (residual).
+
+    At p = (.5, .5), q = (.9, .1) it emits (.45, .55). Any row decoded by it must say so.
+    """
+    chances, _ = _drafted(p_rows, q_rows, drafted)
+    return Law(chances, first_run, lambda accepted: _after(p_rows, q_rows, accepted))
+
+
+paper_literal.exact = False
+
+
+def greedy_match(predicted: list[int], drafted: list[int]) -> Verdict:
+    """Every exact rule for one-hot distributions: a drafted token stands where it is the target's argmax."""
+    passed = [best == token for best, token in zip(predicted, drafted)]  # the last prediction is the bonus
+    accepted = first_run(passed)
+    return Verdict(accepted, predicted[accepted], passed, float(sum(passed)))
 
 
 def residual(p_V: torch.Tensor, q_V: torch.Tensor) -> torch.Tensor:
@@ -32,32 +123,29 @@ def residual(p_V: torch.Tensor, q_V: torch.Tensor) -> torch.Tensor:
 
     Where p equals q no rejection can happen; rounding may leave the difference empty, and p is its limit.
     """
-    owed_V = (p_V - q_V).clamp_(min=0.0)
-    total = owed_V.sum()
-    return owed_V / total if total > 0 else p_V
+    return _normalised((p_V - q_V).clamp_(min=0.0), p_V)
 
 
-def next_distribution(p_rows: torch.Tensor, q_rows: torch.Tensor, accepted: int) -> torch.Tensor:
-    """What the token after the accepted ones is drawn from; with all accepted it is the bonus, the target's own."""
-    return p_rows[accepted] if accepted == len(q_rows) else residual(p_rows[accepted], q_rows[accepted])
-
-
-def rejection(p_rows: torch.Tensor, q_rows: torch.Tensor, drafted: list[int], generator: torch.Generator) -> Verdict:
-    """Accept drafted token i with min(1, p/q), each tested; then draw the token that follows the accepted ones."""
-    n = len(drafted)
-    chances_n = acceptance_probabilities(p_rows[:n], q_rows)[range(n), drafted]
-    passed = [u < chance for u, chance in zip(uniforms(n, generator).tolist(), chances_n.tolist(), strict=True)]
-    accepted = _run(passed)
-    token = sample(next_distribution(p_rows, q_rows, accepted), generator)
-    return Verdict(accepted, token, passed, float(torch.minimum(p_rows[:n], q_rows).sum()))
-
-
-def greedy_match(predicted: list[int], drafted: list[int]) -> Verdict:
-    """The same rule for one-hot distributions: a drafted token stands where it is the target's argmax."""
-    passed = [best == token for best, token in zip(predicted, drafted)]  # the last prediction is the bonus
-    accepted = _run(passed)
-    return Verdict(accepted, predicted[accepted], passed, float(sum(passed)))
-
-
-def _run(passed: list[bool]) -> int:
+def first_run(passed: list[bool]) -> int:
+    """Tests passed before the first that failed."""
     return passed.index(False) if False in passed else len(passed)
+
+
+def last_pass(passed: list[bool]) -> int:
+    """The position of the last test that passed, counted from 1; 0 where none did."""
+    return max((position for position, test in enumerate(passed, 1) if test), default=0)
+
+
+def _after(p_rows, q_rows, accepted):
+    return p_rows[-1] if accepted == len(q_rows) else residual(p_rows[accepted], q_rows[accepted])
+
+
+def _normalised(owed_V, limit_V):
+    total = owed_V.sum()
+    return owed_V / total if total > 0 else limit_V
+
+
+def _drafted(p_rows, q_rows, drafted) -> tuple[list[float], list[float]]:
+    """p and q of the drafted tokens; q is positive, because the draft drew them."""
+    tokens_n1 = torch.tensor(drafted, device=p_rows.device)[:, None]
+    return p_rows[:-1].gather(1, tokens_n1)[:, 0].tolist(), q_rows.gather(1, tokens_n1)[:, 0].tolist()

@@ -18,7 +18,7 @@ SCORES = ("rouge1", "rouge2", "rougeL", "bleu4", "exact_match")
 FEWEST = 10  # samples; of fewer a bootstrap knows nothing, and their metric goes without an interval
 COUNTS = {  # metric -> (what is summed, what it is divided by, factor)
     "acceptance_rate": ("accepts", "tests", 100),
-    "accepted_over_drafted": ("accepted", "tests", 100),
+    "accepted_over_drafted": ("accepted", "drafted", 100),
     "overlap": ("overlap", "tests", 100),
     "tokens_per_step": ("new_tokens", "steps", 1),
     "new_tokens_mean": ("new_tokens", "ones", 1),
@@ -28,11 +28,12 @@ COUNTS = {  # metric -> (what is summed, what it is divided by, factor)
 
 @cache
 def statistics(predictions: Path) -> dict[str, Sampled]:
-    """Metric -> statistic, of the predictions of evaluate, benchmark, acceptance or speed; a file is read once a process."""
+    """Metric -> statistic, of the predictions of evaluate, benchmark, acceptance, speed or the oracle; a file is read once a process."""
     rows = read_jsonl(predictions)
     if not rows:
         return {}
-    return _exams(rows) if "exam" in rows[0] else _decoding(rows) if "steps" in rows[0] else _answers(rows)
+    kinds = {"exam": _exams, "steps": _decoding, "expected_steps": _expected}
+    return next((read for key, read in kinds.items() if key in rows[0]), _answers)(rows)
 
 
 def _answers(rows: list[dict[str, Any]]) -> dict[str, Sampled]:
@@ -73,16 +74,26 @@ def _columns(names: list[str | None]) -> np.ndarray:
 
 def _decoding(rows: list[dict[str, Any]]) -> dict[str, Sampled]:
     """Acceptance and, where a clock ran, speed: over all prompts and over each task's."""
-    pool = tuple((("prompts", row.get("task", "qa")), (row["id"], row["prompt"])) for row in rows)
+    pool = _prompts(rows)
     groups = {"": np.ones(len(rows), bool)} | {f"{task}_": mask_N for task, mask_N in _tasks(rows).items()}
     groups = {prefix: mask_N for prefix, mask_N in groups.items() if mask_N.sum() >= FEWEST}
-    sums = {name: np.array([row[name] for row in rows], dtype=float) for name in ("accepted", "overlap", "new_tokens", "steps")}
+    sums = {name: np.array([row[name] for row in rows], dtype=float) for name in ("accepted", "drafted", "overlap", "new_tokens", "steps")}
     sums |= {name: np.array([sum(row[f"{name}_per_position"]) for row in rows], dtype=float) for name in ("accepts", "tests")}
     sums["ones"] = np.ones(len(rows))
     found = {f"{prefix}{metric}": _ratio(pool, factor * mask_N * sums[part], mask_N * sums[whole])
              for prefix, mask_N in groups.items() for metric, (part, whole, factor) in COUNTS.items() if (mask_N * sums[whole]).any()}
     return found | ({key: value for prefix, mask_N in groups.items() for key, value in _speeds(pool, rows, prefix, mask_N).items()}
                     if "seconds" in rows[0] else {})
+
+
+def _expected(rows: list[dict[str, Any]]) -> dict[str, Sampled]:
+    """What the oracle foretells: tokens a step at each n."""
+    pool, tokens_N = _prompts(rows), np.array([row["new_tokens"] for row in rows], dtype=float)
+    return {f"tokens_per_step_n{n}": _ratio(pool, tokens_N, np.array([row["expected_steps"][n] for row in rows])) for n in rows[0]["expected_steps"]}
+
+
+def _prompts(rows: list[dict[str, Any]]) -> Pool:
+    return tuple((("prompts", row.get("task", "qa")), (row["id"], row["prompt"])) for row in rows)
 
 
 def _speeds(pool: Pool, rows: list[dict[str, Any]], prefix: str, mask_N: np.ndarray) -> dict[str, Sampled]:
@@ -94,9 +105,8 @@ def _speeds(pool: Pool, rows: list[dict[str, Any]], prefix: str, mask_N: np.ndar
 
 
 def _per_second(rows: list[dict[str, Any]], side: str, mask_N: np.ndarray) -> Any:
-    tokens_N1 = mask_N[:, None] * np.array([[row[f"{side}new_tokens"]] for row in rows], dtype=float)
-    seconds_NR = mask_N[:, None] * np.array([row[f"{side}seconds"] for row in rows], dtype=float)
-    return lambda counts_BN: (counts_BN @ tokens_N1) / (counts_BN @ seconds_NR)
+    tokens_NR, seconds_NR = (mask_N[:, None] * np.array([row[f"{side}{name}"] for row in rows], dtype=float) for name in ("round_tokens", "seconds"))
+    return lambda counts_BN: (counts_BN @ tokens_NR) / (counts_BN @ seconds_NR)
 
 
 def _tasks(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:

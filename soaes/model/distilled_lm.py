@@ -10,7 +10,6 @@ from soaes import limits
 from soaes.model import losses
 from soaes.model.causal_lm import CausalLM
 
-
 LOOKED_AT = 64  # micro-batches, the first of a random order, over which the teacher's entropy is taken
 
 

@@ -3,7 +3,6 @@
 Counts are the same on every machine, so these stages run side by side and in every seed; a speed is one machine's.
 """
 
-import inspect
 import json
 import statistics
 from functools import partial
@@ -14,16 +13,15 @@ import torch
 from tokenizers import Tokenizer
 
 from soaes import limits
+from soaes.backends import native
+from soaes.backends.pair import Told, folders
 from soaes.data import chat
 from soaes.data.jsonl import read_jsonl, write_jsonl
-from soaes.decode.engine import Engine
 from soaes.decode.generation import Generation
+from soaes.decode.verify import named
 from soaes.execution import Execution
 from soaes.metrics import acceptance as rates
-from soaes.metrics import rouge
-from soaes.model import checkpoint
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from soaes.metrics import oracle, rouge
 
 
 def acceptance(
@@ -38,63 +36,68 @@ def acceptance(
     dtype: str,
     out: Path,
     draft: Path | None = None,
+    prediction: Path | None = None,
     execution: Execution = Execution(),
 ) -> None:
     """Decode the first test questions of each task by `decode`; write acceptance by its readings, and predictions.
 
-    decode: a decoder's class with its own settings bound; prompts, max_new_tokens: by task (qa, report).
+    decode: a decoder's class with its own settings bound; prompts, max_new_tokens: by task (qa, report); prediction: what the oracle says
+    of this draft, to stand beside.
     """
-    torch.set_num_threads(execution.threads)
-    engines, tokenizer = load(target, draft, decode, dtype, execution.device)
-    eos = tokenizer.token_to_id(chat.END)
-    method = decode(**engines, eos=eos, **sampling)
-    asked = questions(documents, tokenizer, prompts, max_new_tokens, method)
-    made = [method.generate(question["ids"], question["most"], torch.Generator().manual_seed(seed + index)) for index, question in enumerate(asked)]
-    predictions = [record(tokenizer, eos, *pair) for pair in zip(asked, made, strict=True)]
+    tokenizer, eos = chat_tokenizer(target)
+    models = folders(target, draft, decode)
+    with native.open(decode, models, eos=eos, sampling=sampling, dtype=dtype, device=execution.device, threads=execution.threads) as pair:
+        asked = questions(documents, tokenizer, prompts, max_new_tokens, pair.positions - pair.n - 1)
+        made = [
+            pair.method.generate(question["ids"], question["most"], torch.Generator().manual_seed(seed + index))
+            for index, question in enumerate(asked)
+        ]
+    predictions = [record(tokenizer, eos, *both) for both in zip(asked, made, strict=True)]
     scores = {"rouge1": statistics.mean(rouge.score(item["prediction"], item["reference"])["rouge1"] for item in predictions)}
-    write(out, {**by_task(counts, predictions), "n": method.n, "prompts": len(asked), **scores}, predictions)
+    told = {"n": pair.n, "prompts": len(asked), "rule": named(decode.keywords["rule"]) if "rule" in decode.keywords else None}
+    write(out, {**by_task(counts, predictions), **told, **scores, **foretold(prediction, pair.n)}, predictions)
 
 
-def load(target: Path, draft: Path | None, decode: partial, dtype: str, device: str) -> tuple[dict[str, Engine], Tokenizer]:
-    """The models that the decoder takes, by its own argument names, and the target's tokenizer."""
-    limits.check(dtype=dtype)
-    folders = {"target": target}
-    if "draft" in inspect.signature(decode.func).parameters:
-        folders["draft"] = _checked(draft, target)
-    tokenizers = [Tokenizer.from_file(str(folder / "tokenizer.json")) for folder in folders.values()]
-    if tokenizers[0].get_vocab() != tokenizers[-1].get_vocab():
-        raise ValueError(f"draft {draft} and target {target} have different tokenizers; train both with one")
-    if tokenizers[0].token_to_id(chat.END) is None:
+def foretold(prediction: Path | None, n: int, costs: dict | None = None) -> dict[str, float]:
+    """What the oracle said from other prompts, without the target: tokens a step and, with costs, the speedup of decoding alone."""
+    if prediction is None:
+        return {}
+    told = json.loads((prediction / "metrics.json").read_text(encoding="utf-8"))
+    if f"tokens_per_step_n{n}" not in told:
+        raise ValueError(f"{prediction} has no prediction for n={n}; set predict.up_to={n}")
+    tokens, drafted = told[f"tokens_per_step_n{n}"], told[f"drafted_per_block_n{n}"]
+    found = {"oracle_tokens_per_step": tokens, "oracle_overlap": told["overlap_on_text"]}
+    if costs is None or costs["draft_cost"] is None:
+        return found
+    return found | {"oracle_speedup": oracle.speedup(tokens, 1, drafted, costs["draft_cost"], costs["verify_cost"])}
+
+
+def chat_tokenizer(target: Path) -> tuple[Tokenizer, int]:
+    """The tokenizer of a model's folder, and the token that ends an answer."""
+    tokenizer = Tokenizer.from_file(str(target / "tokenizer.json"))
+    if tokenizer.token_to_id(chat.END) is None:
         raise ValueError(f"the tokenizer of {target} has no {chat.END}, where an answer ends; use a chat tokenizer")
-    models = {name: checkpoint.load(folder, DTYPES[dtype]).to(device).eval() for name, folder in folders.items()}
-    return {name: Engine(model) for name, model in models.items()}, tokenizers[0]
+    return tokenizer, tokenizer.token_to_id(chat.END)
 
 
-def _checked(draft: Path | None, target: Path) -> Path:
-    if draft is None:
-        raise ValueError("this decoder needs a draft model and draft is null; name one, or set decode=prompt_lookup")
-    if draft.resolve() == target.resolve():
-        raise ValueError(f"draft and target are both {target}: nothing is gained; name a smaller model as draft")
-    return draft
-
-
-def questions(documents: Path, tokenizer: Tokenizer, prompts: dict[str, int], max_new_tokens: dict[str, int], method) -> list[dict]:
-    """The first samples of each task of the test split whose prompt leaves room for the answer, with the prompt's ids.
+def questions(documents: Path, tokenizer: Tokenizer, prompts: dict[str, int], max_new_tokens: dict[str, int], positions: int,
+              split: str = "test") -> list[dict]:  # fmt: skip
+    """The first samples of each task of a split that fit into `positions` together with their answer, with the prompt's ids.
 
     A task that the split does not have is left out; of one that it has, every prompt asked for must be there."""
-    samples, found = read_jsonl(documents / "qa" / "test.jsonl"), []
+    samples, found = read_jsonl(documents / "qa" / f"{split}.jsonl"), []
     for task, wanted in prompts.items():
         limits.check(prompts=wanted)
-        room = min(engine.positions for engine in method.engines) - max_new_tokens[task] - method.n - 1
+        room = positions - max_new_tokens[task]
         of_task = [sample for sample in samples if sample["task"] == task]
         asked = (sample | {"ids": chat.prompt(tokenizer, sample["messages"][:-1]), "most": max_new_tokens[task]} for sample in of_task)
         fitting = list(islice((sample for sample in asked if len(sample["ids"]) <= room), wanted))
         if len(fitting) < wanted and of_task:
-            raise ValueError(f"{len(fitting)} of {len(of_task)} {task} prompts of the test split fit {room} positions, prompts.{task}={wanted} "
+            raise ValueError(f"{len(fitting)} of {len(of_task)} {task} prompts of the {split} split fit {room} positions, prompts.{task}={wanted} "
                              "asks for more; lower it, lower max_new_tokens, or set a larger context")
         found += fitting
     if not found:
-        raise ValueError(f"none of {len(samples)} test samples is of the tasks {', '.join(prompts)}; name the tasks that the data has in prompts")
+        raise ValueError(f"none of {len(samples)} {split} samples is of the tasks {', '.join(prompts)}; name the tasks that the data has in prompts")
     return found
 
 
@@ -113,7 +116,7 @@ def record(tokenizer: Tokenizer, eos: int, question: dict, ours: Generation) -> 
         "overlap": ours.overlap,
         "tests_per_position": ours.tests_per_position,
         "accepts_per_position": ours.accepts_per_position,
-    }
+    } | ({"prefixes_per_position": ours.prefixes_per_position} if isinstance(ours, Told) else {})
 
 
 def text(tokenizer: Tokenizer, eos: int, made: Generation) -> str:
@@ -121,21 +124,24 @@ def text(tokenizer: Tokenizer, eos: int, made: Generation) -> str:
 
 
 def counts(predictions: list[dict]) -> dict:
-    """Decision 13: both readings of the acceptance rate, in per cent, and the overlap, which is the least noisy."""
-    tests, accepts = (
-        [sum(column) for column in zip(*(item[name] for item in predictions), strict=True)]
-        for name in ("tests_per_position", "accepts_per_position")
-    )
-    tokens, steps, accepted, overlap = (sum(item[name] for item in predictions) for name in ("new_tokens", "steps", "accepted", "overlap"))
+    """Decision 13: both readings of the acceptance rate, in per cent, and the overlap, which is the least noisy. None: not told."""
+    tests, accepts = (_columns(predictions, f"{name}_per_position") for name in ("tests", "accepts"))
+    tokens, steps, accepted, drafted = (sum(item[name] for item in predictions) for name in ("new_tokens", "steps", "accepted", "drafted"))
+    overlaps = [item["overlap"] for item in predictions]
     return {
         "acceptance_rate": rates.per_position_rate(accepts, tests),
-        "accepted_over_drafted": rates.accepted_over_drafted(accepted, sum(tests)),
-        "overlap": rates.mean_overlap(overlap, sum(tests)),
+        "accepted_over_drafted": rates.accepted_over_drafted(accepted, drafted),
+        "overlap": None if None in overlaps else rates.mean_overlap(sum(overlaps), drafted),
         "tokens_per_step": rates.tokens_per_step(tokens, steps),
         "new_tokens_mean": tokens / len(predictions),
         "tests_per_position": tests,
         "accepts_per_position": accepts,
     }
+
+
+def _columns(predictions: list[dict], name: str) -> list[int]:
+    """Sums by position over the prompts; empty where a backend does not tell."""
+    return [sum(column) for column in zip(*(item[name] for item in predictions), strict=True)]
 
 
 def by_task(measure, predictions: list[dict]) -> dict:

@@ -11,16 +11,14 @@ from pathlib import Path
 import torch
 
 from soaes import limits
-from soaes.data import chat
+from soaes.backends import native
+from soaes.backends.pair import folders
 from soaes.decode.autoregressive import Autoregressive
-from soaes.decode.distributions import one_hot
 from soaes.decode.generation import Generation
-from soaes.decode.speculative import verify
-from soaes.metrics import acceptance as rates
+from soaes.decode.verify import named
 from soaes.metrics import rouge
 from soaes.stages import acceptance
-
-COST_TURNS, COST_BLOCK = 20, 10  # a block repeats one action, so that its caches are as warm as in its own loop
+from soaes.stages import costs as block_costs
 
 
 def speed(
@@ -38,77 +36,92 @@ def speed(
     out: Path,
     draft: Path | None = None,
     device: str = "cpu",
+    prediction: Path | None = None,
+    backend: partial = partial(native.open),
     machine: str = "",
-    backend: str = "",
+    library: str = "",
     warmup: int = 1,
 ) -> None:
     """Decode the first test questions of each task by `decode` and by autoregression, interleaved; write metrics and predictions.
 
     decode: a decoder's class with its own settings bound; sampling: temperature and top_p of both sides; prompts, max_new_tokens:
-    by task; warmup: rounds that are not counted; machine, backend: what was measured on, for the recipe.
+    by task; prediction: what the oracle says of this draft; backend: whose decoders, ours or another library's, autoregression included;
+    warmup: rounds that are not counted; machine, library: what was measured on, for the recipe.
     """
     limits.check(rounds=rounds)
-    torch.set_num_threads(threads)
-    engines, tokenizer = acceptance.load(target, draft, decode, dtype, device)
-    eos = tokenizer.token_to_id(chat.END)
-    baseline = Autoregressive(engines["target"], eos=eos, **sampling)
-    method = baseline if decode.func is Autoregressive else decode(**engines, eos=eos, **sampling)
-    questions = acceptance.questions(documents, tokenizer, prompts, max_new_tokens, method)
-    seconds, outputs = _rounds(baseline, method, questions, rounds, warmup, seed)
+    tokenizer, eos = acceptance.chat_tokenizer(target)
+    settings = {"eos": eos, "sampling": sampling, "dtype": dtype, "device": device, "threads": threads}
     greedy = sampling["temperature"] == 0
-    if greedy:
-        _prove(questions, outputs)
-    costs = _costs(baseline, method, questions, outputs["autoregressive"], seed)
+    rule = named(decode.keywords["rule"]) if "rule" in decode.keywords else None
+    with backend(decode, folders(target, draft, decode), **settings) as pair:
+        questions = acceptance.questions(documents, tokenizer, prompts, max_new_tokens, pair.positions - pair.n - 1)
+        rounds_of, outputs = _rounds(pair, questions, rounds, warmup, seed)
+        if greedy:
+            _prove(questions, outputs)
+        costs = block_costs.costs(pair, questions, outputs["autoregressive"], seed)
+    like_ours = None if backend.func is native.open or not greedy else _like_ours(target, settings, questions, outputs["autoregressive"])
     predictions = [
         acceptance.record(tokenizer, eos, question, outputs["method"][at])
+        | _clocked("", rounds_of["method"], at)
+        | _clocked("autoregressive_", rounds_of["autoregressive"], at)
         | {
-            "seconds": [taken[at] for taken in seconds["method"]],
             "autoregressive": acceptance.text(tokenizer, eos, outputs["autoregressive"][at]),
             "autoregressive_new_tokens": len(outputs["autoregressive"][at].tokens),
-            "autoregressive_seconds": [taken[at] for taken in seconds["autoregressive"]],
         }
         for at, question in enumerate(questions)
     ]
     metrics = {
-        **acceptance.by_task(partial(_measured, n=method.n, costs=costs), predictions),
+        **acceptance.by_task(partial(_measured, costs=costs), predictions),
         **costs,
+        **acceptance.foretold(prediction, pair.n, costs),
         **_quality(predictions),
-        "n": method.n,
+        "n": pair.n,
         "rounds": rounds,
         "prompt_tokens_mean": statistics.mean(len(question["ids"]) for question in questions),
         "prompts": len(questions),
-        "proof": "equal tokens" if greedy else "law",
+        "rule": rule,
+        "proof": "equal tokens" if greedy else "biased" if rule and "biased" in rule else "law",
+        "like_native": like_ours,
         "machine": machine or device,
-        "backend": backend,
+        "library": library,
     }
     acceptance.write(out, metrics, predictions)
 
 
-def _rounds(baseline, method, questions, rounds, warmup, seed):
-    """Seconds by name, round and prompt, and the outputs, which are the same in every round: each prompt has its own seed.
+def _rounds(pair, questions, rounds, warmup, seed):
+    """(seconds, new tokens) by name, round and prompt, and the last outputs. Each prompt has its own seed: all rounds write one text, unless
+    drafting adapts to what it has seen.
 
     The two decoders take turns on each prompt and swap who goes first, so that a slow minute slows both.
     """
-    decoders = {"autoregressive": baseline} | ({} if method is baseline else {"method": method})
-    seconds = {name: [] for name in decoders}
+    decoders = {"autoregressive": pair.baseline} | ({} if pair.method is pair.baseline else {"method": pair.method})
+    taken = {name: [] for name in decoders}
     outputs = {name: [None] * len(questions) for name in decoders}
     for round_ in range(-warmup, rounds):
-        spent = {name: [0.0] * len(questions) for name in decoders}
+        spent = {name: [(0.0, 0)] * len(questions) for name in decoders}
         for index, question in enumerate(questions):
             for name in list(decoders)[:: 1 if (round_ + index) % 2 else -1]:
                 generate = partial(decoders[name].generate, question["ids"], question["most"])
-                spent[name][index], outputs[name][index] = _timed(generate, seed + index)
+                seconds, outputs[name][index] = _timed(generate, seed + index)
+                spent[name][index] = seconds, len(outputs[name][index].tokens)
         if round_ >= 0:
             for name in decoders:
-                seconds[name].append(spent[name])
-    return {"method": seconds["autoregressive"], **seconds}, {"method": outputs["autoregressive"], **outputs}
+                taken[name].append(spent[name])
+    return {"method": taken["autoregressive"], **taken}, {"method": outputs["autoregressive"], **outputs}
+
+
+def _clocked(side: str, of_rounds: list[list[tuple[float, int]]], at: int) -> dict[str, list]:
+    """A prompt's seconds and new tokens in each round."""
+    seconds, tokens = zip(*(of_prompts[at] for of_prompts in of_rounds), strict=True)
+    return {f"{side}seconds": list(seconds), f"{side}round_tokens": list(tokens)}
 
 
 def _timed(generate, seed: int) -> tuple[float, Generation]:
     generator = torch.Generator().manual_seed(seed)
     start = time.perf_counter()
     generation = generate(generator)  # ends with tokens as Python numbers: nothing is left to run on the device
-    return time.perf_counter() - start, generation
+    took = time.perf_counter() - start
+    return getattr(generation, "seconds", None) or took, generation  # a library in a process of its own has its own clock
 
 
 def _prove(questions, outputs) -> None:
@@ -124,54 +137,27 @@ def _prove(questions, outputs) -> None:
             )
 
 
-def _costs(baseline, method, questions, generations, seed) -> dict[str, float]:
-    """Draft and verification cost in steps of the target, timed one by one at a middling prompt and half its answer."""
-    if method is baseline:
-        return {"draft_cost": 0.0, "verify_cost": 1.0}
-    order = sorted(range(len(questions)), key=lambda index: len(questions[index]["ids"] + generations[index].tokens))
-    middle = order[len(order) // 2]
-    tokens = generations[middle].tokens
-    sequence = (questions[middle]["ids"] + tokens[: (len(tokens) + 1) // 2])[: method.target.positions - method.n]
-    drafted = (sequence * method.n)[-method.n :]  # what is verified does not matter to the clock, its width does
-    return _medians(baseline, method, sequence, drafted, torch.Generator().manual_seed(seed))
+def _like_ours(target, settings, questions, generations) -> float:
+    """Per cent of the prompts on which another library's greedy baseline writes what ours does: rounding may settle a near tie otherwise."""
+    with native.open(partial(Autoregressive), {"target": target}, **settings) as ours:
+        pairs = zip(questions, generations, strict=True)
+        same = [ours.method.generate(question["ids"], question["most"], torch.Generator()).tokens == made.tokens for question, made in pairs]
+    return 100 * statistics.mean(same)
 
 
-def _medians(baseline, method, sequence, drafted, generator) -> dict[str, float]:
-    target, known = method.target, len(sequence) - 1
-    q_nV = one_hot(torch.tensor(drafted, device=target.device), target.vocab, torch.float32)
-    actions = {
-        "step": lambda: baseline.step(sequence, generator),
-        "verify": lambda: verify(method, sequence, drafted, q_nV, generator),
-        "propose": lambda: method.propose(sequence, method.n, generator)[0],
-    }
-    for engine in method.engines:
-        engine.begin(len(sequence) + method.n)
-    times = {name: [] for name in actions}
-    with torch.inference_mode():
-        for name in [*actions] * COST_TURNS:
-            for _ in range(COST_BLOCK):
-                start = time.perf_counter()
-                result = actions[name]()
-                took = time.perf_counter() - start
-                times[name].append(took / max(1, len(result)) if name == "propose" else took)
-                for engine in method.engines:
-                    engine.rollback(min(engine.length, known))
-    step, wide, one_draft = map(statistics.median, times.values())
-    return {"draft_cost": one_draft / step, "verify_cost": wide / step, "target_step_ms": 1000 * step}
-
-
-def _measured(predictions: list[dict], n: int, costs: dict[str, float]) -> dict:
-    """Speed and acceptance of some prompts, and the speedup that their acceptance and the costs predict."""
-    counted = acceptance.counts(predictions)
-    price = (counted["acceptance_rate"] or 0) / 100, n, costs["draft_cost"], costs["verify_cost"]
-    return {**_speeds(predictions), **counted, "predicted_speedup": rates.predicted_speedup(*price)}
+def _measured(predictions: list[dict], costs: dict) -> dict:
+    """Speed and acceptance of some prompts, the speedup that their counts and the costs account for, and the quotient of the two."""
+    speeds, predicted = _speeds(predictions), block_costs.predicted_speedup(predictions, costs)
+    accounted = {"predicted_speedup": predicted, "measured_over_predicted": speeds["speedup"] / predicted if predicted else None}
+    return {**speeds, **acceptance.counts(predictions), **accounted}
 
 
 def _speeds(predictions: list[dict]) -> dict[str, float]:
     """Tokens per second of each round, and the paired ratio of each round: medians over the rounds."""
     def per_second(prefix: str) -> list[float]:
-        tokens = sum(item[f"{prefix}new_tokens"] for item in predictions)
-        return [tokens / sum(taken) for taken in zip(*(item[f"{prefix}seconds"] for item in predictions), strict=True)]
+        sums = ([sum(of_round) for of_round in zip(*(item[f"{prefix}{name}"] for item in predictions), strict=True)]
+                for name in ("round_tokens", "seconds"))  # fmt: skip
+        return [tokens / taken for tokens, taken in zip(*sums, strict=True)]
 
     ours, theirs = per_second(""), per_second("autoregressive_")
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]

@@ -1,0 +1,104 @@
+"""What a block costs, in steps of the target, timed outside the loop; and the speedup that counts and costs account for.
+
+Knows the parts of our own decoders and the clock. Another library's are not ours to time: its rows go without an account."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from soaes.decode.distributions import one_hot
+from soaes.decode.speculative import verify
+
+TURNS, BLOCK = 20, 10  # a block repeats one action, so that its caches are as warm as in its own loop
+
+
+def costs(pair, questions: list[dict], generations: list, seed: int) -> dict:
+    """Of a middling prompt and half its answer, all in steps of autoregression but target_step_ms:
+
+    draft_cost c, of one drafted token; verify_costs, of verifying 0 .. n drafted tokens (v of the last is verify_cost); prompt_cost and
+    draft_prompt_cost, of reading the prompt; and baseline_share: what the matrix products of a step take alone, over the step.
+    All are None where the backend's parts cannot be timed."""
+    if not pair.timeable:
+        return dict.fromkeys(("draft_cost", "verify_cost", "verify_costs", "prompt_cost", "draft_prompt_cost", "baseline_share", "target_step_ms"))
+    order = sorted(range(len(questions)), key=lambda index: len(questions[index]["ids"] + generations[index].tokens))
+    middle = order[len(order) // 2]
+    prompt, tokens = questions[middle]["ids"], generations[middle].tokens
+    sequence = (prompt + tokens[: (len(tokens) + 1) // 2])[: pair.baseline.target.positions - pair.n]
+    of_text = _medians(pair, _actions(pair, sequence, torch.Generator().manual_seed(seed)), len(sequence) - 1, len(sequence) + pair.n + 1)
+    of_prompt = _medians(pair, _readings(pair, prompt), 0, len(prompt) + pair.n + 1)
+    step = of_text["step"]
+    wide = [of_text[f"verify {width}"] / step for width in range(1, pair.n + 1)]
+    return {
+        "draft_cost": of_text.get("propose", 0.0) / step,
+        "verify_cost": wide[-1] if wide else 1.0,
+        "verify_costs": [1.0, *wide],
+        "prompt_cost": of_prompt["target"] / step,
+        "draft_prompt_cost": of_prompt.get("draft", 0.0) / step,
+        "baseline_share": of_text["products"] / step,
+        "target_step_ms": 1000 * step,
+    }
+
+
+def _actions(pair, sequence: list[int], generator: torch.Generator) -> dict[str, Callable]:
+    """The parts of a block, by name."""
+    baseline, method = pair.baseline, pair.method
+    target = baseline.target
+    inputs = [(matrix, torch.zeros(1, len(matrix.plain), dtype=target.dtype, device=target.device)) for matrix in target.matrices]
+    actions = {"step": lambda: baseline.step(sequence, generator), "products": lambda: [matrix(x_1K) for matrix, x_1K in inputs]}
+    for width in range(1, pair.n + 1):
+        drafted = (sequence * width)[-width:]  # what is verified does not matter to the clock, its width does
+        q_nV = one_hot(torch.tensor(drafted, device=target.device), target.vocab, torch.float32)
+        actions[f"verify {width}"] = lambda drafted=drafted, q_nV=q_nV: verify(method, sequence, drafted, q_nV, generator)
+    if pair.n:
+        method.adaptive = None  # a cost is one of a whole block
+        actions["propose"] = lambda: method.propose(sequence, method.n, generator)[0]
+    return actions
+
+
+def _readings(pair, prompt: list[int]) -> dict[str, Callable]:
+    """The prompt's own forward of each model."""
+    ids = torch.tensor(prompt, device=pair.baseline.target.device)
+    return {name: lambda engine=engine: engine.forward(ids, tail=1) for name, engine in zip(("target", "draft"), pair.method.engines)}
+
+
+def _medians(pair, actions: dict[str, Callable], known: int, needed: int) -> dict[str, float]:
+    """Seconds of each action, taken in turns; of `propose` a drafted token's. `known` tokens are in the caches before each."""
+    for engine in pair.method.engines:
+        engine.begin(needed)
+    times = {name: [] for name in actions}
+    with torch.inference_mode():
+        for name in [*actions] * TURNS:
+            for _ in range(BLOCK):
+                start = time.perf_counter()
+                result = actions[name]()
+                times[name].append((time.perf_counter() - start) / (max(1, len(result)) if name == "propose" else 1))
+                for engine in pair.method.engines:
+                    engine.rollback(min(engine.length, known))
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def predicted_speedup(predictions: list[dict], costs: dict) -> float | None:
+    """From the counts of some prompts and the costs: how much faster than autoregression if a loop took no time of its own.
+
+    Autoregression reads the prompt, which brings the first token, and takes a step for each of the others. A draft reads the prompt, which
+    brings its first token, and takes c for each of the others; the target reads prompt and first block at once, and then v(k) for each
+    block of k drafted tokens. Blocks that drafted less than n, at the end of a text or where a lookup found nothing, are counted as such.
+    """
+    if costs["draft_cost"] is None:
+        return None
+    plain = sum(costs["prompt_cost"] + item["autoregressive_new_tokens"] - 1 for item in predictions)
+    tokens = [sum(item[f"{side}new_tokens"] for item in predictions) for side in ("", "autoregressive_")]
+    return tokens[0] / sum(_taken(item, costs) for item in predictions) / (tokens[1] / plain)
+
+
+def _taken(item: dict, costs: dict) -> float:
+    """Steps of autoregression that a prompt and its blocks take."""
+    tests = item["tests_per_position"]  # blocks that drafted at least 1, 2 .. n tokens
+    reached = [item["steps"], *tests, 0]
+    blocks = [more - less for more, less in zip(reached, reached[1:])]  # of 0, 1 .. n drafted tokens
+    first = max((width for width, count in enumerate(blocks) if count), default=0)  # the block that the prompt was read with
+    verified = sum(count * cost for count, cost in zip(blocks, costs["verify_costs"])) - costs["verify_costs"][first]
+    drafted = max(0, item["drafted"] - 1) * costs["draft_cost"] + costs["draft_prompt_cost"]
+    return costs["prompt_cost"] + verified + drafted
