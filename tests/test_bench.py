@@ -6,8 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from toys import near, toy
+from toys import save_pair
 
 from benchmarks import account, decode, prompts
 from benchmarks.machine_limit import lies_in, read_rate
@@ -22,15 +21,7 @@ KEYS = ["name", "unit", "median", "low", "high", "rounds", "target", "better", "
 def world(tmp_path_factory):
     """A target, a draft and some documents as folders."""
     root = tmp_path_factory.mktemp("bench")
-    words = ["<|im_start|>", "<|im_end|>", "user", "assistant", *(f"w{i}" for i in range(60))]
-    core = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="w0"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    core.add_special_tokens(words[:2])
-    model = toy(1)
-    for name, one in {"target": model, "draft": near(model, 0.02)}.items():
-        one.save_pretrained(root / name)
-        core.save(str(root / name / "tokenizer.json"))
-    (root / "qa").mkdir()
+    core = save_pair(root)
     samples = [*(sample("qa", index) for index in range(30)), *(sample("report", index) for index in range(8))]
     (root / "qa" / "test.jsonl").write_text("".join(json.dumps(one) + "\n" for one in samples))
     return SimpleNamespace(target=root / "target", draft=root / "draft", documents=root, tokenizer=core, eos=1)

@@ -4,8 +4,7 @@ import json
 from functools import partial
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
-from toys import near, toy
+from toys import save_pair
 
 from soaes.backends import hf, native
 from soaes.decode.autoregressive import Autoregressive
@@ -21,15 +20,7 @@ from soaes.stages.speed import speed
 def world(tmp_path_factory):
     """A target, a draft and six questions as folders."""
     root = tmp_path_factory.mktemp("speed")
-    words = ["<|im_start|>", "<|im_end|>", "user", "assistant", *(f"w{i}" for i in range(60))]
-    core = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="w0"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    core.add_special_tokens(words[:2])
-    model = toy(1)
-    for name, one in {"target": model, "draft": near(model, 0.02)}.items():
-        one.save_pretrained(root / name)
-        core.save(str(root / name / "tokenizer.json"))
-    (root / "qa").mkdir()
+    save_pair(root)
     (root / "qa" / "test.jsonl").write_text("".join(json.dumps(question(index)) + "\n" for index in range(6)))
     return root
 

@@ -1,6 +1,7 @@
 """Toy models for the tests of decoding: small enough to run in a millisecond, random enough to tell a wrong forward."""
 
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 
@@ -26,3 +27,17 @@ def near(model, noise, seed=0):
     for mine, other in zip(copy.parameters(), model.parameters()):
         mine.data = other.data + noise * torch.randn(other.shape, generator=generator)
     return copy
+
+
+def save_pair(root):
+    """Folders of a target and a near draft with one tokenizer of words, and an empty one for questions; the tokenizer."""
+    words = ["<|im_start|>", "<|im_end|>", "user", "assistant", *(f"w{i}" for i in range(60))]
+    core = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="w0"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    core.add_special_tokens(words[:2])
+    model = toy(1)
+    for name, one in {"target": model, "draft": near(model, 0.02)}.items():
+        one.save_pretrained(root / name)
+        core.save(str(root / name / "tokenizer.json"))
+    (root / "qa").mkdir()
+    return core
