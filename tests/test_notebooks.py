@@ -13,7 +13,7 @@ SMALL = ["world.entities=12", "world.enterprises=8", "world.questions=100", "wor
          "world.quizzes=2", "world.apart=2", "world.apart_questions=4", "tokenizer.vocabulary=600", "questions=10",
          "max_new_tokens={qa:24,report:24}", "target.origin.base.layers=1", "target.origin.base.width=64", "target.origin.base.heads=2",
          "draft.origin.base.width=32", "draft.origin.base.heads=1", "optim.general.epochs=3", "optim.general.lr=8e-3", "optim.cpt.epochs=1",
-         "optim.sft1.epochs=1", "optim.sft2.epochs=8", "optim.sft2.lr=8e-3"]
+         "optim.sft1.epochs=1", "optim.sft2.epochs=8", "optim.sft2.lr=8e-3", "optim.draft.epochs=8", "optim.draft.lr=8e-3"]
 GRIDS = (["experiment=table3_alpha", "distill.alpha=0.2,0.8"], ["experiment=table2", "chain@target=sft2,full"])
 
 
