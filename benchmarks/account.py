@@ -7,7 +7,6 @@ from benchmarks.machine_limit import lies_in, weight_bytes
 from benchmarks.race import ASSISTED, ASSISTED_DEFAULT, BLOCKS, GENERATE, LENGTHS, MODES, PAPER_N, PLAIN, Race, named
 from benchmarks.rounds import Field, row, spread
 from soaes.metrics import acceptance as rates
-from soaes.stages.costs import predicted_speedup
 
 SPEEDUP = {"greedy": 1.8, "top-p .7": 1.7}  # asked for at n = 3
 BEST = 2.0  # and at the best n
@@ -75,7 +74,7 @@ def _predicted(field: Field, n: int, round_: int, costs: dict) -> float:
     pairs = zip(field.made[named(n)][round_], field.made[PLAIN][round_], strict=True)
     counts = [{"new_tokens": len(made.tokens), "steps": made.steps, "drafted": made.drafted, "tests_per_position": made.tests_per_position,
                "autoregressive_new_tokens": len(plain.tokens)} for made, plain in pairs]  # fmt: skip
-    return predicted_speedup(counts, costs)
+    return rates.accounted_speedup(counts, costs)
 
 
 def _formula(field: Field, n: int, round_: int, costs: dict) -> float:

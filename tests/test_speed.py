@@ -11,8 +11,8 @@ from soaes.decode.autoregressive import Autoregressive
 from soaes.decode.prompt_lookup import PromptLookup
 from soaes.decode.speculative import Speculative
 from soaes.decode.verify import paper_literal
+from soaes.metrics.acceptance import accounted_speedup
 from soaes.stages.acceptance import acceptance
-from soaes.stages.costs import predicted_speedup
 from soaes.stages.speed import speed
 
 
@@ -113,11 +113,11 @@ def test_the_prediction_is_made_of_counts_and_costs():
     """Free drafts and verifications that cost a step: as many times faster as there are tokens a step. Then each cost in its place."""
     of = {"new_tokens": 10, "steps": 4, "drafted": 8, "tests_per_position": [3, 3, 2], "autoregressive_new_tokens": 10}
     free = {"draft_cost": 0.0, "verify_costs": [1.0] * 4, "prompt_cost": 1.0, "draft_prompt_cost": 0.0}
-    assert predicted_speedup([of, of], free) == 10 / 4
+    assert accounted_speedup([of, of], free) == 10 / 4
     # one block of 0, one of 2 and two of 3 drafted tokens, one of the last two with the prompt
     dear = {"draft_cost": 0.1, "verify_costs": [1.0, 1.1, 1.2, 1.5], "prompt_cost": 5.0, "draft_prompt_cost": 0.5}
-    assert predicted_speedup([of], dear) == pytest.approx((5 + 9) / (5 + 0.5 + 7 * 0.1 + 1.0 + 1.2 + 1.5))
-    assert predicted_speedup([of], free | {"draft_cost": None}) is None
+    assert accounted_speedup([of], dear) == pytest.approx((5 + 9) / (5 + 0.5 + 7 * 0.1 + 1.0 + 1.2 + 1.5))
+    assert accounted_speedup([of], free | {"draft_cost": None}) is None
 
 
 def test_a_row_of_a_biased_rule_says_so(world, tmp_path):

@@ -6,7 +6,7 @@ Under greedy decoding the exact rules are one, `greedy_match`.
 """
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import NamedTuple
 
 import torch
@@ -52,10 +52,15 @@ def drawn(law: Callable[..., Law]) -> Callable[..., Verdict]:
     return rule
 
 
-def named(rule: Callable[..., Verdict]) -> str:
-    """How a row tells its rule: `block`, or `paper_literal (biased)`. Also of a rule as a configuration binds it."""
-    rule = getattr(rule, "func", rule)
-    return rule.__name__ if rule.exact else f"{rule.__name__} (biased)"
+def bound(decode: partial) -> Callable[..., Verdict] | None:
+    """The rule of a decoder as a configuration binds it; None for one that verifies nothing, or by its own default."""
+    rule = decode.keywords.get("rule")
+    return getattr(rule, "func", rule)
+
+
+def named(rule: Callable[..., Verdict] | None) -> str | None:
+    """How a row tells its rule: `block`, or `paper_literal (biased)`."""
+    return rule and (rule.__name__ if rule.exact else f"{rule.__name__} (biased)")
 
 
 @drawn

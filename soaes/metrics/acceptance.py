@@ -41,5 +41,30 @@ def predicted_speedup(rate: float, n: int, draft_cost: float, verify_cost: float
     return expected_tokens(rate, n) / (n * draft_cost + verify_cost)
 
 
+def accounted_speedup(predictions: list[dict], costs: dict) -> float | None:
+    """From the counts of some prompts and the costs: how much faster than autoregression if a loop took no time of its own; None without costs.
+
+    Autoregression reads the prompt, which brings the first token, and takes a step for each of the others. A draft reads the prompt, which
+    brings its first token, and takes c for each of the others; the target reads prompt and first block at once, and then v(k) for each
+    block of k drafted tokens. Blocks that drafted less than n, at the end of a text or where a lookup found nothing, are counted as such.
+    """
+    if costs["draft_cost"] is None:
+        return None
+    plain = sum(costs["prompt_cost"] + item["autoregressive_new_tokens"] - 1 for item in predictions)
+    tokens = [sum(item[f"{side}new_tokens"] for item in predictions) for side in ("", "autoregressive_")]
+    return tokens[0] / sum(_taken(item, costs) for item in predictions) / (tokens[1] / plain)
+
+
+def _taken(item: dict, costs: dict) -> float:
+    """Steps of autoregression that a prompt and its blocks take."""
+    tests = item["tests_per_position"]  # blocks that drafted at least 1, 2 .. n tokens
+    reached = [item["steps"], *tests, 0]
+    blocks = [more - less for more, less in zip(reached, reached[1:])]  # of 0, 1 .. n drafted tokens
+    first = max((width for width, count in enumerate(blocks) if count), default=0)  # the block that the prompt was read with
+    verified = sum(count * cost for count, cost in zip(blocks, costs["verify_costs"])) - costs["verify_costs"][first]
+    drafted = max(0, item["drafted"] - 1) * costs["draft_cost"] + costs["draft_prompt_cost"]
+    return costs["prompt_cost"] + verified + drafted
+
+
 def _percent(part: float, whole: int) -> float | None:
     return 100 * part / whole if whole else None

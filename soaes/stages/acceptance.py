@@ -18,7 +18,7 @@ from soaes.backends.pair import Told, folders
 from soaes.data import chat
 from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.decode.generation import Generation
-from soaes.decode.verify import named
+from soaes.decode.verify import bound, named
 from soaes.execution import Execution
 from soaes.metrics import acceptance as rates
 from soaes.metrics import oracle, rouge
@@ -54,7 +54,7 @@ def acceptance(
         ]
     predictions = [record(tokenizer, eos, *both) for both in zip(asked, made, strict=True)]
     scores = {"rouge1": statistics.mean(rouge.score(item["prediction"], item["reference"])["rouge1"] for item in predictions)}
-    told = {"n": pair.n, "prompts": len(asked), "rule": named(decode.keywords["rule"]) if "rule" in decode.keywords else None}
+    told = {"n": pair.n, "prompts": len(asked), "rule": named(bound(decode))}
     write(out, {**by_task(counts, predictions), **told, **scores, **foretold(prediction, pair.n)}, predictions)
 
 
@@ -66,7 +66,7 @@ def foretold(prediction: Path | None, n: int, costs: dict | None = None) -> dict
     if f"tokens_per_step_n{n}" not in told:
         raise ValueError(f"{prediction} has no prediction for n={n}; set predict.up_to={n}")
     tokens, drafted = told[f"tokens_per_step_n{n}"], told[f"drafted_per_block_n{n}"]
-    found = {"oracle_tokens_per_step": tokens, "oracle_overlap": told["overlap_on_text"]}
+    found = {"oracle_tokens_per_step": tokens}
     if costs is None or costs["draft_cost"] is None:
         return found
     return found | {"oracle_speedup": oracle.speedup(tokens, 1, drafted, costs["draft_cost"], costs["verify_cost"])}

@@ -1,4 +1,4 @@
-"""What a block costs, in steps of the target, timed outside the loop; and the speedup that counts and costs account for.
+"""What a block costs, in steps of the target, timed outside the loop.
 
 Knows the parts of our own decoders and the clock. Another library's are not ours to time: its rows go without an account."""
 
@@ -77,28 +77,3 @@ def _medians(pair, actions: dict[str, Callable], known: int, needed: int) -> dic
                 for engine in pair.method.engines:
                     engine.rollback(min(engine.length, known))
     return {name: statistics.median(taken) for name, taken in times.items()}
-
-
-def predicted_speedup(predictions: list[dict], costs: dict) -> float | None:
-    """From the counts of some prompts and the costs: how much faster than autoregression if a loop took no time of its own.
-
-    Autoregression reads the prompt, which brings the first token, and takes a step for each of the others. A draft reads the prompt, which
-    brings its first token, and takes c for each of the others; the target reads prompt and first block at once, and then v(k) for each
-    block of k drafted tokens. Blocks that drafted less than n, at the end of a text or where a lookup found nothing, are counted as such.
-    """
-    if costs["draft_cost"] is None:
-        return None
-    plain = sum(costs["prompt_cost"] + item["autoregressive_new_tokens"] - 1 for item in predictions)
-    tokens = [sum(item[f"{side}new_tokens"] for item in predictions) for side in ("", "autoregressive_")]
-    return tokens[0] / sum(_taken(item, costs) for item in predictions) / (tokens[1] / plain)
-
-
-def _taken(item: dict, costs: dict) -> float:
-    """Steps of autoregression that a prompt and its blocks take."""
-    tests = item["tests_per_position"]  # blocks that drafted at least 1, 2 .. n tokens
-    reached = [item["steps"], *tests, 0]
-    blocks = [more - less for more, less in zip(reached, reached[1:])]  # of 0, 1 .. n drafted tokens
-    first = max((width for width, count in enumerate(blocks) if count), default=0)  # the block that the prompt was read with
-    verified = sum(count * cost for count, cost in zip(blocks, costs["verify_costs"])) - costs["verify_costs"][first]
-    drafted = max(0, item["drafted"] - 1) * costs["draft_cost"] + costs["draft_prompt_cost"]
-    return costs["prompt_cost"] + verified + drafted

@@ -156,12 +156,11 @@ def _line(text: dict, r_T: np.ndarray, overlap_T: np.ndarray, n: list[int]) -> d
 
 def _metrics(lines: list[dict], n: list[int]) -> dict:
     """Of the texts, with each token counted once: the overlap in per cent. `acceptance` measures it over the drafted positions, which are
-    others: no bonus, and what follows a rejected token. Of the blocks at each n: tokens a step, accepted and at most drafted tokens, and
-    the share of accepted tests among those reached, in per cent."""
+    others: no bonus, and what follows a rejected token. Of the blocks at each n: tokens a step, accepted and at most drafted tokens."""
     tokens = sum(line["new_tokens"] for line in lines)
     found = {"overlap_on_text": rates.mean_overlap(sum(line["overlap"] for line in lines), tokens), "new_tokens_mean": tokens / len(lines)}
     for one in n:
-        steps, accepted, reached, drafted = (sum(line[f"expected_{name}"][one] for line in lines) for name in oracle.Expected._fields)
+        steps, accepted, drafted = (sum(line[f"expected_{name}"][one] for line in lines) for name in ("steps", "accepted", "drafted"))
         found |= {f"tokens_per_step_n{one}": rates.tokens_per_step(tokens, steps), f"accepted_per_block_n{one}": accepted / steps,
-                  f"drafted_per_block_n{one}": drafted / steps, f"reached_acceptance_n{one}": 100 * accepted / reached if reached else None}
+                  f"drafted_per_block_n{one}": drafted / steps}
     return found

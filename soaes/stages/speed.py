@@ -15,7 +15,8 @@ from soaes.backends import native
 from soaes.backends.pair import folders
 from soaes.decode.autoregressive import Autoregressive
 from soaes.decode.generation import Generation
-from soaes.decode.verify import named
+from soaes.decode.verify import bound, named
+from soaes.metrics import acceptance as rates
 from soaes.metrics import rouge
 from soaes.stages import acceptance
 from soaes.stages import costs as block_costs
@@ -52,7 +53,7 @@ def speed(
     tokenizer, eos = acceptance.chat_tokenizer(target)
     settings = {"eos": eos, "sampling": sampling, "dtype": dtype, "device": device, "threads": threads}
     greedy = sampling["temperature"] == 0
-    rule = named(decode.keywords["rule"]) if "rule" in decode.keywords else None
+    rule = bound(decode)
     with backend(decode, folders(target, draft, decode), **settings) as pair:
         questions = acceptance.questions(documents, tokenizer, prompts, max_new_tokens, pair.positions - pair.n - 1)
         rounds_of, outputs = _rounds(pair, questions, rounds, warmup, seed)
@@ -60,16 +61,7 @@ def speed(
             _prove(questions, outputs)
         costs = block_costs.costs(pair, questions, outputs["autoregressive"], seed)
     like_ours = None if backend.func is native.open or not greedy else _like_ours(target, settings, questions, outputs["autoregressive"])
-    predictions = [
-        acceptance.record(tokenizer, eos, question, outputs["method"][at])
-        | _clocked("", rounds_of["method"], at)
-        | _clocked("autoregressive_", rounds_of["autoregressive"], at)
-        | {
-            "autoregressive": acceptance.text(tokenizer, eos, outputs["autoregressive"][at]),
-            "autoregressive_new_tokens": len(outputs["autoregressive"][at].tokens),
-        }
-        for at, question in enumerate(questions)
-    ]
+    predictions = [_record(tokenizer, eos, question, rounds_of, outputs, at) for at, question in enumerate(questions)]
     metrics = {
         **acceptance.by_task(partial(_measured, costs=costs), predictions),
         **costs,
@@ -79,8 +71,8 @@ def speed(
         "rounds": rounds,
         "prompt_tokens_mean": statistics.mean(len(question["ids"]) for question in questions),
         "prompts": len(questions),
-        "rule": rule,
-        "proof": "equal tokens" if greedy else "biased" if rule and "biased" in rule else "law",
+        "rule": named(rule),
+        "proof": "equal tokens" if greedy else "law" if rule is None or rule.exact else "biased",
         "like_native": like_ours,
         "machine": machine or device,
         "library": library,
@@ -108,6 +100,18 @@ def _rounds(pair, questions, rounds, warmup, seed):
             for name in decoders:
                 taken[name].append(spent[name])
     return {"method": taken["autoregressive"], **taken}, {"method": outputs["autoregressive"], **outputs}
+
+
+def _record(tokenizer, eos, question, rounds_of, outputs, at) -> dict:
+    """A prompt's line of predictions.jsonl: both outputs, and both sides' time in each round."""
+    plain = outputs["autoregressive"][at]
+    return {
+        **acceptance.record(tokenizer, eos, question, outputs["method"][at]),
+        **_clocked("", rounds_of["method"], at),
+        **_clocked("autoregressive_", rounds_of["autoregressive"], at),
+        "autoregressive": acceptance.text(tokenizer, eos, plain),
+        "autoregressive_new_tokens": len(plain.tokens),
+    }
 
 
 def _clocked(side: str, of_rounds: list[list[tuple[float, int]]], at: int) -> dict[str, list]:
@@ -147,7 +151,7 @@ def _like_ours(target, settings, questions, generations) -> float:
 
 def _measured(predictions: list[dict], costs: dict) -> dict:
     """Speed and acceptance of some prompts, the speedup that their counts and the costs account for, and the quotient of the two."""
-    speeds, predicted = _speeds(predictions), block_costs.predicted_speedup(predictions, costs)
+    speeds, predicted = _speeds(predictions), rates.accounted_speedup(predictions, costs)
     accounted = {"predicted_speedup": predicted, "measured_over_predicted": speeds["speedup"] / predicted if predicted else None}
     return {**speeds, **acceptance.counts(predictions), **accounted}
 
