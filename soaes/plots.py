@@ -114,8 +114,9 @@ def _chains(table: Table, figure: Any) -> None:
 def _distilled(table: Table, figure: Any) -> None:
     """Table 3: what distillation adds to the undistilled draft, by alpha and by tau; (0.5, 2) stands in both."""
     base = table.lines["undistilled"]
-    panels = {"alpha": [line for key, line in table.lines.items() if key.startswith("alpha")],
-              "tau": [line for key, line in table.lines.items() if key.startswith("tau") or key == "alpha_05"]}
+    shown = {key: line for key, line in table.lines.items() if not line.aside}
+    panels = {"alpha": [line for key, line in shown.items() if key.startswith("alpha")],
+              "tau": [line for key, line in shown.items() if key.startswith("tau") or key == "alpha_05"]}
     if not any(_difference(line, base) for lines in panels.values() for line in lines):
         return
     for axes, swept, fixed in zip(figure.subplots(1, 2, sharey=True), ("alpha", "tau"), ("tau", "alpha")):
