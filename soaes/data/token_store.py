@@ -4,6 +4,8 @@ Knows arrays only: not what the tokens say, nor how rows were filled."""
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,18 +40,18 @@ def load(folder: Path) -> Rows:
     return Rows(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in Rows._fields))
 
 
-def fill(documents: list[np.ndarray], loss: list[np.ndarray], packed: list[list[tuple[int, int, int]]], context: int, pad: int) -> Rows:
-    """Lay pieces (document, start, stop) into rows. A piece that is a later part of a document starts at position 0 as well.
+def fill(documents: list[np.ndarray], loss: list[np.ndarray], pieces_P4: np.ndarray, rows: int, context: int, pad: int) -> Rows:
+    """Lay pieces (row, document, start, stop), sorted by row, into rows. A piece that is a later part of a document starts at position 0 as well.
 
     # positions [0 1 2 0 1]: a zero starts a document, so the fourth token must not see the first three.
     Padding is a run of one-token documents (position 0, no loss), so no real token attends to it."""
-    shape = (len(packed), context)
+    shape = (rows, context)
     ids_RT = np.full(shape, pad, np.int32)
     labels_RT = np.full(shape, IGNORE, np.int32)
     positions_RT = np.zeros(shape, np.int32)
-    for row, pieces in enumerate(packed):
+    for row, pieces in groupby(pieces_P4.tolist(), itemgetter(0)):
         at = 0
-        for document, start, stop in pieces:
+        for _, document, start, stop in pieces:
             tokens, bears = documents[document][start:stop], loss[document][start:stop]
             end = at + stop - start
             ids_RT[row, at:end] = tokens

@@ -150,12 +150,12 @@ def _packed(model: Any, records: list[dict[str, Any]], context: int, packing: Ca
     packed = packing(lengths, context, overflow=overflow, names=[str(record.get("id", at)) for at, record in enumerate(records)])
     if not packed.rows:
         raise ValueError(f"none of {len(lengths)} documents fits a row of {context} tokens; set a larger context, or packing.overflow=split")
-    rows = token_store.fill(tokens, loss, packed.rows, context, model.token_to_id(chat.TEXT_END))
+    rows = token_store.fill(tokens, loss, packed.pieces_P4, packed.rows, context, model.token_to_id(chat.TEXT_END))
     kept = sum(lengths) - sum(lengths[at] for at in packed.dropped)
     dropped = {"documents": len(packed.dropped), "tokens": sum(lengths) - kept, "reason": f"longer than a row of {context}"}
     return rows, {"documents": len(records), "tokens": sum(lengths), "kept": kept, "dropped": dropped,
                   "split": {"documents": packed.split, "tokens": sum(length for length in lengths if length > context) if packed.split else 0},
-                  "rows": len(packed.rows), "fill": kept / (len(packed.rows) * context), "loss_tokens": int(rows.loss_tokens_R.sum())}
+                  "rows": packed.rows, "fill": kept / (packed.rows * context), "loss_tokens": int(rows.loss_tokens_R.sum())}
 
 
 def _encoded(model: Any, records: list[dict[str, Any]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
