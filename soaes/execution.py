@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 
 
 class Execution(NamedTuple):
-    """device: cpu or cuda. devices: processes of one stage. micro_batch: rows at once on each. attention: `documents`, or one of transformers'."""
+    """device: cpu or cuda. devices: processes of one stage. micro_batch: rows at once on each. attention: `documents`, or one of transformers'.
+
+    checkpoint_every: seconds of training between two checkpoints that a killed stage goes on from, 0: none. Only where every rank holds the
+    whole state (strategy auto or ddp)."""
 
     device: str = "cpu"
     devices: int = 1
@@ -17,6 +20,8 @@ class Execution(NamedTuple):
     attention: str = "sdpa"
     checkpointing: bool = False  # gradient checkpointing
     offloaded: bool = False  # the optimizer's state lies in the processor's memory (DeepSpeed)
+    loaders: int = 0  # processes that read rows ahead of training, on each device
+    checkpoint_every: float = 0.0
 
 
 def first_rank() -> bool:

@@ -18,6 +18,8 @@ def _at_least(least: int, what: str) -> tuple[Callable[[Any], bool], str]:
 NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "alpha": (lambda value: 0 <= value <= 1, "a KD weight lies in [0, 1]; 0 is plain SFT, 1 distillation alone"),
     "tau": (lambda value: value > 0, "a temperature of distillation is positive; the paper sweeps 1, 2, 3, 5"),
+    "k": _at_least(1, "the logits kept of a token"),
+    "draws": _at_least(1, "the ids drawn for a token"),
     "n": (_whole(1), "a block drafts at least 1 token; for none set decode=autoregressive"),
     "match": _at_least(1, "the longest n-gram that prompt lookup matches"),
     "top_p": (lambda value: 0 < value <= 1, "top-p lies in (0, 1]; 1 keeps the whole distribution"),
@@ -45,6 +47,7 @@ NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
 WORDS: dict[str, tuple[str, ...]] = {
     "overflow": ("auto", "split", "drop", "error"),
     "dtype": ("float32", "bfloat16", "float16"),
+    "divergence": ("forward", "reverse", "total_variation"),
     "split": ("train", "dev", "test"),
     "answer": ("letter", "text"),
 }

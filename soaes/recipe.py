@@ -122,14 +122,16 @@ class Store:
         """Give an unfinished folder to fill, with the recipe in it, or None if the output is there; on success it gets its final name.
 
         Two processes that ask for one recipe build it once: the second waits, then finds it. What a killed stage left
-        is cleared first. A failing stage leaves its unfinished folder, with its log, for the reader."""
+        is cleared first but for `resume`, from which it may go on; whoever writes there removes it at the end. A failing
+        stage leaves its unfinished folder, with its log, for the reader."""
         with self.lock(recipe.name):
             if self.holds(recipe.name):
                 yield None
                 return
             out = self.unfinished(recipe.name)
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir(parents=True)
+            out.mkdir(parents=True, exist_ok=True)
+            for left in set(out.iterdir()) - {out / "resume"}:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
             (out / "recipe.yaml").write_text(yaml.safe_dump(recipe.written, allow_unicode=True, sort_keys=False))
             yield out
             os.replace(out, self.folder(recipe.name))

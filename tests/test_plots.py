@@ -28,7 +28,7 @@ def line(row, scores_N=None):
     values = {metric: cell.value for metric, cell in cells.items()}
     ends = {metric: (value - 1, value + 1) for metric, value in values.items()}
     missing = "" if cells else "not built"
-    return Line(paper.get("name", "Base 3x96"), settings, values, ends, paper, missing, "", {}, {0: cells} if cells else {})
+    return Line(paper.get("name", "Base 3x96"), settings, values, ends, paper, missing, "", {}, {0: cells} if cells else {}, row.get("aside", False))
 
 
 def table(name, built):

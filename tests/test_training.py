@@ -3,13 +3,14 @@
 import json
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from soaes.data import teacher_store, token_store
 from soaes.data.packing import best_fit
 from soaes.execution import Execution
-from soaes.model import checkpoint, schedules
+from soaes.model import checkpoint, schedules, signals
 from soaes.model.causal_lm import CausalLM
 from soaes.model.distilled_lm import DistilledLM
 from soaes.stages import prepare, teach, train
@@ -96,7 +97,7 @@ def distilled(prepared, out, alpha):
     signal, out = out / "teacher", out / f"alpha_{alpha}"
     if not signal.exists():
         signal.mkdir(parents=True)
-        teach.hidden(prepared["teacher"], prepared["qa"], out=signal)
+        teach.teach(prepared["teacher"], prepared["qa"], signals.Hidden(), out=signal)
     out.mkdir()
     train.distill(prepared["student"], prepared["qa"], signal, alpha, 2.0, partial(DistilledLM), OPTIM, 0, out=out)
     return weights(out)
@@ -109,20 +110,17 @@ def test_alpha_zero_is_plain_sft_to_the_bit(prepared, tmp_path):
     assert at_tau_2[0] == at_tau_2[1] > 0  # the teacher's own, whatever is made of it
 
 
-def test_the_teacher_store_holds_the_teachers_logits_row_for_row(prepared, tmp_path):
-    teach.hidden(prepared["teacher"], prepared["qa"], Execution(micro_batch=3), out=tmp_path)
+def test_the_teacher_store_holds_the_teachers_logits_token_for_token(prepared, tmp_path):
+    teach.teach(prepared["teacher"], prepared["qa"], signals.Hidden(), out=tmp_path)
     digest = teach.tokenizer_digest(prepared["teacher"])
     store, rows = teacher_store.load(tmp_path, "qa", digest), token_store.load(prepared["qa"] / "train")
     model = checkpoint.load(prepared["teacher"])
     with torch.inference_mode():
-        ids, positions = (torch.from_numpy(array[-2:].astype("int64")) for array in (rows.ids_RT, rows.positions_RT))
+        ids, labels, positions = (torch.from_numpy(array[-2:].astype("int64")) for array in rows)
         direct = model(ids, position_ids=positions, use_cache=False).logits
-    stored = torch.from_numpy(store.hidden_RTD[-2:]) @ store.head_VD.T
-    assert torch.allclose(stored, direct, atol=1e-5)
-    with pytest.raises(ValueError, match="one tokenizer"):
-        teacher_store.load(tmp_path, "qa", "another")
-    with pytest.raises(ValueError, match="the student's rows"):
-        teacher_store.load(tmp_path, "other rows", digest)
+    bears = (labels != token_store.IGNORE) & (positions > 0)
+    stored = store.rows(np.arange(len(rows.ids_RT))[-2:])["hidden"] @ store.head_VD.T
+    assert torch.allclose(stored, direct[:, :-1][bears[:, 1:]], atol=1e-5)
 
 
 def test_curves_are_written_to_our_own_file(prepared, tmp_path):

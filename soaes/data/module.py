@@ -20,38 +20,39 @@ VALIDATED = 64  # dev rows of a validation at most, spread evenly: enough for a 
 
 
 class PackedRows(Dataset):
-    """Micro-batch i of this rank as tensors ids_BT, labels_BT, positions_BT, step_tokens (and hidden_BTD of a teacher)."""
+    """Micro-batch i of this rank as tensors ids_BT, labels_BT, positions_BT, step_tokens, and `signal` where a teacher's store is given:
+    its fields over the N tokens of these rows that bear loss."""
 
-    def __init__(self, rows: Rows, batches: list[tuple[np.ndarray, int]], hidden_RTD: np.ndarray | None = None) -> None:
-        self.rows, self.batches, self.hidden_RTD = rows, batches, hidden_RTD
+    def __init__(self, rows: Rows, batches: list[tuple[np.ndarray, int]], signal: Any = None) -> None:
+        self.rows, self.batches, self.signal = rows, batches, signal
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, at: int) -> dict[str, Any]:
         which, step_tokens = self.batches[at]
+        batch = self._batch(which if len(which) else np.zeros(1, int))
         if not len(which):  # the rest of a small step: a row without labels, so that every micro-batch has one
-            batch = self._batch(np.zeros(1, int))
-            return {**batch, "labels_BT": torch.full_like(batch["labels_BT"], IGNORE), "step_tokens": step_tokens}
-        return {**self._batch(which), "step_tokens": step_tokens}
+            batch["labels_BT"] = torch.full_like(batch["labels_BT"], IGNORE)
+        if self.signal is not None:
+            batch["signal"] = self.signal.rows(which)
+        return {**batch, "step_tokens": step_tokens}
 
     def _batch(self, which: np.ndarray) -> dict[str, Any]:
         names = zip(("ids_BT", "labels_BT", "positions_BT"), self.rows, strict=True)
-        batch = {name: torch.from_numpy(array[which].astype(np.int64)) for name, array in names}
-        if self.hidden_RTD is not None:
-            batch["hidden_BTD"] = torch.from_numpy(self.hidden_RTD[which])
-        return batch
+        return {name: torch.from_numpy(array[which].astype(np.int64)) for name, array in names}
 
 
 class PackedDataModule(pl.LightningDataModule):
     """total_batch rows a step, cut into micro-batches of at most `micro_batch` rows on each of `devices`.
 
-    epochs over all rows, or fewer where `tokens`, the budget with padding included, ends first."""
+    epochs over all rows, or fewer where `tokens`, the budget with padding included, ends first. signal: a teacher's store over the rows.
+    loaders: processes that read ahead; they change no order. start: steps that are over already."""
 
     def __init__(self, train: Rows, dev: Rows, total_batch: int, micro_batch: int, epochs: float, seed: int, devices: int = 1,
-                 hidden_RTD: np.ndarray | None = None, tokens: int | None = None) -> None:
+                 signal: Any = None, tokens: int | None = None, loaders: int = 0, start: int = 0) -> None:
         super().__init__()
-        self.train, self.dev, self.hidden_RTD = train, dev, hidden_RTD
+        self.train, self.dev, self.signal, self.loaders, self.start = train, dev, signal, loaders, start
         self.total_batch, self.epochs, self.seed, self.devices = total_batch, epochs, seed, devices
         self.most_steps = max(1, tokens // (total_batch * train.ids_RT.shape[1])) if tokens else None
         self.most, self.micro_batch = micro_batch, _micro_batch(total_batch, micro_batch, devices)
@@ -82,7 +83,8 @@ class PackedDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         rank = self.trainer.global_rank if self.trainer else 0
-        return DataLoader(PackedRows(self.train, self.micro_batches(rank), self.hidden_RTD), batch_size=None, shuffle=False)
+        left = self.micro_batches(rank)[self.start * self.accumulate:]
+        return DataLoader(PackedRows(self.train, left, self.signal), batch_size=None, shuffle=False, num_workers=self.loaders)
 
     def val_dataloader(self) -> DataLoader:
         count = len(self.dev.ids_RT)

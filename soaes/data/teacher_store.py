@@ -1,39 +1,112 @@
-"""The teacher's signal over packed rows: final hidden states, row for row, and its output matrix once.
+"""The teacher's signal over the loss tokens of packed rows, in a format of model.signals. Row i is row i of the token store.
 
-Logits are hidden_RTD @ head_VD.T: exact at every tau, and d/V of their size (18.6 times smaller than fp16 logits at 72B)."""
+Only tokens whose next token bears loss are kept, since no student reads another. Knows formats, and whom a store is for; its files
+and their checksums are `shards`'s.
+
+# R rows, N loss tokens, D the teacher's width, V its vocabulary."""
 
 from __future__ import annotations
 
-import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+
+from soaes.data import shards
+from soaes.model import signals
+
+FOLDER, RESUME, HEAD = "signal", "resume", "head_VD.npy"
+GRADIENT_BIAS = 0.05  # the most that a format may miss of the exact gradient's length at a temperature that is trained at
+Fields = dict[str, torch.Tensor]  # each [N, *shape]
 
 
-class TeacherStore(NamedTuple):
-    """hidden_RTD (memory-mapped), head_VD."""
+class TeacherStore:
+    """What the teacher says of any rows, as its format keeps it. Memory-mapped; each shard is checked at its first read."""
 
-    hidden_RTD: np.ndarray
-    head_VD: torch.Tensor
+    def __init__(self, folder: Path, contract: dict[str, Any]) -> None:
+        settings = dict(contract["format"])
+        if settings.get("vocab", 0) is None:
+            settings["vocab"] = contract["vocabulary"]
+        self.folder, self.contract, self.format = folder, contract, signals.FORMATS[settings.pop("name")](**settings)
+        self.shards = shards.Shards(folder / FOLDER, contract)
 
+    def rows(self, which: np.ndarray) -> Fields:
+        """The fields of the loss tokens of rows `which`, row after row: what CausalLM.predicting's mask selects of these rows."""
+        records = self.shards.read(which)
+        return {name: torch.from_numpy(np.ascontiguousarray(records[name])) for name in records.dtype.names}
 
-def create(folder: Path, rows: int, context: int, head_VD: torch.Tensor, rows_name: str, tokenizer: str) -> np.ndarray:
-    """An empty store to fill, row by row. `rows_name` and `tokenizer` (its digest) are what readers must agree with."""
-    save_file({"head_VD": head_VD.contiguous()}, folder / "head.safetensors")
-    (folder / "contract.json").write_text(json.dumps({"rows": rows_name, "tokenizer": tokenizer}))
-    return np.lib.format.open_memmap(folder / "hidden_RTD.npy", "w+", np.float32, (rows, context, head_VD.shape[1]))
+    @property
+    def head_VD(self) -> torch.Tensor | None:
+        """The teacher's output matrix, where the format needs it; read, and checked, whenever it is asked for."""
+        return torch.from_numpy(np.array(self.shards.array(HEAD))) if HEAD in self.contract["files"] else None
+
+    def told(self, tau: float) -> dict[str, float | None]:
+        """The line of signals.fidelity at tau: the teacher's entropy, and what the format misses. Empty where it was tried at other temperatures.
+
+        gradient_bias of what is drawn: as far as its interval is sure of it."""
+        line = next((told for told in self.contract["fidelity"] if told["tau"] == tau), {})
+        drawn = line.get("low") is not None
+        return line | ({"gradient_bias": max(0.0, line["low"], -line["high"])} if drawn else {})
+
+    def serves(self, tau: float, kind: str, vocabulary: int) -> None:
+        """ValueError for a temperature or a divergence that the format cannot give, or that it missed by more than GRADIENT_BIAS when it was
+        tried, and for a student with fewer logits than the ids that were kept."""
+        self.format.serves(tau, kind)
+        if (bias := self.told(tau).get("gradient_bias", 0.0)) > GRADIENT_BIAS:
+            raise ValueError(f"{self.folder}: at tau={tau:g} the gradient of format={self.format.name} is off by {bias:.1%} of the exact one, "
+                             f"the limit is {GRADIENT_BIAS:.0%}; set format=hidden, which is exact, or a larger format.k")
+        if vocabulary < (ids := getattr(self.format, "vocab", 0)):
+            raise ValueError(f"{self.folder} has ids of a vocabulary of {ids:,}, the student has {vocabulary:,}; set format.vocab={vocabulary}")
 
 
 def load(folder: Path, rows_name: str, tokenizer: str) -> TeacherStore:
-    """ValueError if the store was written over other rows, or for another tokenizer, than the reader's."""
-    contract = json.loads((folder / "contract.json").read_text())
+    """ValueError if the store was written over other rows, or for another tokenizer, than the reader's, or is not as it was written."""
+    contract = shards.contract(folder / FOLDER)
     if contract["tokenizer"] != tokenizer:
         raise ValueError(f"{folder} was written with tokenizer {contract['tokenizer']}, the student has {tokenizer}; "
                          "teacher and student must share one tokenizer")
     if contract["rows"] != rows_name:
         raise ValueError(f"{folder} holds the signal over {contract['rows']}, the student reads {rows_name}; "
                          "build the teacher over the student's rows")
-    return TeacherStore(np.load(folder / "hidden_RTD.npy", mmap_mode="r"), load_file(folder / "head.safetensors")["head_VD"])
+    return TeacherStore(folder, contract)
+
+
+def write(out: Path, format: Any, head_VD: torch.Tensor, tokens_R: np.ndarray, fields_of: Callable[[range], Iterator[Fields]],
+          fidelity: Callable[[], list[dict[str, Any]]], **facts: Any) -> dict[str, Any]:
+    """Shard after shard into out/resume, which becomes out/signal by one rename; what a killed writer of the same facts left is kept.
+
+    tokens_R: loss tokens of each row. fields_of: of consecutive rows, the fields of each. fidelity: signals.fidelity on a sample,
+    asked for at the end. facts: teacher, tokenizer, rows and whatever else the signal is a function of. Returns the contract."""
+    (vocabulary, width), kept = head_VD.shape, record(format, *reversed(head_VD.shape))
+    rows, tokens = len(tokens_R), int(tokens_R.sum())
+    each = shards.rows_per_shard(rows, tokens, kept.itemsize)
+    shape = {"vocabulary": vocabulary, "width": width, "packed_rows": rows, "tokens": tokens, "bytes_per_token": kept.itemsize,
+             "rows_per_shard": each}
+    writer = shards.Writer(out / RESUME, {**facts, "format": {"name": format.name, **asdict(format)}, **shape})
+    writer.put(shards.OFFSETS, lambda: np.concatenate([[0], np.cumsum(tokens_R)]))
+    if "hidden" in kept.names:  # of which logits are made with the head
+        writer.put(HEAD, lambda: head_VD.float().cpu().numpy())
+    for shard, start in enumerate(range(0, rows, each)):
+        writer.put(shards.name(shard), partial(_records, kept, fields_of, range(start, min(rows, start + each))))
+    writer.seal(fidelity=fidelity())
+    os.replace(out / RESUME, out / FOLDER)
+    return writer.contract
+
+
+def _records(kept: np.dtype, fields_of: Callable[[range], Iterator[Fields]], rows: range) -> np.ndarray:
+    parts = list(fields_of(rows))
+    fields = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in kept.names}
+    records = np.empty(len(fields[kept.names[0]]), kept)
+    for name, field in fields.items():
+        records[name] = field
+    return records
+
+
+def record(format: Any, width: int, vocabulary: int) -> np.dtype:
+    """One token's fields side by side, so that a row is one piece of the file."""
+    return np.dtype([(name, dtype, shape) for name, (shape, dtype) in format.fields(width, vocabulary).items()])

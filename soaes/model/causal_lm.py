@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 
 from soaes.data.token_store import IGNORE
-from soaes.model import losses
+from soaes.model import checkpoint, chunked, losses
 
 
 class CausalLM(pl.LightningModule):
@@ -27,8 +27,8 @@ class CausalLM(pl.LightningModule):
         self.betas, self.weight_decay = tuple(betas), weight_decay
         self.grad_norm, self.offloaded = math.nan, offloaded
 
-    def predicting(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(hidden_ND, labels_N, where_BT): final hidden states where the next token bears loss, that token, and the mask.
+    def predicting(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(hidden_ND, labels_N): final hidden states where the next token bears loss, row after row, and that token.
 
         Attention is block-diagonal: transformers derives it from positions that restart, as long as there is no attention
         mask and no cache. A label at position 0 belongs to the next document and is predicted from nothing."""
@@ -36,12 +36,21 @@ class CausalLM(pl.LightningModule):
         following_BT = torch.where(batch["positions_BT"] > 0, batch["labels_BT"], IGNORE)
         following_BT = torch.nn.functional.pad(following_BT[:, 1:], (0, 1), value=IGNORE)
         where_BT = following_BT != IGNORE
-        return outputs.last_hidden_state[where_BT], following_BT[where_BT], where_BT
+        return outputs.last_hidden_state[where_BT], following_BT[where_BT]
 
     def loss_sum(self, batch: dict[str, Any]) -> torch.Tensor:
         """Sum over the batch's loss tokens, in nats."""
-        hidden_ND, labels_N, _ = self.predicting(batch)
-        return losses.cross_entropy(self.model.lm_head(hidden_ND), labels_N)
+        hidden_ND, labels_N = self.predicting(batch)
+        return self.cross_entropy(hidden_ND, labels_N)
+
+    def cross_entropy(self, hidden_ND: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
+        return self.of_logits(hidden_ND, lambda logits_CV, where: losses.cross_entropy(logits_CV, labels_N[where]))
+
+    def of_logits(self, hidden_ND: torch.Tensor, of_chunk: chunked.OfChunk) -> torch.Tensor:
+        """A loss of the logits, chunk by chunk of tokens."""
+        if checkpoint.sharded(self.model):  # ZeRO-3 gathers a weight only where its module is called
+            return of_chunk(self.model.lm_head(hidden_ND).float(), slice(None))
+        return chunked.loss(hidden_ND, self.model.lm_head.weight, of_chunk)
 
     def training_step(self, batch: dict[str, Any], at: int) -> torch.Tensor:
         # Lightning divides by the micro-batches, and the mean over ranks by the ranks: both are undone, since the division
@@ -56,8 +65,8 @@ class CausalLM(pl.LightningModule):
         self.nats, self.tokens = 0.0, 0
 
     def validation_step(self, batch: dict[str, Any], at: int) -> None:
-        hidden_ND, labels_N, _ = self.predicting(batch)
-        self.nats += losses.cross_entropy(self.model.lm_head(hidden_ND), labels_N).item()
+        hidden_ND, labels_N = self.predicting(batch)
+        self.nats += self.cross_entropy(hidden_ND, labels_N).item()
         self.tokens += len(labels_N)
 
     @property

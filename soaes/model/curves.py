@@ -47,6 +47,15 @@ class Curves(pl.Callback):
         self._log(values)
         self.since = time.monotonic()
 
+    def state_dict(self) -> dict[str, Any]:
+        """The record up to a step's end, where nothing else is under way."""
+        return {"step": self.step, "validations": self.validations, "lines": self.tracker.path.read_text() if self.tracker else ""}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step, self.validations, self.since = state["step"], state["validations"], time.monotonic()
+        if self.tracker is not None:
+            self.tracker.path.write_text(state["lines"])
+
     def _log(self, values: dict[str, float]) -> None:
         if self.tracker is not None:
             self.tracker.log(values, step=self.step)

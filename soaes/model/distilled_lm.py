@@ -1,7 +1,8 @@
-"""The Lightning module of distillation: CausalLM whose loss is Eq. 2, with the teacher's logits from its stored hidden states."""
+"""The Lightning module of distillation: CausalLM whose loss is Eq. 2, with what a teacher store kept of the teacher's distributions."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,29 +11,31 @@ from soaes import limits
 from soaes.model import losses
 from soaes.model.causal_lm import CausalLM
 
-LOOKED_AT = 64  # micro-batches, the first of a random order, over which the teacher's entropy is taken
-
 
 class DistilledLM(CausalLM):
-    """head_VD: the teacher's output matrix. alpha: KD weight in [0, 1]. tau: temperature of Eq. 1, positive."""
+    """signal: the teacher's store. alpha: KD weight in [0, 1]. tau: temperature of Eq. 1, positive. divergence: forward (Eq. 1), reverse or
+    total_variation, which is what acceptance rewards. tau_squared: weigh it by tau**2, as Hinton et al. (2015) and not the paper."""
 
-    def __init__(self, *, head_VD: torch.Tensor, alpha: float, tau: float, **causal_lm: Any) -> None:
+    def __init__(self, *, signal: Any, alpha: float, tau: float, divergence: str = "forward", tau_squared: bool = False, **causal_lm: Any) -> None:
         super().__init__(**causal_lm)
         limits.check(alpha=alpha, tau=tau)
-        self.alpha, self.tau = alpha, tau
-        self.register_buffer("head_VD", head_VD, persistent=False)
-        self.looked_at, self.teacher_nats, self.teacher_tokens = 0, 0.0, 0
+        signal.serves(tau, divergence, self.model.config.vocab_size)
+        self.format, self.told = signal.format, signal.told(tau)
+        self.alpha, self.tau, self.divergence, self.tau_squared = alpha, tau, divergence, tau_squared
+        self.register_buffer("head_VD", signal.head_VD, persistent=False)
 
     def loss_sum(self, batch: dict[str, Any]) -> torch.Tensor:
-        hidden_ND, labels_N, where_BT = self.predicting(batch)
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):  # the store is exact; so is what is made of it
-            teacher_NV = batch["hidden_BTD"][where_BT].float() @ self.head_VD.float().T
-        if self.looked_at < LOOKED_AT:
-            self.looked_at, self.teacher_tokens = self.looked_at + 1, self.teacher_tokens + len(labels_N)
-            self.teacher_nats += losses.entropy(teacher_NV, self.tau).item()
-        return losses.distillation(teacher_NV, self.model.lm_head(hidden_ND), labels_N, self.alpha, self.tau)
+        hidden_ND, labels_N = self.predicting(batch)
+        return self.of_logits(hidden_ND, lambda logits_CV, where: self._of_chunk(batch["signal"], logits_CV, labels_N, where))
+
+    def _of_chunk(self, signal_N: dict[str, torch.Tensor], logits_CV: torch.Tensor, labels_N: torch.Tensor, where: slice) -> torch.Tensor:
+        said = {name: field[where] for name, field in signal_N.items()}
+        far = partial(self.format.divergence, said, self.head_VD, tau=self.tau, kind=self.divergence)
+        return losses.distillation(far, logits_CV, labels_N[where], self.alpha, self.tau, self.tau_squared)
 
     @property
     def metrics(self) -> dict[str, float]:
-        """teacher_entropy: mean over loss tokens, at tau, in nats."""
-        return {"teacher_entropy": self.teacher_nats / max(1, self.teacher_tokens)}
+        """Of the signal at tau, as it was tried when the store was written: teacher_entropy in nats a token, signal_bytes a token, signal_kl,
+        signal_gradient_bias and signal_gradient_variance (signals.fidelity). None of a temperature that it was not tried at."""
+        named = {"entropy": "teacher_entropy"} | {name: f"signal_{name}" for name in ("bytes", "kl", "gradient_bias", "gradient_variance")}
+        return {as_: self.told[name] for name, as_ in named.items() if name in self.told}

@@ -1,30 +1,73 @@
-"""Store what the teacher says about every row that the student will read. The student is trained elsewhere."""
+"""Store what the teacher says about every token that the student will learn from. The student is trained elsewhere."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from soaes.data import teacher_store, token_store
 from soaes.execution import Execution
-from soaes.model import attention, checkpoint
+from soaes.model import attention, checkpoint, resume, signals
+
+TAUS = (1.0, 2.0, 3.0, 5.0)  # at which a format is tried that serves every temperature: the paper's sweep
+TRIED_ROWS, TRIED, REPEATS = 8, 200, 8  # rows and tokens that a format is tried on; encodings of each, where it draws
+FLATTER = 1.5  # the student's temperature: as the teacher, and less sure
 
 
-def hidden(teacher: Path, rows: Path, execution: Execution = Execution(), *, out: Path) -> None:
-    """Final hidden states of `teacher` over the training rows, float32, and its output matrix once."""
+def teach(teacher: Path, rows: Path, format: Any, execution: Execution = Execution(), seed: int = 0, *, out: Path) -> None:
+    """The signal of `teacher` over the training rows in `format`, one of model.signals. seed: of what a format draws.
+
+    A row's signal is a function of teacher, row and (seed, row index), and a killed writer goes on at the first shard that is not whole:
+    the store is the same to the byte. metrics.json has its size and how near the format comes to the exact loss."""
     torch.set_num_threads(execution.threads)
-    model = checkpoint.load(teacher).to(execution.device).eval()
+    device = execution.device
+    model, train = checkpoint.load(teacher).to(device).eval(), token_store.load(rows / "train")
     attention.choose(model, execution.attention)
-    train = token_store.load(rows / "train")
-    hidden_RTD = teacher_store.create(out, *train.ids_RT.shape, model.lm_head.weight.detach().cpu().clone(), rows.name, tokenizer_digest(teacher))
-    with torch.inference_mode():
-        for start in range(0, len(train.ids_RT), execution.micro_batch):
-            end = start + execution.micro_batch
-            ids_BT, _, positions_BT = (torch.from_numpy(array[start:end].astype("int64")).to(execution.device) for array in train)
-            hidden_RTD[start:end] = model.model(ids_BT, position_ids=positions_BT, use_cache=False).last_hidden_state.float().cpu()
-    hidden_RTD.flush()
+    facts = {"teacher": teacher.name, "tokenizer": tokenizer_digest(teacher), "rows": rows.name, "context": train.ids_RT.shape[1], "seed": seed,
+             "code": resume.code()}
+    contract = teacher_store.write(out, format, model.lm_head.weight.detach(), train.loss_tokens_R,
+                                   partial(_fields, model, train, format, device, seed),
+                                   partial(_fidelity, model, train, format, device, seed), **facts)
+    told = {name: contract[name] for name in ("bytes_per_token", "tokens", "packed_rows", "fidelity")}
+    (out / "metrics.json").write_text(json.dumps(told, indent=1))
+
+
+def _fields(model: Any, train: token_store.Rows, format: Any, device: str, seed: int, rows: range) -> Iterator[teacher_store.Fields]:
+    """Of each row."""
+    for row in rows:
+        yield format.encode(_hidden(model, train, row, device), model.lm_head.weight.detach(), _generator(seed, row, device))
+
+
+@torch.no_grad()
+def _hidden(model: Any, train: token_store.Rows, row: int, device: str) -> torch.Tensor:
+    """hidden_ND: final hidden states where the next token bears loss, as CausalLM.predicting selects them.
+
+    One row at a time: the last bits of a state depend on what is computed beside it, and a row of a few hundred tokens is as fast alone."""
+    ids_1T, labels_1T, positions_1T = (torch.from_numpy(array[row:row + 1].astype(np.int64)).to(device) for array in train)
+    bears_1T = (labels_1T != token_store.IGNORE) & (positions_1T > 0)
+    states_1TD = model.model(ids_1T, position_ids=positions_1T, use_cache=False).last_hidden_state
+    return states_1TD[:, :-1][bears_1T[:, 1:]]
+
+
+def _fidelity(model: Any, train: token_store.Rows, format: Any, device: str, seed: int) -> list[dict[str, Any]]:
+    """What the format loses, on tokens spread evenly over some rows, for a student that is the teacher itself but flatter."""
+    rows = np.unique(np.linspace(0, len(train.ids_RT) - 1, TRIED_ROWS).astype(int))
+    hidden_ND = torch.cat([_hidden(model, train, row, device) for row in rows])
+    hidden_ND, head_VD = hidden_ND[np.unique(np.linspace(0, len(hidden_ND) - 1, TRIED).astype(int))], model.lm_head.weight.detach()
+    taus, generator = getattr(format, "taus", TAUS), _generator(seed, len(train.ids_RT), device)
+    return signals.fidelity(format, hidden_ND, head_VD, hidden_ND @ head_VD.T / FLATTER, taus, REPEATS, generator)
+
+
+def _generator(seed: int, row: int, device: str) -> torch.Generator:
+    """What a row draws is a function of (seed, row), whatever was drawn before."""
+    return torch.Generator(device).manual_seed(int(np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)[0]))
 
 
 def tokenizer_digest(model: Path) -> str:

@@ -5,6 +5,7 @@ They differ in what they start from and in the Lightning module; the loop is one
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +19,7 @@ from soaes.data import teacher_store, token_store
 from soaes.data.jsonl import read_jsonl
 from soaes.data.module import PackedDataModule
 from soaes.execution import Execution
-from soaes.model import attention, checkpoint
+from soaes.model import attention, checkpoint, resume
 from soaes.model.curves import Curves
 from soaes.stages.teach import tokenizer_digest
 from soaes.track import Tracker
@@ -47,43 +48,49 @@ def distill(parent: Path, rows: Path, teacher: Path, alpha: float, tau: float, m
     """Eq. 1-2 over stage 2's rows, from the stored signal of a teacher with the same tokenizer."""
     signal = teacher_store.load(teacher, rows.name, tokenizer_digest(parent))
     student = checkpoint.load(parent)
-    distilled = partial(module, head_VD=signal.head_VD, alpha=alpha, tau=tau)
-    _fit(student, parent, rows, distilled, optim, seed, execution, tracker, out, signal.hidden_RTD)
+    distilled = partial(module, signal=signal, alpha=alpha, tau=tau)
+    _fit(student, parent, rows, distilled, optim, seed, execution, tracker, out, signal)
 
 
 def _fit(model: Any, tokenizer: Path, rows: Path, module: Module, optim: dict[str, Any], seed: int, execution: Execution,
-         tracker: Tracker | None, out: Path, hidden_RTD: Any = None) -> None:
-    """The one loop: validate, train with a few validations on the way, validate, save."""
+         tracker: Tracker | None, out: Path, signal: Any = None) -> None:
+    """The one loop: validate, train with a few validations on the way, validate, save. A killed one goes on from its last checkpoint."""
     torch.set_num_threads(execution.threads)
     pl.seed_everything(seed, verbose=False)
     began = time.monotonic()
-    data = PackedDataModule(token_store.load(rows / "train"), token_store.load(rows / "dev"), optim["total_batch"],
-                            execution.micro_batch, optim["epochs"], seed, execution.devices, hidden_RTD, optim["tokens"])
+    curves = Curves(tracker, tokenizer, read_jsonl(rows / "dev_prompts.jsonl"))
+    every = execution.checkpoint_every if execution.strategy in ("auto", "ddp") else 0.0
+    contract = {"stage": out.name, "rows": rows.name, "seed": seed, "total_batch": optim["total_batch"], "devices": execution.devices,
+                "code": resume.code(), "torch": str(torch.__version__)}
+    resumed = resume.Resume(out / "resume", every, contract, curves)
+    data = PackedDataModule(token_store.load(rows / "train"), token_store.load(rows / "dev"), optim["total_batch"], execution.micro_batch,
+                            optim["epochs"], seed, execution.devices, signal, optim["tokens"], execution.loaders, resumed.step)
     attention.choose(model, execution.attention)
     if execution.checkpointing:
         model.gradient_checkpointing_enable()
     lit = module(model=model.train(), lr=optim["lr"], schedule=optim["schedule"], betas=optim["betas"], weight_decay=optim["weight_decay"],
                  steps=len(data.steps), offloaded=execution.offloaded)
-    curves = Curves(tracker, tokenizer, read_jsonl(rows / "dev_prompts.jsonl"))
-    trainer = _trainer(data, optim, execution, curves)
-    trainer.validate(lit, data, verbose=False)
+    trainer = _trainer(data, optim, execution, [curves, resumed])
+    if not resumed.step:
+        trainer.validate(lit, data, verbose=False)
     trainer.fit(lit, data)
     trainer.validate(lit, data, verbose=False)
     checkpoint.save(model, out, tokenizer)
     if trainer.is_global_zero:
         _write_metrics(out, curves, data, lit.metrics, time.monotonic() - began)
+        shutil.rmtree(out / "resume", ignore_errors=True)
 
 
 VALIDATIONS = 4  # on the way
 
 
-def _trainer(data: PackedDataModule, optim: dict[str, Any], execution: Execution, curves: Curves) -> pl.Trainer:
+def _trainer(data: PackedDataModule, optim: dict[str, Any], execution: Execution, callbacks: list[pl.Callback]) -> pl.Trainer:
     batches = len(data.steps) * data.accumulate
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     return pl.Trainer(accelerator=execution.device.replace("cuda", "gpu"), devices=execution.devices, strategy=execution.strategy,
                       precision=optim["precision"], max_epochs=1, max_steps=len(data.steps), accumulate_grad_batches=data.accumulate,
-                      gradient_clip_val=optim["clip"], val_check_interval=max(1, batches // VALIDATIONS), num_sanity_val_steps=0,
-                      use_distributed_sampler=False, callbacks=[curves], **quiet)
+                      gradient_clip_val=optim["clip"], val_check_interval=max(1, batches // VALIDATIONS), check_val_every_n_epoch=None,
+                      num_sanity_val_steps=0, use_distributed_sampler=False, callbacks=callbacks, **quiet)
 
 
 def _write_metrics(out: Path, curves: Curves, data: PackedDataModule, others: dict[str, float], seconds: float) -> None:
