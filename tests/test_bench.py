@@ -92,7 +92,7 @@ def test_contenders_take_turns_with_one_seed():
 def test_the_whole_race_on_toys(world, tmp_path, monkeypatch):
     """Every row has the format, and greedy rows their proof: a decoder that writes other tokens stops the table."""
     monkeypatch.setattr(costs, "TURNS", 2)
-    monkeypatch.setattr(costs, "BLOCK", 1)
+    monkeypatch.setattr(costs, "REPEATS", 1)
     core = world.tokenizer
     questions = [prompts._question(core, kind, "w1 w2 w3") | {"most": 6} for kind in ("qa", "report", "copy")]
     with ExitStack() as opened:

@@ -11,7 +11,8 @@ import torch
 from soaes.decode.distributions import one_hot
 from soaes.decode.speculative import verify
 
-TURNS, BLOCK = 20, 10  # a block repeats one action, so that its caches are as warm as in its own loop
+TURNS, REPEATS = 20, 10  # a round is repeated, so that the processor's caches are as its own loop leaves them
+Round = dict[str, Callable]  # actions that follow each other, by name
 
 
 def costs(pair, questions: list[dict], generations: list, seed: int) -> dict:
@@ -26,7 +27,7 @@ def costs(pair, questions: list[dict], generations: list, seed: int) -> dict:
     middle = order[len(order) // 2]
     prompt, tokens = questions[middle]["ids"], generations[middle].tokens
     sequence = (prompt + tokens[: (len(tokens) + 1) // 2])[: pair.baseline.target.positions - pair.n]
-    of_text = _medians(pair, _actions(pair, sequence, torch.Generator().manual_seed(seed)), len(sequence) - 1, len(sequence) + pair.n + 1)
+    of_text = _medians(pair, _rounds(pair, sequence, torch.Generator().manual_seed(seed)), len(sequence) - 1, len(sequence) + pair.n + 1)
     of_prompt = _medians(pair, _readings(pair, prompt), 0, len(prompt) + pair.n + 1)
     step = of_text["step"]
     wide = [of_text[f"verify {width}"] / step for width in range(1, pair.n + 1)]
@@ -41,38 +42,39 @@ def costs(pair, questions: list[dict], generations: list, seed: int) -> dict:
     }
 
 
-def _actions(pair, sequence: list[int], generator: torch.Generator) -> dict[str, Callable]:
-    """The parts of a block, by name."""
+def _rounds(pair, sequence: list[int], generator: torch.Generator) -> list[Round]:
+    """A step of autoregression, its matrix products alone, and blocks of every width: a draft's step comes after the target has filled the
+    caches with its own weights, and costs more there than after another draft's step."""
     baseline, method = pair.baseline, pair.method
     target = baseline.target
     inputs = [(matrix, torch.zeros(1, len(matrix.plain), dtype=target.dtype, device=target.device)) for matrix in target.matrices]
-    actions = {"step": lambda: baseline.step(sequence, generator), "products": lambda: [matrix(x_1K) for matrix, x_1K in inputs]}
+    rounds: list[Round] = [{"step": lambda: baseline.step(sequence, generator)}, {"products": lambda: [matrix(x_1K) for matrix, x_1K in inputs]}]
+    if pair.n:
+        method.adaptive = None  # a cost is one of a whole block
     for width in range(1, pair.n + 1):
         drafted = (sequence * width)[-width:]  # what is verified does not matter to the clock, its width does
         q_nV = one_hot(torch.tensor(drafted, device=target.device), target.vocab, torch.float32)
-        actions[f"verify {width}"] = lambda drafted=drafted, q_nV=q_nV: verify(method, sequence, drafted, q_nV, generator)
-    if pair.n:
-        method.adaptive = None  # a cost is one of a whole block
-        actions["propose"] = lambda: method.propose(sequence, method.n, generator)[0]
-    return actions
+        rounds.append({"propose": lambda: method.propose(sequence, method.n, generator)[0],
+                       f"verify {width}": lambda drafted=drafted, q_nV=q_nV: verify(method, sequence, drafted, q_nV, generator)})  # fmt: skip
+    return rounds
 
 
-def _readings(pair, prompt: list[int]) -> dict[str, Callable]:
+def _readings(pair, prompt: list[int]) -> list[Round]:
     """The prompt's own forward of each model."""
     ids = torch.tensor(prompt, device=pair.baseline.target.device)
-    return {name: lambda engine=engine: engine.forward(ids, tail=1) for name, engine in zip(("target", "draft"), pair.method.engines)}
+    return [{name: lambda engine=engine: engine.forward(ids, tail=1) for name, engine in zip(("target", "draft"), pair.method.engines)}]
 
 
-def _medians(pair, actions: dict[str, Callable], known: int, needed: int) -> dict[str, float]:
-    """Seconds of each action, taken in turns; of `propose` a drafted token's. `known` tokens are in the caches before each."""
+def _medians(pair, rounds: list[Round], known: int, needed: int) -> dict[str, float]:
+    """Seconds of each action, the rounds taken in turns; of `propose` a drafted token's. `known` tokens are in the models' caches before each."""
     for engine in pair.method.engines:
         engine.begin(needed)
-    times = {name: [] for name in actions}
+    times = {name: [] for round_ in rounds for name in round_}
     with torch.inference_mode():
-        for name in [*actions] * TURNS:
-            for _ in range(BLOCK):
+        for round_ in [round_ for round_ in rounds * TURNS for _ in range(REPEATS)]:
+            for name, action in round_.items():
                 start = time.perf_counter()
-                result = actions[name]()
+                result = action()
                 times[name].append((time.perf_counter() - start) / (max(1, len(result)) if name == "propose" else 1))
                 for engine in pair.method.engines:
                     engine.rollback(min(engine.length, known))
