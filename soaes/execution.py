@@ -19,6 +19,7 @@ class Execution(NamedTuple):
     strategy: Any = "auto"  # a Lightning strategy, by name or as an object
     attention: str = "sdpa"
     checkpointing: bool = False  # gradient checkpointing
+    compile: bool = False  # torch.compile of the model's body: tens of seconds before the first step
     offloaded: bool = False  # the optimizer's state lies in the processor's memory (DeepSpeed)
     loaders: int = 0  # processes that read rows ahead of training, on each device
     checkpoint_every: float = 0.0

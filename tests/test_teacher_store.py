@@ -13,7 +13,7 @@ from signal_stores import FORMATS, TOKENS_R, VOCABULARY, by_format, contents, fl
 
 from soaes.data import shards, teacher_store, token_store
 from soaes.execution import Execution
-from soaes.model import attention, checkpoint
+from soaes.model import attention, checkpoint, signals
 from soaes.model.causal_lm import CausalLM
 from soaes.stages import teach
 
@@ -53,6 +53,21 @@ def test_a_store_is_as_large_as_its_format_says(tmp_path, format):
     assert contract["bytes_per_token"] == each
     payload = sum(len(np.load(path)) for path in (tmp_path / "signal").glob("shard-*")) * each
     assert payload == TOKENS_R.sum() * each
+
+
+PAPER = {"full": 304128, "hidden": 16384, "sampled": 260, "topk": 1540}  # bytes a token of float16, 64 draws, 256 logits
+
+
+@pytest.mark.parametrize("format", [signals.Full("float16"), signals.Hidden("float16"), signals.Sampled(64, [2.0]), signals.TopK(256, [2.0])],
+                         ids=lambda format: format.name)
+def test_a_shard_at_the_papers_shape_is_as_large_as_computed(tmp_path, monkeypatch, format):
+    """Width 8,192 and 152,064 ids, of five tokens; a head of so many rows would be 5 GB, and hidden states do not depend on them."""
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1 << 20)
+    vocabulary = 8 if format.name == "hidden" else 152064
+    zeros = {name: torch.from_numpy(np.zeros((5, *shape), dtype)) for name, (shape, dtype) in format.fields(8192, vocabulary).items()}
+    teacher_store.write(tmp_path, format, torch.zeros(1, 1).expand(vocabulary, 8192), np.array([5]), lambda rows: iter([zeros]), lambda: [])
+    shard = np.load(tmp_path / "signal" / shards.name(0))
+    assert shard.nbytes == 5 * signals.bytes_per_token(format, 8192, vocabulary) == 5 * PAPER[format.name]
 
 
 def test_a_pickled_store_carries_no_signal_and_reads_the_same(tmp_path):

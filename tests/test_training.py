@@ -84,6 +84,11 @@ def test_neither_the_attention_nor_checkpointing_changes_what_is_learnt(prepared
     assert "documents" not in (tmp_path / "inside" / "config.json").read_text(), "a model is not bound to how it was trained"
 
 
+@pytest.mark.nightly
+def test_a_compiled_body_learns_the_same(prepared, tmp_path):
+    assert distance(sft(prepared, tmp_path / "eager"), sft(prepared, tmp_path / "compiled", execution=Execution(compile=True))) < 1e-5
+
+
 def test_training_is_a_function_of_its_seed(prepared, tmp_path):
     assert distance(sft(prepared, tmp_path / "one"), sft(prepared, tmp_path / "again")) == 0
 

@@ -68,6 +68,8 @@ def _fit(model: Any, tokenizer: Path, rows: Path, module: Module, optim: dict[st
     attention.choose(model, execution.attention)
     if execution.checkpointing:
         model.gradient_checkpointing_enable()
+    if execution.compile:
+        model.model.compile(dynamic=False)
     lit = module(model=model.train(), lr=optim["lr"], schedule=optim["schedule"], betas=optim["betas"], weight_decay=optim["weight_decay"],
                  steps=len(data.steps), offloaded=execution.offloaded)
     trainer = _trainer(data, optim, execution, [curves, resumed])
