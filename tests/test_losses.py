@@ -73,13 +73,25 @@ def test_written_out_gradients_are_autograds(dtype):
     generator = torch.Generator().manual_seed(0)
     teacher, student = (8 * torch.randn(6, 400, generator=generator) for _ in range(2))
     student, ids = student.to(dtype).requires_grad_(), torch.arange(6 * 5).view(6, 5) * 13
-    of_student, of_teacher = (torch.nn.functional.log_softmax(each.float() / 3, dim=-1) for each in (student, teacher))
-    pairs = [(losses.kl(teacher, student, 3.0), torch.nn.functional.kl_div(of_student, of_teacher, reduction="sum", log_target=True)),
-             (losses.log_probabilities(student, ids, 3.0).square().sum(), of_student.gather(1, ids).square().sum())]  # fmt: skip
+    functional = torch.nn.functional
+    of_student, of_teacher = (functional.log_softmax(each.float() / 3, dim=-1) for each in (student, teacher))
+    others = of_student.scatter(1, ids, -math.inf).logsumexp(-1, keepdim=True)
+    pairs = [(losses.kl(teacher, student, 3.0), functional.kl_div(of_student, of_teacher, reduction="sum", log_target=True)),
+             (losses.cross_entropy(student, ids[:, 0]), functional.cross_entropy(student.float(), ids[:, 0], reduction="sum")),
+             (losses.log_probabilities(student, ids, 3.0).square().sum(), of_student.gather(1, ids).square().sum()),
+             (losses.log_shares(student, ids, 3.0).square().sum(), torch.cat([of_student.gather(1, ids), others], 1).square().sum())]  # fmt: skip
     for mine, autograds in pairs:
         torch.testing.assert_close(mine, autograds, rtol=1e-6, atol=1e-6)
         (to_mine,), (to_autograds,) = (torch.autograd.grad(loss, student, retain_graph=True) for loss in (mine, autograds))
         torch.testing.assert_close(to_mine, to_autograds, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", losses.DIVERGENCES)
+def test_a_divergence_of_logs_is_that_of_logits(kind):
+    student = STUDENT.clone().requires_grad_()
+    pair = losses.DIVERGENCES[kind](TEACHER, student, 2.0), losses.OF_LOGS[kind]((TEACHER / 2).log_softmax(-1), (student / 2).log_softmax(-1))
+    torch.testing.assert_close(*pair)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, student)[0] for loss in pair))
 
 
 def test_an_id_that_the_student_rules_out_costs_its_logit_and_not_infinity():

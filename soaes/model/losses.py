@@ -1,9 +1,10 @@
 """Cross-entropy and the divergences of distillation as pure functions of logits: Eq. 1 and 2 of the paper.
 
 Every loss is a sum; the caller divides by the tokens of the whole step, so that a step has one loss whatever its micro-batches.
-Eq. 1, and what the small formats read of a student, have their gradients written out: autograd would pass over [N, V] thrice as often.
+Cross-entropy, Eq. 1 and what the small formats read of a student have their gradients written out: each keeps one [N, V], which its
+backward pass turns into the gradient in place; autograd would pass over [N, V] up to thrice as often.
 
-# N tokens that bear loss, V vocabulary, K ids of each token."""
+# N tokens that bear loss, V vocabulary, K ids of each token, S = K + 1 shares."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from soaes import limits
 
 def cross_entropy(logits_NV: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
     """Sum over N tokens of -log softmax(logits)[label], in nats. L_SFT is its mean."""
-    return F.cross_entropy(_exact(logits_NV), labels_N, reduction="sum")
+    return -log_probabilities(logits_NV, labels_N[:, None], 1.0).sum()
 
 
 def kl(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float) -> torch.Tensor:
@@ -32,8 +33,7 @@ def kl(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float) -> torch.
 
 def reverse_kl(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float) -> torch.Tensor:
     """Sum over N tokens of KL(student || teacher) at tau, in nats: where the student puts mass that the teacher does not."""
-    teacher, student = (F.log_softmax(logits / tau, dim=-1) for logits in _common(teacher_NV, student_NV, tau))
-    return F.kl_div(teacher, student, reduction="sum", log_target=True)
+    return OF_LOGS["reverse"](*_logs(teacher_NV, student_NV, tau))
 
 
 def total_variation(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float) -> torch.Tensor:
@@ -41,11 +41,15 @@ def total_variation(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: flo
 
     The overlap is what a drafted token is accepted with (Leviathan et al. 2023, "Fast inference from transformers via speculative
     decoding", corollary 3.6), so at tau = 1 this is what acceptance rewards."""
-    teacher, student = (F.softmax(logits / tau, dim=-1) for logits in _common(teacher_NV, student_NV, tau))
-    return (teacher - student).clamp_min(0).sum()
+    return OF_LOGS["total_variation"](*_logs(teacher_NV, student_NV, tau))
 
 
 DIVERGENCES: dict[str, Callable[..., torch.Tensor]] = {"forward": kl, "reverse": reverse_kl, "total_variation": total_variation}
+OF_LOGS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {  # the same, of log-probabilities: there is no more to normalise
+    "forward": lambda teacher, student: F.kl_div(student, teacher, reduction="sum", log_target=True),
+    "reverse": lambda teacher, student: F.kl_div(teacher, student, reduction="sum", log_target=True),
+    "total_variation": lambda teacher, student: (teacher.exp() - student.exp()).clamp_min(0).sum(),
+}
 
 
 def entropy(logits_NV: torch.Tensor, tau: float) -> torch.Tensor:
@@ -71,14 +75,13 @@ def distillation(divergence: Callable[[torch.Tensor], torch.Tensor], student_NV:
 def log_probabilities(logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float) -> torch.Tensor:
     """log softmax(logits / tau) at K ids of each token, in nats; an id may stand there more than once."""
     limits.check(tau=tau)
-    return _LogShares.apply(_exact(logits_NV), ids_NK, tau, False)[0]
+    return _LogProbabilities.apply(_exact(logits_NV), ids_NK, tau)
 
 
 def log_shares(logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float) -> torch.Tensor:
-    """[N, K + 1]: log softmax(logits / tau) at K different ids of each token, and last the log of what all others have together."""
+    """[N, S]: log softmax(logits / tau) at K different ids of each token, and last the log of what all others have together."""
     limits.check(tau=tau)
-    kept_NK, rest_N = _LogShares.apply(_exact(logits_NV), ids_NK, tau, True)
-    return torch.cat([kept_NK, rest_N[:, None]], dim=1)
+    return _LogShares.apply(_exact(logits_NV), ids_NK, tau)
 
 
 def _exact(logits_NV: torch.Tensor) -> torch.Tensor:
@@ -89,6 +92,10 @@ def _common(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float) -> t
     limits.check(tau=tau)
     common = min(teacher_NV.shape[-1], student_NV.shape[-1])
     return _exact(teacher_NV[:, :common]), _exact(student_NV[:, :common])
+
+
+def _logs(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float) -> list[torch.Tensor]:
+    return [F.log_softmax(logits / tau, dim=-1) for logits in _common(teacher_NV, student_NV, tau)]
 
 
 def _softmax(logits_NV: torch.Tensor, tau: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,26 +121,40 @@ class _ForwardKL(torch.autograd.Function):
         return None, ctx.saved_tensors[0].mul_(grad / ctx.tau), None  # in place: a second backward is an error, not a wrong number
 
 
-class _LogShares(torch.autograd.Function):
-    """Log-probabilities of K ids at tau and, where `rest` is true, of all others as one: d log q_i / d z_j = ([i = j] - q_j) / tau."""
+class _LogProbabilities(torch.autograd.Function):
+    """log q at K ids, q the softmax at tau; d log q_i / d z_j = ([i = j] - q_j) / tau."""
 
     @staticmethod
-    def forward(ctx: Any, logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float, rest: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(ctx: Any, logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float) -> torch.Tensor:
         q_NV, less_normaliser_N = _softmax(logits_NV, tau)
-        kept_NK = logits_NV.gather(1, ids_NK) / tau + less_normaliser_N[:, None]
-        others_N = q_NV.scatter_(1, ids_NK, 0).sum(-1) if rest else q_NV.new_ones(len(q_NV))  # 1 - sum of the kept would cancel
-        others_N = others_N.clamp_min(torch.finfo(q_NV.dtype).tiny)
-        ctx.save_for_backward(q_NV, ids_NK, kept_NK, others_N)
-        ctx.tau, ctx.rest = tau, rest
-        return kept_NK, others_N.log()
+        ctx.save_for_backward(q_NV, ids_NK)
+        ctx.tau = tau
+        return logits_NV.gather(1, ids_NK) / tau + less_normaliser_N[:, None]  # not log q, where q may be 0
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, kept_NK: torch.Tensor, rest_N: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        q_NV, ids_NK, logs_NK, others_N = ctx.saved_tensors
-        kept_NK, rest_N = kept_NK / ctx.tau, rest_N / ctx.tau
-        total_N = kept_NK.sum(-1) + rest_N
-        grad_NV = q_NV.mul_((rest_N / others_N - total_N)[:, None])  # in place, as above
-        if ctx.rest:  # q is zero at the kept
-            kept_NK = kept_NK - logs_NK.exp() * total_N[:, None]
-        return grad_NV.scatter_add_(1, ids_NK, kept_NK), None, None, None
+    def backward(ctx: Any, grad_NK: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (q_NV, ids_NK), grad_NK = ctx.saved_tensors, grad_NK / ctx.tau
+        return q_NV.mul_(-grad_NK.sum(-1, keepdim=True)).scatter_add_(1, ids_NK, grad_NK), None, None  # in place, as above
+
+
+class _LogShares(torch.autograd.Function):
+    """log q at K ids, and of all others R as one: d log sum_R q / d z_j = ([j in R] q_j / sum_R q - q_j) / tau."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float) -> torch.Tensor:
+        q_NV, less_normaliser_N = _softmax(logits_NV, tau)
+        kept_NK = logits_NV.gather(1, ids_NK) / tau + less_normaliser_N[:, None]
+        others_NV = q_NV.scatter_(1, ids_NK, torch.zeros_like(kept_NK))  # a number in place of the zeros takes thrice the time
+        rest_N1 = others_NV.sum(-1, keepdim=True).clamp_min(torch.finfo(q_NV.dtype).tiny)  # 1 - the sum of the kept would cancel
+        ctx.save_for_backward(others_NV, ids_NK, kept_NK, rest_N1)
+        ctx.tau = tau
+        return torch.cat([kept_NK, rest_N1.log()], dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_NS: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (others_NV, ids_NK, kept_NK, rest_N1), grad_NS = ctx.saved_tensors, grad_NS / ctx.tau
+        total_N1 = grad_NS.sum(-1, keepdim=True)
+        to_kept_NK = torch.addcmul(grad_NS[:, :-1], kept_NK.exp(), total_N1, value=-1)
+        return others_NV.mul_(grad_NS[:, -1:] / rest_N1 - total_N1).scatter_(1, ids_NK, to_kept_NK), None, None  # in place, as above

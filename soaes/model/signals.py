@@ -112,7 +112,7 @@ class TopK:
 
     def divergence(self, fields_N: Fields, head_VD: torch.Tensor | None, student_NV: torch.Tensor, tau: float, kind: str) -> torch.Tensor:
         student = losses.log_shares(student_NV[:, : self.vocab], fields_N["ids"].long(), tau)
-        return losses.DIVERGENCES[kind](self.log_shares(fields_N, tau), student, 1.0)  # logs of shares are logits at tau = 1
+        return losses.OF_LOGS[kind](self.log_shares(fields_N, tau), student)
 
     def probabilities(self, fields_N: Fields, head_VD: torch.Tensor | None, vocab: int, tau: float) -> torch.Tensor:
         """With the tail spread evenly over the ids that are not kept."""
