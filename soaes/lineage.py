@@ -106,6 +106,8 @@ def label(model: Recipe) -> str:
         return arguments["repo"].rpartition("/")[2]
     if model.stage == "pretrain":
         return f"Base {arguments['layers']}x{arguments['width']}"
+    if model.stage == "export":
+        return label(arguments["model"])
     before = label(arguments["parent"])
     if model.stage == "cpt":
         return f"{before} + CPT"

@@ -40,10 +40,10 @@ def open(
     engine = _engine(folders["target"], dtype, device, positions)
     wanted = {**sampling, "top_k": 0, "stop_token_ids": [eos]}
     with ExitStack() as running:
-        method = baseline = Decoder(running.enter_context(_child(engine, wanted, threads)))
+        method = baseline = Decoder(running.enter_context(started(engine, wanted, threads)))
         if plan.kind != "none":
             engine |= {"speculative_config": _speculation(plan, folders.get("draft"), sampling["temperature"])}
-            method = Decoder(running.enter_context(_child(engine, wanted, threads)))
+            method = Decoder(running.enter_context(started(engine, wanted, threads)))
         yield Pair(method, baseline, plan.n, positions)
 
 
@@ -75,7 +75,7 @@ def _speculation(plan: Drafting, draft: Path | None, temperature: float) -> dict
 
 
 @contextmanager
-def _child(engine: dict[str, Any], sampling: dict[str, Any], threads: int) -> Iterator["Child"]:
+def started(engine: dict[str, Any], sampling: dict[str, Any], threads: int) -> Iterator["Child"]:
     """A running engine; its process ends with its input."""
     given = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}  # a path to our libraries is none to vLLM's
     counts = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))  # numba's default, all cores, made ngram 80 times slower

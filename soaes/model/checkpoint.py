@@ -42,8 +42,8 @@ def _start(model: PreTrainedModel) -> None:
             torch.nn.init.normal_(weight, std=(weight.shape[1] * added) ** -0.5)
 
 
-def load(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """ValueError if the folder holds no model."""
+def load(folder: Path, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
+    """dtype: "auto" for the one that it was saved in. ValueError if the folder holds no model."""
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder} holds no model: there is no config.json")
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)

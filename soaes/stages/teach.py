@@ -30,11 +30,20 @@ def teach(teacher: Path, rows: Path, format: Any, execution: Execution = Executi
     device = execution.device
     model, train = checkpoint.load(teacher).to(device).eval(), token_store.load(rows / "train")
     attention.choose(model, execution.attention)
-    facts = {"teacher": teacher.name, "tokenizer": tokenizer_digest(teacher), "rows": rows.name, "context": train.ids_RT.shape[1], "seed": seed,
-             "code": resume.code()}
     contract = teacher_store.write(out, format, model.lm_head.weight.detach(), train.loss_tokens_R,
                                    partial(_fields, model, train, format, device, seed),
-                                   partial(_fidelity, model, train, format, device, seed), **facts)
+                                   partial(_fidelity, model, train, format, device, seed), **facts(teacher, rows, train, seed))
+    tell(out, contract)
+
+
+def facts(teacher: Path, rows: Path, train: token_store.Rows, seed: int) -> dict[str, Any]:
+    """What a store is a function of, beside its format: shards of other facts are not gone on with."""
+    return {"teacher": teacher.name, "tokenizer": tokenizer_digest(teacher), "rows": rows.name, "context": train.ids_RT.shape[1], "seed": seed,
+            "code": resume.code()}
+
+
+def tell(out: Path, contract: dict[str, Any]) -> None:
+    """metrics.json of a store."""
     told = {name: contract[name] for name in ("bytes_per_token", "tokens", "packed_rows", "fidelity")}
     (out / "metrics.json").write_text(json.dumps(told, indent=1))
 
