@@ -130,6 +130,6 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_half_output(tmp_path):
         assert ran.poll() is None and time.monotonic() < deadline
         time.sleep(0.2)
     os.killpg(ran.pid, signal.SIGINT)
-    said, _ = ran.communicate(timeout=60)
+    said, _ = ran.communicate(timeout=200)
     assert ran.returncode == 130 and "the same command goes on from there" in said
     assert len(Store(store).names("pack")) == 1 and not Store(store).names("pretrain")
