@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from benchmarks import account, prompts
 from benchmarks.race import LENGTHS, Race
-from benchmarks.rounds import markdown, write
+from benchmarks.rounds import markdown, options, write
 from soaes import grid
 from soaes.recipe import Recipe, Store
 from soaes.stages.acceptance import chat_tokenizer
@@ -29,7 +29,7 @@ BUILD = "python -m soaes.run scale=tiny goal=distill"
 
 
 def main(words: list[str]) -> None:
-    asked = options(words)
+    asked = options(words, DEFAULTS, LEAST)
     target, draft = named(asked["models"]) if asked["models"] else (built("target"), built("draft"))
     questions, of = ask(asked, target, draft)
     with ExitStack() as opened:
@@ -42,17 +42,6 @@ def main(words: list[str]) -> None:
         results = account.results(race)
     write(Path(asked["out"]), results, **provenance(), target=target.name, draft=draft.name, prompts=of)
     print(markdown(results))
-
-
-def options(words: list[str]) -> dict[str, str]:
-    """The command line, with the defaults. ValueError for a word that it does not know or a number below its least."""
-    given = dict(word.partition("=")[::2] for word in words)
-    for key, value in given.items():
-        if key not in DEFAULTS or not value:
-            raise ValueError(f"{key}={value}: give {', '.join(f'{name}=...' for name in DEFAULTS)}")
-        if key in LEAST and not (value.isdecimal() and int(value) >= LEAST[key]):
-            raise ValueError(f"{key}={value}: a whole number from {LEAST[key]} on")
-    return DEFAULTS | given
 
 
 def named(models: str) -> list[Path]:

@@ -101,3 +101,14 @@ def write(path: Path, results: list[dict], **facts: Any) -> None:
     """results, with what they were measured on and of beside them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**facts, "results": results}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def options(words: list[str], defaults: dict[str, str], least: dict[str, int]) -> dict[str, str]:
+    """A benchmark's command line, with its defaults. ValueError for a word that it does not know or a number below its least."""
+    given = dict(word.partition("=")[::2] for word in words)
+    for key, value in given.items():
+        if key not in defaults or not value:
+            raise ValueError(f"{key}={value}: give {', '.join(f'{name}=...' for name in defaults)}")
+        if key in least and not (value.isdecimal() and int(value) >= least[key]):
+            raise ValueError(f"{key}={value}: a whole number from {least[key]} on")
+    return defaults | given

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks import train_memory
-from benchmarks.rounds import markdown, write
+from benchmarks.rounds import markdown, options, write
 from benchmarks.train_packing import Packing
 from benchmarks.train_padded import Padding
 from benchmarks.train_reading import Reading
@@ -40,7 +40,7 @@ READ = 128  # rows of the store that is read
 
 
 def main(words: list[str]) -> None:
-    asked = options(words)
+    asked = options(words, DEFAULTS, LEAST)
     folder, tokenizer, lock = found(asked["rows"])
     rows = token_store.Rows(*(np.asarray(array) for array in token_store.load(folder / "train")))
     with ExitStack() as opened:
@@ -57,17 +57,6 @@ def main(words: list[str]) -> None:
         results += train_memory.results(int(asked["rounds"]))
     write(Path(asked["out"]), results, **provenance(), rows=folder.name)
     print(markdown(results))
-
-
-def options(words: list[str]) -> dict[str, str]:
-    """The command line, with the defaults. ValueError for a word that it does not know or a number below its least."""
-    given = dict(word.partition("=")[::2] for word in words)
-    for key, value in given.items():
-        if key not in DEFAULTS or not value:
-            raise ValueError(f"{key}={value}: give {', '.join(f'{name}=...' for name in DEFAULTS)}")
-        if key in LEAST and not (value.isdecimal() and int(value) >= LEAST[key]):
-            raise ValueError(f"{key}={value}: a whole number from {LEAST[key]} on")
-    return DEFAULTS | given
 
 
 def found(rows: str) -> tuple[Path, Path, object]:

@@ -42,6 +42,8 @@ NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "workers": _at_least(1, "the stages side by side"),
     "devices": _at_least(1, "the devices of a stage"),
     "threads": _at_least(1, "the threads of a stage"),
+    "checkpoint_every": (lambda value: value >= 0, "seconds of training between two checkpoints; 0 for none"),
+    "vocab": _at_least(1, "the ids that teacher and student have in common (null for the teacher's)"),
     "micro_batch": _at_least(1, "the rows at once on a device"),
 }
 WORDS: dict[str, tuple[str, ...]] = {
@@ -51,6 +53,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "split": ("train", "dev", "test"),
     "answer": ("letter", "text"),
 }
+FLAGS = ("tau_squared", "checkpointing", "compile", "offloaded")
 
 
 def check(**values: Any) -> None:
@@ -58,6 +61,8 @@ def check(**values: Any) -> None:
     for name, value in values.items():
         if value is None or isinstance(value, dict):
             continue
+        if name in FLAGS and not isinstance(value, bool):  # of "no" Hydra makes a word, and a word is true
+            raise ValueError(f"{name}={value}: true or false")
         if name in WORDS and value not in WORDS[name]:
             raise ValueError(f"{name}={value}: one of {', '.join(WORDS[name])}")
         if name in NUMBERS:

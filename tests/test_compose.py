@@ -105,6 +105,10 @@ def test_the_papers_scale_carries_the_papers_settings():
     (["optim.sft2.total_batch=2.5"], "total_batch=2.5"),
     (["packing.overflow=eror"], "overflow=eror: one of auto, split, drop, error"),
     (["goal=speed", "subject=distill", "speed.dtype=int8"], "dtype=int8: one of"),
+    (["goal=distill", "distill.module.tau_squared=no"], "tau_squared=no: true or false"),
+    (["runtime.execution.compile=yes"], "compile=yes: true or false"),
+    (["runtime.execution.checkpoint_every=soon"], "checkpoint_every=soon: seconds"),
+    (["goal=teacher", "format=topk", "format.vocab=-3"], "vocab=-3.*from 1 on"),
 ])
 def test_a_slip_is_one_clear_error_before_anything_is_built(words, message):
     with pytest.raises(ValueError, match=message):
