@@ -100,8 +100,10 @@ def to_go(todo: dict[str, Recipe], seconds: dict[str, float], alone: list[str], 
     return max(max(ways(todo, shared).values(), default=0.0), sum(shared.values()) / workers) + sum(seconds.values()) - sum(shared.values())
 
 
-def trained(path: Path, elapsed: float) -> float | None:
-    """Share of its steps that a training stage of so many seconds has behind it, from the curve that it writes; None while that tells nothing.
+def trained(path: Path, elapsed: float) -> tuple[float, float] | None:
+    """Share of its steps that a training stage started so many seconds ago has behind it, and the seconds that these took in all its attempts.
+
+    From the curve that it writes; None while that tells nothing.
 
     Points that lie 11 steps apart belong to a curve of 1100 to 1199 steps; below 200 steps they lie 1 apart, whatever their number.
     Since its last point a stage is taken to have gone on at the pace it had."""
@@ -114,7 +116,8 @@ def trained(path: Path, elapsed: float) -> float | None:
         return None
     steps = [point["step"] for point in points if "loss" in point]
     gap = steps[-1] - steps[-2] if len(steps) > 1 else 1
-    return min(0.99, steps[-1] / (POINTS * (gap + 0.5)) * elapsed / (elapsed - age)) if gap > 1 else None
+    took = points[-1]["seconds"] if gap > 1 else 0.0
+    return (min(0.99, steps[-1] / (POINTS * (gap + 0.5)) * (took + age) / took), took + age) if took else None
 
 
 @dataclass
@@ -129,11 +132,12 @@ class Running:
 
 def running(name: str, elapsed: float, forecast: Forecast, curve: Path) -> Running:
     """What stages like it took, and with each step what its own curve says: all of it from a tenth on, for the first seconds load a model."""
-    share, expected, guessed = trained(curve, elapsed), max(forecast.seconds(name), OVERTIME * elapsed), forecast.guessed(name)
+    share, took = trained(curve, elapsed) or (None, elapsed)
+    expected, guessed = max(forecast.seconds(name), OVERTIME * took), forecast.guessed(name)
     if share is None:
         return Running(name, elapsed, None if guessed else elapsed / max(expected, 1.0), expected - elapsed)
     trust = 1.0 if guessed else min(1.0, 10 * share)
-    return Running(name, elapsed, share, trust * elapsed / share + (1 - trust) * expected - elapsed)
+    return Running(name, elapsed, share, trust * took / share + (1 - trust) * expected - took)
 
 
 # ---------------------------------------------------------------- what is shown
@@ -187,6 +191,13 @@ def headline(metrics: dict[str, Any]) -> str:
     """The first few numbers of a stage's metrics, for the terminal."""
     numbers = [(key, value) for key, value in metrics.items() if isinstance(value, (int, float)) and not isinstance(value, bool)]
     return "  ".join(f"{key} {value:.4g}" for key, value in numbers[:3])
+
+
+def kept(store: Store, recipe: Recipe) -> str:
+    """`cpt-1a2b has a checkpoint of step 1,200 to go on from; ` for each stage of an ancestry that ended too early; empty where none has one."""
+    resume = {name: store.unfinished(name) / "resume" for name in recipe.ancestry()}
+    steps = {name: [int(path.name.partition("-")[2]) for path in folder.glob("step-*")] for name, folder in resume.items()}
+    return "".join(f"{name} has a checkpoint of step {max(some):,} to go on from; " for name, some in steps.items() if some)
 
 
 class Screen:

@@ -141,6 +141,8 @@ def _row(arguments: list[str], swept: dict[str, str], job: list[str]) -> Row:
     recipe = lineage.recipe(cfg, cfg.goal)
     for ancestor in recipe.ancestry().values():
         _check(ancestor.written)
+        if ancestor.stage == "distill":
+            _check_signal(**ancestor.arguments)
     how = runtime(cfg)
     _check(how)
     return Row(experiment(arguments), swept, recipe, how)
@@ -153,6 +155,11 @@ def _check(plain: dict[str, Any]) -> None:
         if name == "_target_":
             lineage.ours(value)
         limits.check(**{name: value})
+
+
+def _check_signal(teacher: Recipe, tau: float, module: dict[str, Any], **others: Any) -> None:
+    """What is kept of a teacher must serve what its student asks for. How near it comes to the exact loss is known once it is stored."""
+    limits.serves(teacher.arguments["format"], tau, module.get("divergence", "forward"))
 
 
 def composed(job: list[str]) -> DictConfig:
@@ -192,7 +199,7 @@ def nearest(word: str, known: list[str]) -> str:
 
 def _key(arguments: list[str]) -> str:
     """What the rows are a function of, besides the data: conf/, our own rules, the words, the machine and its libraries."""
-    files = [*sorted(CONF.rglob("*.yaml")), Path(__file__), Path(lineage.__file__)]
+    files = [*sorted(CONF.rglob("*.yaml")), Path(__file__), Path(lineage.__file__), Path(limits.__file__)]
     state = hashlib.sha256(b"".join(path.read_bytes() for path in files))
     state.update(json.dumps([arguments, str(_cache(arguments)), machine("cpu"), machine("cuda"), *map(library, BACKENDS)]).encode())
     return state.hexdigest()[:16]

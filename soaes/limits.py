@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -54,19 +54,42 @@ WORDS: dict[str, tuple[str, ...]] = {
     "answer": ("letter", "text"),
 }
 FLAGS = ("tau_squared", "checkpointing", "compile", "offloaded")
+NEEDED = ("alpha", "tau", "divergence", "dtype", "k", "draws", "taus")  # null is no value of these; of all others it is
 
 
 def check(**values: Any) -> None:
-    """ValueError with the value, the limit and the way out for the first value out of its range. None is always in range."""
+    """ValueError with the value, the limit and the way out for the first value out of its range. None is in range, but for NEEDED."""
     for name, value in values.items():
-        if value is None or isinstance(value, dict):
+        if (value is None and name not in NEEDED) or isinstance(value, dict):
             continue
         if name in FLAGS and not isinstance(value, bool):  # of "no" Hydra makes a word, and a word is true
             raise ValueError(f"{name}={value}: true or false")
         if name in WORDS and value not in WORDS[name]:
-            raise ValueError(f"{name}={value}: one of {', '.join(WORDS[name])}")
-        if name in NUMBERS:
-            holds, limit = NUMBERS[name]
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or not holds(value):
-                raise ValueError(f"{name}={value}: {limit}")
+            raise ValueError(f"{name}={_word(value)}: one of {', '.join(WORDS[name])}")
+        if name in NUMBERS and not _in_range(name, value):
+            raise ValueError(f"{name}={_word(value)}: {NUMBERS[name][1]}")
+        if name == "taus" and not (isinstance(value, Sequence) and value and all(_in_range("tau", tau) for tau in value)):
+            raise ValueError(f"taus={_word(value)}: a list of the temperatures that a signal is kept at, one or more and positive, "
+                             "as in 'format.taus=[1,2,3,5]', the paper's sweep")
+
+
+def serves(settings: Mapping[str, Any], tau: float, divergence: str) -> None:
+    """ValueError, with the way out, if a signal format of these settings cannot give this divergence at tau.
+
+    What is drawn gives one divergence alone, and what is kept at some temperatures (`taus`) serves no other."""
+    check(tau=tau, divergence=divergence)
+    if "draws" in settings and divergence != "forward":
+        raise ValueError(f"divergence={divergence}: drawn ids give the forward KL alone; set format=hidden, which serves every divergence")
+    if tau not in settings.get("taus", [tau]):
+        known = ", ".join(f"{each:g}" for each in settings["taus"])
+        raise ValueError(f"tau={tau:g}: the signal was kept at {known}; add it to format.taus, or set format=hidden, which serves every tau")
+
+
+def _in_range(name: str, value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return number and NUMBERS[name][0](value)
+
+
+def _word(value: Any) -> Any:
+    """As it is written on the command line."""
+    return "null" if value is None else value

@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from statistics import median
+from typing import Any
 
 from soaes import lineage
 from soaes.build import missing
@@ -46,13 +47,19 @@ def mixed(store: Store, recipes: list[Recipe]) -> list[str]:
     return sorted({calls.partition(",")[0].rpartition(".")[2] for calls, seen in sources.items() if len(seen) > 1})
 
 
+def _kind(written: dict[str, Any]) -> str:
+    """A stage's function and, of a teacher store, its format, which decides its size: `teach Full`."""
+    return " ".join(target.rpartition(".")[2] for target in (written["_target_"], written.get("format", {}).get("_target_", "")) if target)
+
+
 def bill(store: Store, todo: dict[str, Recipe]) -> Iterator[str]:
     """Time, disk and memory by what cached stages of the same kind took; kinds never built are named."""
     seconds, size, memory, unknown = 0.0, 0, 0, set()
     for recipe in todo.values():
-        made = [store.manifest(name) for name in store.names(recipe.stage)]
+        kind, built = _kind(recipe.written), store.names(recipe.stage)
+        made = [store.manifest(name) for name in built if _kind(store.recipe(name)) == kind]
         if not made:
-            unknown.add(recipe.stage)
+            unknown.add(kind)
             continue
         memory = max(memory, *(manifest["peak_memory_mb"] for manifest in made))
         seconds += median(manifest["seconds"] for manifest in made)

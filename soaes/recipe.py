@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 PARENT = "_store_"  # in a written recipe, {_store_: cpt-1a2b3c4d5e} stands for the recipe of that folder
+CONTRACT = "contract.json"  # a folder of an output that has one keeps its files' checksums itself, and its reader checks them (data.shards)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,25 +123,25 @@ class Store:
         """Give an unfinished folder to fill, with the recipe in it, or None if the output is there; on success it gets its final name.
 
         Two processes that ask for one recipe build it once: the second waits, then finds it. What a killed stage left
-        is cleared first but for `resume`, from which it may go on; whoever writes there removes it at the end. A failing
-        stage leaves its unfinished folder, with its log, for the reader."""
+        is cleared first but for that from which it may go on: `resume`, which whoever writes there removes at the end, and
+        folders with a contract. A failing stage leaves its unfinished folder, with its log, for the reader."""
         with self.lock(recipe.name):
             if self.holds(recipe.name):
                 yield None
                 return
             out = self.unfinished(recipe.name)
             out.mkdir(parents=True, exist_ok=True)
-            for left in set(out.iterdir()) - {out / "resume"}:
+            for left in set(out.iterdir()) - {out / "resume", *_with_contract(out)}:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             (out / "recipe.yaml").write_text(yaml.safe_dump(recipe.written, allow_unicode=True, sort_keys=False))
             yield out
             os.replace(out, self.folder(recipe.name))
 
     def verify(self, name: str) -> None:
-        """ValueError if a file of an output is missing, has another size, or fails its checksum."""
+        """ValueError if a file of an output is missing, has another size, or fails the checksum that the manifest has of it."""
         for path, entry in self.manifest(name)["files"].items():
             file = self.folder(name) / path
-            if not file.exists() or file.stat().st_size != entry["bytes"] or checksum(file) != entry["sha256"]:
+            if not file.exists() or file.stat().st_size != entry["bytes"] or "sha256" in entry and checksum(file) != entry["sha256"]:
                 raise ValueError(f"{file} is not what {name} was built as; delete the folder {name} and run again")
 
 
@@ -190,14 +191,35 @@ def _names(plain: Any) -> Iterator[str]:
             yield from _names(inner)
 
 
+def _with_contract(out: Path) -> list[Path]:
+    """The folders of an output that keep checksums of their own."""
+    return [path.parent for path in out.glob(f"*/{CONTRACT}")]
+
+
+def check_room(folder: Path, needed: int, what: str, or_else: str) -> None:
+    """ValueError if fewer than `needed` bytes are free on the disk of `folder`, which itself need not be there yet."""
+    free = shutil.disk_usage(folder.parent).free
+    if free < needed:
+        raise ValueError(f"{what} need {size(needed)} more in {folder}, {size(free)} are free; free some space, or {or_else}")
+
+
+def size(count: int) -> str:
+    """Bytes in a unit that fits: `1.5 GB`, `36.0 MB`, `0.2 kB`."""
+    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if count >= unit), (1e3, "kB"))
+    return f"{count / unit:,.1f} {name}"
+
+
 def checksum(path: Path) -> str:
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def write_manifest(out: Path, **facts: Any) -> None:
-    """The last file of an output: its files with sizes and checksums, and what is recorded but not hashed."""
-    files = {str(path.relative_to(out)): {"bytes": path.stat().st_size, "sha256": checksum(path)}
+    """The last file of an output: its files with sizes and checksums, and what is recorded but not hashed.
+
+    What a contract vouches for is not read once more: the manifest has the contract's checksum, and the contract has theirs."""
+    vouched = {folder / name for folder in _with_contract(out) for name in json.loads((folder / CONTRACT).read_text())["files"]}
+    files = {str(path.relative_to(out)): {"bytes": path.stat().st_size} | ({} if path in vouched else {"sha256": checksum(path)})
              for path in sorted(out.rglob("*")) if path.is_file() and path.name not in ("manifest.json", "log.txt")}
     made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     (out / "manifest.json").write_text(json.dumps({"files": files, "made": made, **facts}, indent=1, ensure_ascii=False))

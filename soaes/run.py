@@ -65,7 +65,7 @@ def run(words: list[str]) -> int:
                 _report(store, row, outcome)
     failed = [(line, row) for line, found in grids.items() for row in found if not store.holds(row.recipe.name)]
     for line, row in failed:
-        say(f"FAILED  {row.experiment} {row.words}; again: python -m soaes.run {shlex.join(line)}")
+        say(f"FAILED  {row.experiment} {row.words}; {board.kept(store, row.recipe)}again: python -m soaes.run {shlex.join(line)}")
     return 1 if failed else 0
 
 
@@ -112,9 +112,9 @@ def _settle(cfg: DictConfig, rows: list[Row], outcome: Outcome) -> None:
 
 
 def _recorded(store: Store, row: Row) -> bool:
-    """A row that was first run without W&B is mirrored when it is next run with it."""
+    """Of a row that stands. One that was first run without W&B is mirrored when it is next run with it."""
     path = store.root / "rows" / f"{row.name}.json"
-    return path.exists() and row.runtime["logger"]["mode"] in ("disabled", json.loads(path.read_text())["logger"])
+    return store.holds(row.recipe.name) and path.exists() and row.runtime["logger"]["mode"] in ("disabled", json.loads(path.read_text())["logger"])
 
 
 def _traceback(store: Store, row: Row) -> str:

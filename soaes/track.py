@@ -42,10 +42,20 @@ class Mirror:
 
 
 class Tracker:
-    """Receives a stage's curves: one line a step in curves.jsonl, and the same values in the stage's W&B run."""
+    """Receives a stage's curves: one line a step in curves.jsonl, and the same values in the stage's W&B run.
+
+    State: the seconds of earlier attempts from which the stage goes on."""
 
     def __init__(self, path: Path, mirror: Mirror | None = None) -> None:
-        self.path, self.mirror = path, mirror
+        self.path, self.mirror, self.earlier = path, mirror, 0.0
+
+    def take_up(self, lines: str, seconds: float) -> None:
+        """Begin with the lines of an earlier attempt of so many seconds. W&B is told them too: its run of this name starts anew."""
+        self.path.write_text("")
+        self.earlier = seconds
+        for line in lines.splitlines():
+            values = json.loads(line)
+            self.log(values, values.pop("step"))
 
     def log(self, values: dict[str, float], step: int) -> None:
         with open(self.path, "a") as handle:

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from soaes import track
-from soaes.execution import first_rank
 from soaes.lineage import flat, ours
 from soaes.recipe import Recipe, Store, read, write_manifest
 
@@ -57,9 +56,9 @@ def run(store: Store, recipe: Recipe, runtime: dict[str, Any], out: Path) -> Non
         context = {"execution": runtime["execution"], "root": runtime["root"], "tracker": tracker}
         chosen = {key: realise(value, store) for key, value in context.items() if key in wanted and key not in arguments}
         function(**chosen, **arguments, out=out)
-        if first_rank():
-            write_manifest(out, seconds=round(time.monotonic() - began, 2), peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-                           source=code, **provenance())
+        if tracker is not None:  # the first rank
+            seconds, memory = tracker.earlier + time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            write_manifest(out, seconds=round(seconds, 2), peak_memory_mb=memory, source=code, **provenance())
 
 
 def realise(value: Any, store: Store) -> Any:

@@ -112,6 +112,6 @@ def outcome(folder):
     """All that a stage leaves, without the times that it took."""
     curves = [json.loads(line) for line in (folder / "curves.jsonl").read_text().splitlines()]
     metrics = json.loads((folder / "metrics.json").read_text())
-    timeless = [{key: value for key, value in line.items() if key != "tokens_per_s"} for line in curves]
+    timeless = [{key: value for key, value in line.items() if key not in ("tokens_per_s", "seconds")} for line in curves]
     others = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix not in (".jsonl",) and path.name != "metrics.json"}
     return {"curves": timeless, "metrics": {key: value for key, value in metrics.items() if key != "seconds"}, **others}

@@ -5,14 +5,27 @@ import pytest
 import torch
 from toys import save_pair
 
-from soaes.data import teacher_store, token_store
+from soaes.data import shards, teacher_store, token_store
 from soaes.model import signals
+from soaes.recipe import Recipe, Store, write_manifest
 
 VOCABULARY = 20
 TOKENS_R = np.array([3, 0, 5, 1, 4, 2, 0, 6, 3, 3, 1, 5])  # loss tokens of each row
 FACTS = {"teacher": "sft-1", "tokenizer": "words", "rows": "pack-1", "seed": 0}
 FORMATS = [signals.Hidden(), signals.Full("float16"), signals.TopK(4, (1.0, 2.0)), signals.Sampled(8, (1.0, 2.0))]
 by_format = pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_BYTES", 200)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    root = tmp_path_factory.mktemp("toy")
+    teacher_and_rows(root)
+    return root
 
 
 def said(format, row, teacher="sft-1"):
@@ -35,6 +48,16 @@ def write(out, format=FORMATS[0], asked=None, die_at=None, **changed):
     facts = FACTS | changed
     out.mkdir(exist_ok=True)
     return teacher_store.write(out, format, said(format, 0, facts["teacher"])[1], TOKENS_R, fields_of, lambda: [], **facts)
+
+
+def build(root, asked=None):
+    """The same as a worker builds it, with its manifest; its folder."""
+    store, recipe = Store(root), Recipe("soaes.stages.teach.teach", {})
+    with store.build(recipe) as out:
+        if out is not None:
+            write(out, asked=asked)
+            write_manifest(out)
+    return store.folder(recipe.name)
 
 
 def load(out):

@@ -99,9 +99,16 @@ def test_a_curve_tells_the_share_of_a_stage(tmp_path, steps):
     every, path = max(1, steps // POINTS), tmp_path / "curves.jsonl"
     assert board.trained(path, 60) is None
     done = range(every, steps // 2 + 1, every)
-    lines = [{"step": 0, "validation_perplexity": 9.0}, *({"step": step, "loss": 1.0} for step in done), {"step": done[-1], "validation_rouge1": 1.0}]
+    lines = [{"step": 0, "validation_perplexity": 9.0, "seconds": 1.0}, *({"step": step, "loss": 1.0, "seconds": 50.0} for step in done)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert board.trained(path, 60) == pytest.approx(0.5, abs=0.1)
+    assert board.trained(path, 60) == pytest.approx((0.5, 50.0), rel=0.2)
+
+
+def test_a_stage_that_went_on_from_a_checkpoint_needs_as_long_for_the_rest_as_it_took_so_far(tmp_path):
+    path, todo = tmp_path / "curves.jsonl", named(base(64))
+    path.write_text("".join(json.dumps({"step": step, "loss": 1.0, "seconds": step / 2}) + "\n" for step in range(11, 560, 11)))
+    stage = board.running(base(64).name, 5.0, board.Forecast(Store(tmp_path), todo), path)  # 275 s in an earlier attempt
+    assert stage.elapsed == 5 and stage.share == pytest.approx(0.5, abs=0.05) and stage.left == pytest.approx(275, rel=0.2)
 
 
 def test_a_curve_too_short_to_tell_says_nothing(tmp_path):
@@ -123,6 +130,16 @@ def test_a_stage_is_never_said_to_be_over_before_it_is(tmp_path):
     forecast, curve = board.Forecast(store, named(base(64, seed=1))), tmp_path / "none"
     shares = [board.running(base(64, seed=1).name, elapsed, forecast, curve) for elapsed in (0, 5, 10, 1000)]
     assert [stage.share for stage in shares][:2] == [0, 0.5] and all(stage.share < 1 and stage.left > 0 for stage in shares)
+
+
+def test_a_stage_that_ended_too_early_is_told_with_its_last_checkpoint(tmp_path):
+    store, goal = Store(tmp_path), cpt(base(64))
+    assert board.kept(store, goal) == ""
+    store.unfinished(goal.name).mkdir(parents=True)
+    assert board.kept(store, goal) == ""
+    for step in ("step-00000900", "step-00001200", "making"):
+        (store.unfinished(base(64).name) / "resume" / step).mkdir(parents=True)
+    assert board.kept(store, goal) == f"{base(64).name} has a checkpoint of step 1,200 to go on from; "
 
 
 STATE = board.State({"table2": (1, 8), "table3": (9, 9)}, [board.Running("pretrain-0123456789ab", 41, 0.38, 70), board.Running("cpt-ab", 3, None, 9)],

@@ -109,6 +109,20 @@ def test_the_papers_scale_carries_the_papers_settings():
     (["runtime.execution.compile=yes"], "compile=yes: true or false"),
     (["runtime.execution.checkpoint_every=soon"], "checkpoint_every=soon: seconds"),
     (["goal=teacher", "format=topk", "format.vocab=-3"], "vocab=-3.*from 1 on"),
+    (["goal=teacher", "format=topk", "format.k=0"], "k=0.*from 1 on"),
+    (["goal=teacher", "format=topk", "format.k=null"], "k=null.*from 1 on"),
+    (["goal=teacher", "format=sampled", "format.draws=0"], "draws=0.*from 1 on"),
+    (["goal=teacher", "format=topk", "format.taus=[]"], r"taus=\[\]: a list.*one or more and positive"),
+    (["goal=teacher", "format=topk", "format.taus=2"], "taus=2: a list"),
+    (["goal=teacher", "format=sampled", "format.taus=[0]"], r"taus=\[0\]: a list"),
+    (["goal=teacher", "format=sampled", "format.taus=null"], "taus=null: a list"),
+    (["goal=teacher", "format.dtype=null"], "dtype=null: one of"),
+    (["goal=teacher", "format=full", "format.dtype=float8"], "dtype=float8: one of"),
+    (["subject=distill", "format=topk", "distill.tau=4"], "tau=4: the signal was kept at 1, 2, 3, 5; add it to format.taus, or set format=hidden"),
+    (["subject=distill", "format=sampled", "format.taus=[1]"], "tau=2: the signal was kept at 1; add it to format.taus"),
+    (["subject=distill", "format=sampled", "distill.module.divergence=reverse"], "divergence=reverse.*forward KL alone; set format=hidden"),
+    (["subject=distill", "distill.tau=null"], "tau=null.*positive"),
+    (["subject=distill", "distill.module.divergence=backward"], "divergence=backward: one of"),
 ])
 def test_a_slip_is_one_clear_error_before_anything_is_built(words, message):
     with pytest.raises(ValueError, match=message):

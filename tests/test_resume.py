@@ -7,6 +7,7 @@ import resource
 import shutil
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,9 +192,48 @@ def fail(number, *_):
 def test_a_disk_too_small_for_checkpoints_is_told_before_the_first_step(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 1000, 1000))
     seen = []
-    with pytest.raises(ValueError, match=r"checkpoints need 0.0 GB .* 0.0 GB are free; free some space.*checkpoint_every=0"):
+    with pytest.raises(ValueError, match=r"checkpoints need [\d.]+ kB more in .*resume, 1.0 kB are free; free some space.*checkpoint_every=0"):
         build(toy, tmp_path, "sft", seen=seen)
     assert seen == [(0, "validation")], "no step was taken"
+
+
+def begin(folder, module, free, monkeypatch):
+    """What a stage of `module` does before its first step, with `free` bytes on the disk."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, free))
+    resume.Resume(folder, 1.0, {}, None).on_train_start(None, module)
+
+
+def test_room_is_asked_for_what_checkpoints_will_hold(tmp_path, monkeypatch):
+    """A weight of 4 MB: with its two moments 12 MB, three times; alone where it is not trained; once where two layers have it."""
+    layer, folder = torch.nn.Linear(1000, 1000, bias=False), tmp_path / "resume"
+    tied = torch.nn.ModuleList([layer, layer])
+    for module in (layer, tied):
+        with pytest.raises(ValueError, match="need 36.0 MB more .*, 36.0 MB are free"):
+            begin(folder, module, 36_000_000 - 1, monkeypatch)
+        begin(folder, module, 36_000_000, monkeypatch)
+    (folder / "step-00000001").mkdir(parents=True)
+    (folder / "step-00000001" / "state.pt").write_bytes(bytes(12_000_000))
+    begin(folder, layer, 24_000_000, monkeypatch)
+    layer.requires_grad_(False)
+    begin(folder, layer, 0, monkeypatch)
+
+
+def test_a_disk_with_room_for_three_checkpoints_is_enough(toy, tmp_path, left, monkeypatch):
+    size = (left / "resume" / "step-00000005" / "state.pt").stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, resume.AT_ONCE * size))
+    build(toy, tmp_path, "sft")
+
+
+def test_an_edit_of_what_no_training_reads_keeps_checkpoints(tmp_path, monkeypatch):
+    ours, before = shutil.copytree(Path(resume.__file__).parent.parent, tmp_path / "soaes"), resume.code()
+    monkeypatch.setattr(resume, "__file__", str(ours / "model" / "resume.py"))
+    for name, same in (("stages/speed.py", True), ("decode/verify.py", True), ("model/losses.py", False), ("data/packing.py", False),
+                       ("stages/train.py", False), ("stages/teach.py", False)):
+        with open(ours / name, "a") as handle:
+            handle.write("# edited")
+        after = resume.code()
+        assert (after == before) == same, name
+        before = after
 
 
 def test_without_checkpoints_nothing_is_written_beside_the_output(toy, tmp_path):

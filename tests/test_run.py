@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,21 @@ def test_a_failing_row_leaves_the_others_standing_and_the_next_run_goes_on(tmp_p
     again = soaes(store, "run", "goal=tokenizer", "tokenizer.vocabulary=600,700", *SMALL, torch=False)
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count("tokenizer-") == 2, "found, not built"
+
+
+def test_a_row_of_before_whose_stage_is_gone_and_fails_is_told_as_failed_and_not_as_a_row(tmp_path):
+    """One that needs no torch to fail: its parent's folder is there, but is not what it was."""
+    store, words = tmp_path / "store", ["goal=tokenizer", *SMALL]
+    (row,) = grid.rows([*words, f"runtime.store={store}"])
+    (parent,) = row.recipe.parents.values()
+    store.joinpath(parent.name).mkdir(parents=True)
+    (store / parent.name / "manifest.json").write_text(json.dumps({"files": {"corpus.jsonl": {"bytes": 1}}}))
+    (store / "rows").mkdir()
+    (store / "rows" / f"{row.name}.json").write_text(json.dumps({"logger": "disabled"}))
+    ran = soaes(store, "run", *words, torch=False)
+    assert ran.returncode == 1 and "corpus.jsonl is not what" in ran.stdout, ran.stderr
+    assert "row  " not in ran.stdout and ran.stdout.count("again: ") == 1, "told once"
+    assert len(list(store.glob("sweeps/*/*/error.txt"))) == 1
 
 
 def complete(store, words):
@@ -124,7 +140,9 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_half_output(tmp_path):
     store = tmp_path / "store"
     environment = {**os.environ, "SOAES_STORE": str(store), "PYTHONUNBUFFERED": "1"}
     words = command("run", "goal=target.base", "logger=none", "optim.general.epochs=500", "optim.general.tokens=null")
-    ran = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=Path(grid.CONF).parent)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell runs in the background ignores it, as perhaps this suite
+    ran = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=Path(grid.CONF).parent,
+                           preexec_fn=heed)  # fmt: skip
     deadline = time.monotonic() + 200
     while not list(store.glob("unfinished/pretrain-*/curves.jsonl")):
         assert ran.poll() is None and time.monotonic() < deadline

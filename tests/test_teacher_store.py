@@ -8,27 +8,19 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+import signal_stores
 import torch
-from signal_stores import FORMATS, TOKENS_R, VOCABULARY, by_format, contents, flipped, load, read, said, teacher_and_rows, write
+from signal_stores import FORMATS, TOKENS_R, VOCABULARY, build, by_format, contents, flipped, load, read, said, write
 
+from soaes import recipe
 from soaes.data import shards, teacher_store, token_store
 from soaes.execution import Execution
 from soaes.model import attention, checkpoint, signals
 from soaes.model.causal_lm import CausalLM
+from soaes.recipe import Store
 from soaes.stages import teach
 
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "SHARD_BYTES", 200)
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    root = tmp_path_factory.mktemp("toy")
-    teacher_and_rows(root)
-    return root
-
+small_shards, toy = signal_stores.small_shards, signal_stores.toy  # fixtures
 
 
 @by_format
@@ -37,7 +29,7 @@ def test_any_rows_are_read_as_they_were_said(tmp_path, format):
     store = load(tmp_path)
     settled = {"vocab": VOCABULARY} if hasattr(format, "vocab") else {}  # the teacher's, unless the user said less
     assert asdict(store.format) == asdict(format) | settled and (store.head_VD is not None) == (format.name == "hidden")
-    assert len(list((tmp_path / "signal").glob("shard-*"))) >= 2 and not (tmp_path / "resume").exists()
+    assert len(list((tmp_path / "signal").glob("shard-*"))) >= 2
     for which in ([0], [1], [2, 3, 9], [0, 11], list(range(12)), []):
         parts = [said(format, row)[0] for row in which] or [said(format, 1)[0]]
         told = store.rows(np.array(which, int))
@@ -87,6 +79,35 @@ def test_a_shard_is_checked_once_and_only_when_it_is_read(tmp_path, monkeypatch)
     assert checked == ["shard-00000.npy"]
 
 
+def test_a_sealed_store_is_hashed_as_it_is_written_and_once_more_as_it_is_read(tmp_path, monkeypatch):
+    hashed, checksum = [], recipe.checksum
+    for module in (recipe, shards):
+        monkeypatch.setattr(module, "checksum", lambda path: hashed.append(path.name) or checksum(path))
+    folder = build(tmp_path)
+    Store(tmp_path).verify(folder.name)
+    assert sorted(hashed) == ["contract.json"] * 2 + ["recipe.yaml"] * 2
+    del hashed[:]
+    read(folder)
+    assert sorted(hashed) == sorted({path.name for path in (folder / "signal").iterdir()} - {"contract.json"})
+
+
+@pytest.mark.parametrize("name", ["shard-00001.npy", "contract.json"])
+def test_a_sealed_store_is_verified_without_its_shards_being_read(tmp_path, name):
+    """A missing or shortened file and a changed contract before the stage begins, a bit of a shard at its first read."""
+    folder = build(tmp_path)
+    path = folder / "signal" / name
+    flipped(path, 1000)
+    with pytest.raises(ValueError, match="run again"):
+        Store(tmp_path).verify(folder.name)
+        read(folder)
+    flipped(path, 1000)
+    read(folder)
+    for damage in (lambda: path.write_bytes(path.read_bytes()[:-1]), path.unlink):
+        damage()
+        with pytest.raises(ValueError, match=f"{name} is not what"):
+            Store(tmp_path).verify(folder.name)
+
+
 @pytest.mark.parametrize("format", [FORMATS[0], FORMATS[2]], ids=["hidden", "topk"])
 def test_a_flipped_bit_is_never_read(tmp_path, format):
     """Payload, headers, offsets, head and contract: 10,000 single bits in all."""
@@ -131,6 +152,13 @@ def test_a_mixture_of_stores_is_refused(tmp_path, mix):
         shutil.copy(there / name, here / name)
     with pytest.raises(ValueError, match="run again"):
         read(tmp_path / "one")
+
+
+def test_a_store_that_is_still_being_written_is_not_read(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, die_at=11)
+    with pytest.raises(ValueError, match="still being written.*run it again"):
+        load(tmp_path)
 
 
 def test_a_store_is_for_its_rows_and_its_tokenizer(tmp_path):

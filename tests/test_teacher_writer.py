@@ -1,34 +1,28 @@
 """Laws of writing the teacher store: a killed writer goes on at its shard and ends with the same bytes, and never with another's."""
 
+import errno
 import itertools
 import multiprocessing
 import os
 import random
+import resource
+import shutil
 import signal
 import sys
 import time
+from functools import partial
 
 import pytest
+import signal_stores
 import torch
-from signal_stores import TOKENS_R, by_format, contents, flipped, load, teacher_and_rows, write
+from signal_stores import FORMATS, TOKENS_R, build, by_format, contents, flipped, load, write
 
 from soaes.data import shards
 from soaes.model import signals
-from soaes.recipe import Recipe, Store
+from soaes.recipe import Recipe, Store, write_manifest
 from soaes.stages import teach
 
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "SHARD_BYTES", 200)
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    root = tmp_path_factory.mktemp("toy")
-    teacher_and_rows(root)
-    return root
-
+small_shards, toy = signal_stores.small_shards, signal_stores.toy  # fixtures
 
 
 @by_format
@@ -44,20 +38,20 @@ def test_a_writer_that_ended_at_any_row_goes_on_at_its_shard(tmp_path, format):
         assert contents(out) == contents(tmp_path / "whole")
 
 
-def killed(out, files=None, after=60.0):
-    """Write in a forked process that the kernel kills as it begins or renames its `files`th file, or `after` seconds. False if it ended before."""
+def killed(job, files=None, after=60.0):
+    """Do it in a forked process that the kernel kills as it begins or renames its `files`th file, or `after` seconds. False if it ended before."""
     process = os.fork()
     if not process:
         count = itertools.count()
 
         def ends(event, arguments):
-            if (event == "os.rename" or event == "open" and str(arguments[0]).endswith(".part")) and next(count) == files:
+            if (event == "os.rename" or event == "open" and str(arguments[0]).endswith((".part", "manifest.json"))) and next(count) == files:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         torch.set_num_threads(1)
         sys.addaudithook(ends)
         try:
-            write(out)
+            job()
         finally:
             os._exit(0)
     if files is None:
@@ -66,14 +60,17 @@ def killed(out, files=None, after=60.0):
     return os.WIFSIGNALED(os.waitpid(process, 0)[1])
 
 
-def test_a_writer_killed_between_any_two_files_ends_with_the_same_bytes(tmp_path):
-    write(tmp_path / "whole")
-    whole, files = contents(tmp_path / "whole"), 0
-    while killed(tmp_path / f"{files}", files):
-        write(tmp_path / f"{files}")
-        assert contents(tmp_path / f"{files}") == whole
+def test_a_writer_killed_between_any_two_files_goes_on_with_those_that_are_there(tmp_path):
+    """Each file and the contract after it are begun and renamed; then the last contract, the manifest, and the folder's name."""
+    folder, files, asked = build(tmp_path / "whole"), 0, []
+    whole, each = contents(folder), load(folder).contract["rows_per_shard"]
+    while killed(partial(build, out := tmp_path / f"{files}"), files):
+        asked.clear()
+        assert contents(build(out, asked)) == whole
+        shards_there = max(0, files // 4 - 2)  # offsets and head come first
+        assert asked == list(range(shards_there * each, len(TOKENS_R)))
         files += 1
-    assert files == 4 * (len(whole) - 1) + 3, "each file and the contract after it are begun and renamed; the last contract, the folder"
+    assert files == 4 * (len(whole) - 1) + 4 and not asked, "killed before its seal a store is not computed again"
 
 
 @pytest.mark.parametrize("times", [12, pytest.param(400, marks=pytest.mark.nightly)])
@@ -83,8 +80,8 @@ def test_a_writer_killed_at_any_instant_ends_with_the_same_bytes(tmp_path, times
     seconds, rng, kills = time.monotonic() - began, random.Random(0), 0
     for at in range(times):
         out = tmp_path / f"{at}"
-        while not (out / "signal").exists():
-            kills += killed(out, after=rng.uniform(0, 1.5 * seconds))
+        while killed(partial(write, out), after=rng.uniform(0, 1.5 * seconds)):
+            kills += 1
         assert contents(out) == contents(tmp_path / "whole")
     assert kills >= times / 4
 
@@ -94,7 +91,7 @@ def test_what_is_no_longer_whole_is_written_again(tmp_path, capsys):
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         write(out, die_at=11)
-    flipped(out / "resume" / "shard-00001.npy", 1000)
+    flipped(out / "signal" / "shard-00001.npy", 1000)
     each, asked = load(tmp_path / "whole").contract["rows_per_shard"], []
     write(out, asked=asked)
     assert asked[:each] == list(range(each, 2 * each)) and contents(out) == contents(tmp_path / "whole")
@@ -108,10 +105,58 @@ def test_a_writer_never_goes_on_with_anothers_shards(tmp_path, capsys, change):
     with pytest.raises(KeyboardInterrupt):
         write(out, die_at=11, **({"teacher": "another"} if change == "teacher" else {}))
     if change == "contract":
-        flipped(out / "resume" / "contract.json", 1000)
+        flipped(out / "signal" / "contract.json", 1000)
     write(out, asked=asked)
     assert asked == list(range(12)) and contents(out) == contents(tmp_path / "whole")
     assert "it is written anew" in capsys.readouterr().out
+
+
+def test_a_disk_that_cannot_hold_the_rest_is_told_before_a_row_is_computed(tmp_path, monkeypatch):
+    """The rest: what a killed writer left is not asked for again."""
+    out, asked, free = tmp_path / "out", [], []
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, free[-1]))
+    each = 4 * 6  # bytes of a token: hidden states of width 6
+    free.append(each * (TOKENS_R.sum() + 20))  # and the head, of 20 ids
+    with pytest.raises(KeyboardInterrupt):
+        write(out, die_at=11)
+    there = sum(int(path.stat().st_size) - 128 for path in (out / "signal").glob("shard-*"))  # numpy's header is 128 bytes
+    assert there > 0
+    free.append(each * TOKENS_R.sum() - there - 1)
+    with pytest.raises(ValueError, match=r"need 0.\d kB more in .*signal, 0.\d kB are free; free some space, or set a format"):
+        write(out, asked=asked)
+    assert not asked
+    free.append(free[-1] + 1)
+    write(out)
+
+
+def test_a_disk_that_becomes_full_names_the_file_and_the_same_command_goes_on_there(tmp_path, monkeypatch):
+    write(tmp_path / "whole")
+    out, replace, asked = tmp_path / "out", os.replace, []
+
+    def full(source, target):
+        if target.name == "shard-00001.npy":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "replace", full)
+        with pytest.raises(OSError, match=r"signal/shard-00001.npy of 0.\d kB could .* No space left on device; a new run goes") as told:
+            write(out)
+    assert told.value.errno == errno.ENOSPC and not list(out.rglob("*.part"))
+    write(out, asked=asked)
+    assert asked[0] == load(out).contract["rows_per_shard"] and contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_write_that_ends_half_way_names_the_file(tmp_path):
+    """A file-size limit stands in for a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
+    try:
+        with pytest.raises(OSError, match="head_VD.npy of 0.6 kB could not be written: File too large; a new run"):
+            write(tmp_path, FORMATS[0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in (tmp_path / "signal").iterdir()] == ["offsets.npy", "contract.json"]
 
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -123,6 +168,7 @@ def stage(root, toy):
     torch.set_num_threads(1)
     with Store(root).build(Recipe("soaes.stages.teach.teach", {})) as out:
         teach.teach(toy / "target", toy / "rows", signals.Sampled(8, (1.0, 2.0)), out=out)
+        write_manifest(out)
 
 
 def stages(root, toy, instants):

@@ -128,12 +128,39 @@ def test_the_teacher_store_holds_the_teachers_logits_token_for_token(prepared, t
     assert torch.allclose(stored, direct[:, :-1][bears[:, 1:]], atol=1e-5)
 
 
+def assert_same(given, stored):
+    assert given is stored is None or (given.dtype == stored.dtype and torch.equal(given, stored))
+
+
+@pytest.mark.parametrize("format", [signals.Hidden(), signals.TopK(599, [2.0], "float32")], ids=lambda format: format.name)
+def test_half_precision_weights_leave_the_teacher_as_it_was_stored(prepared, tmp_path, format):
+    heard = []
+
+    class Listening(DistilledLM):
+        def loss_sum(self, batch):
+            heard.append((batch["signal"], self.head_VD, self.model.lm_head.weight.dtype))
+            return super().loss_sum(batch)
+
+    for path in (signal := tmp_path / "signal", out := tmp_path / "out"):
+        path.mkdir()
+    teach.teach(prepared["teacher"], prepared["qa"], format, out=signal)
+    store = teacher_store.load(signal, prepared["qa"].name, teach.tokenizer_digest(prepared["student"]))
+    rows = store.contract["packed_rows"]
+    optim, execution = {**OPTIM, "total_batch": rows, "precision": "bf16-true"}, Execution(micro_batch=rows // 2, loaders=1)
+    train.distill(prepared["student"], prepared["qa"], signal, 0.5, 2.0, Listening, optim, 0, execution, out=out)  # one step of all rows, in order
+    assert len(heard) >= 2 and {dtype for *_, dtype in heard} == {torch.bfloat16}
+    for name, field in store.rows(np.arange(rows)).items():
+        assert_same(torch.cat([said[name] for said, *_ in heard]), field)
+    for _, head_VD, _ in heard:
+        assert_same(head_VD, store.head_VD)
+
+
 def test_curves_are_written_to_our_own_file(prepared, tmp_path):
     tracker = Tracker(tmp_path / "curves.jsonl")
     sft(prepared, tmp_path / "sft", tracker=tracker)
     lines = [json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines()]
     keys = {key for line in lines for key in line}
-    assert keys == {"step", "loss", "learning_rate", "grad_norm", "tokens_per_s", "validation_perplexity", "validation_rouge1"}
+    assert keys == {"step", "loss", "learning_rate", "grad_norm", "tokens_per_s", "seconds", "validation_perplexity", "validation_rouge1"}
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[-1] < losses[0]
 

@@ -6,6 +6,7 @@ neither micro-batch nor the number of devices changes what is learnt."""
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +18,24 @@ from torch.utils.data import DataLoader, Dataset
 from soaes.data.token_store import IGNORE, Rows
 
 VALIDATED = 64  # dev rows of a validation at most, spread evenly: enough for a curve, and no training waits for more
+
+
+class AsStored:
+    """The fields of a teacher's store over N tokens, each [N, *shape]: they go to a batch's device, and stay as they were stored.
+
+    Of a batch Lightning casts every floating tensor, in its dicts too, to the precision of weights; what else has a `to` it moves alone."""
+
+    def __init__(self, fields: dict[str, torch.Tensor]) -> None:
+        self.fields = fields
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self.fields[name]
+
+    def keys(self) -> Iterable[str]:
+        return self.fields.keys()
+
+    def to(self, device: torch.device) -> AsStored:
+        return AsStored({name: field.to(device) for name, field in self.fields.items()})
 
 
 class PackedRows(Dataset):
@@ -35,7 +54,7 @@ class PackedRows(Dataset):
         if not len(which):  # the rest of a small step: a row without labels, so that every micro-batch has one
             batch["labels_BT"] = torch.full_like(batch["labels_BT"], IGNORE)
         if self.signal is not None:
-            batch["signal"] = self.signal.rows(which)
+            batch["signal"] = AsStored(self.signal.rows(which))
         return {**batch, "step_tokens": step_tokens}
 
     def _batch(self, which: np.ndarray) -> dict[str, Any]:
@@ -96,6 +115,6 @@ class PackedDataModule(pl.LightningDataModule):
 def _micro_batch(total: int, most: int, devices: int) -> int:
     """The largest micro-batch of at most `most` rows that divides a step evenly over the devices."""
     if total % devices:
-        raise ValueError(f"total_batch={total} does not divide over {devices} devices; set runtime.devices or optim.<phase>.total_batch")
+        raise ValueError(f"total_batch={total} does not divide over {devices} devices; set runtime.execution.devices or optim.<phase>.total_batch")
     share = total // devices
     return next(size for size in range(min(most, share), 0, -1) if share % size == 0)

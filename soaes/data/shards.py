@@ -7,20 +7,22 @@ it is whole on disk. Knows files and records; what a record says is the teacher 
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from soaes.recipe import checksum
+from soaes.recipe import CONTRACT, check_room, checksum, size
 
 SHARD_BYTES = 64 << 20  # about; what is lost at most when a writer is killed
-CONTRACT, OFFSETS = "contract.json", "offsets.npy"
+OFFSETS = "offsets.npy"
 
 
 class Writer:
@@ -29,6 +31,8 @@ class Writer:
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
         self.folder, self.contract = folder, {**facts, "files": {}}
         folder.mkdir(parents=True, exist_ok=True)
+        for half in folder.glob("*.part"):
+            half.unlink()
         left, begun = _left(folder), json.loads(json.dumps(facts))
         if left and begun == {key: left.get(key) for key in begun}:
             self.contract = left
@@ -37,19 +41,22 @@ class Writer:
             shutil.rmtree(folder)
             folder.mkdir()
 
+    def check_room(self, sizes: dict[str, int], or_else: str) -> None:
+        """ValueError if the disk cannot hold those of the files, name -> bytes, that are not there yet."""
+        needed = sum(count for name, count in sizes.items() if name not in self.contract["files"])
+        check_room(self.folder, needed, "the shards", or_else)
+
     def put(self, name: str, make: Callable[[], np.ndarray]) -> None:
-        """Write the array that `make` gives, unless a killed writer left it whole."""
-        path = self.folder / name
-        if name in self.contract["files"] and _whole(path, self.contract["files"][name]):
+        """Write the array that `make` gives, unless a killed writer left it whole. OSError if it cannot be written."""
+        if name in self.contract["files"] and _whole(self.folder / name, self.contract["files"][name]):
             return
-        _replace(path, lambda handle: np.save(handle, make()))
-        self.contract["files"][name] = {"bytes": path.stat().st_size, "sha256": checksum(path)}
+        self.contract["files"][name] = _replace(self.folder / name, *_npy(make()))
         self.seal()
 
     def seal(self, **more: Any) -> None:
         """Write the contract, with what is known only now."""
         self.contract |= more
-        _replace(self.folder / CONTRACT, lambda handle: handle.write(_sealed(self.contract)))
+        _replace(self.folder / CONTRACT, _sealed(self.contract))
 
 
 class Shards:
@@ -134,11 +141,27 @@ def _broken(path: Path) -> ValueError:
     return ValueError(f"{path} is missing or not what was written; delete the folder {path.parent.parent} and run again")
 
 
-def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """A file under its name is whole, whenever the process ends."""
-    part = path.with_name(f"{path.name}.part")
-    with open(part, "wb") as handle:
-        write(handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(part, path)
+def _npy(array: np.ndarray) -> tuple[bytes, memoryview]:
+    """A .npy file: its header and its data, which are not copied."""
+    array, header = np.ascontiguousarray(array), io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    return header.getvalue(), array.reshape(-1).view(np.uint8).data
+
+
+def _replace(path: Path, *content: bytes | memoryview) -> dict[str, Any]:
+    """A file under its name is whole, whenever the process ends. Returns its size and checksum, taken of what was to be written."""
+    part, count, digest = path.with_name(f"{path.name}.part"), sum(map(len, content)), hashlib.sha256()
+    try:
+        with open(part, "wb") as handle:
+            for piece in content:
+                handle.write(piece)
+                digest.update(piece)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        number = error.errno or errno.EIO
+        raise OSError(number, f"{path} of {size(count)} could not be written: {os.strerror(number)}; "
+                              "a new run goes on at this file") from error
+    return {"bytes": count, "sha256": digest.hexdigest()}

@@ -7,7 +7,6 @@ and their checksums are `shards`'s.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -20,7 +19,7 @@ import torch
 from soaes.data import shards
 from soaes.model import signals
 
-FOLDER, RESUME, HEAD = "signal", "resume", "head_VD.npy"
+FOLDER, HEAD = "signal", "head_VD.npy"
 GRADIENT_BIAS = 0.05  # the most that a format may miss of the exact gradient's length at a temperature that is trained at
 Fields = dict[str, torch.Tensor]  # each [N, *shape]
 
@@ -57,9 +56,11 @@ class TeacherStore:
         """ValueError for a temperature or a divergence that the format cannot give, or that it missed by more than GRADIENT_BIAS when it was
         tried, and for a student with fewer logits than the ids that were kept."""
         self.format.serves(tau, kind)
-        if (bias := self.told(tau).get("gradient_bias", 0.0)) > GRADIENT_BIAS:
+        told = self.told(tau)
+        if (bias := told.get("gradient_bias", 0.0)) > GRADIENT_BIAS:
+            larger = f", or a larger format.k: {told['smallest_k']:,} comes within 1 %" if "smallest_k" in told else ""
             raise ValueError(f"{self.folder}: at tau={tau:g} the gradient of format={self.format.name} is off by {bias:.1%} of the exact one, "
-                             f"the limit is {GRADIENT_BIAS:.0%}; set format=hidden, which is exact, or a larger format.k")
+                             f"the limit is {GRADIENT_BIAS:.0%}; set format=hidden, which is exact{larger}")
         if vocabulary < (ids := getattr(self.format, "vocab", 0)):
             raise ValueError(f"{self.folder} has ids of a vocabulary of {ids:,}, the student has {vocabulary:,}; set format.vocab={vocabulary}")
 
@@ -67,6 +68,8 @@ class TeacherStore:
 def load(folder: Path, rows_name: str, tokenizer: str) -> TeacherStore:
     """ValueError if the store was written over other rows, or for another tokenizer, than the reader's, or is not as it was written."""
     contract = shards.contract(folder / FOLDER)
+    if "fidelity" not in contract:  # it is sealed with that
+        raise ValueError(f"{folder} is still being written, or its writer was killed; run it again, it goes on where it was")
     if contract["tokenizer"] != tokenizer:
         raise ValueError(f"{folder} was written with tokenizer {contract['tokenizer']}, the student has {tokenizer}; "
                          "teacher and student must share one tokenizer")
@@ -78,23 +81,26 @@ def load(folder: Path, rows_name: str, tokenizer: str) -> TeacherStore:
 
 def write(out: Path, format: Any, head_VD: torch.Tensor, tokens_R: np.ndarray, fields_of: Callable[[range], Iterator[Fields]],
           fidelity: Callable[[], list[dict[str, Any]]], **facts: Any) -> dict[str, Any]:
-    """Shard after shard into out/resume, which becomes out/signal by one rename; what a killed writer of the same facts left is kept.
+    """Shard after shard into out/signal, and `fidelity` last, without which it is not read; what a killed writer of the same facts left is kept.
 
     tokens_R: loss tokens of each row. fields_of: of consecutive rows, the fields of each. fidelity: signals.fidelity on a sample,
-    asked for at the end. facts: teacher, tokenizer, rows and whatever else the signal is a function of. Returns the contract."""
+    asked for at the end. facts: teacher, tokenizer, rows and whatever else the signal is a function of. Returns the contract.
+    ValueError if the disk cannot hold what is still to be written, OSError if a write fails."""
     (vocabulary, width), kept = head_VD.shape, record(format, *reversed(head_VD.shape))
-    rows, tokens = len(tokens_R), int(tokens_R.sum())
-    each = shards.rows_per_shard(rows, tokens, kept.itemsize)
-    shape = {"vocabulary": vocabulary, "width": width, "packed_rows": rows, "tokens": tokens, "bytes_per_token": kept.itemsize,
-             "rows_per_shard": each}
-    writer = shards.Writer(out / RESUME, {**facts, "format": {"name": format.name, **asdict(format)}, **shape})
+    each = shards.rows_per_shard(len(tokens_R), int(tokens_R.sum()), kept.itemsize)
+    shape = {"vocabulary": vocabulary, "width": width, "packed_rows": len(tokens_R), "tokens": int(tokens_R.sum()),
+             "bytes_per_token": kept.itemsize, "rows_per_shard": each}
+    writer = shards.Writer(out / FOLDER, {**facts, "format": {"name": format.name, **asdict(format)}, **shape})
+    pieces = {shards.name(at): range(len(tokens_R))[at * each:(at + 1) * each] for at in range(-(-len(tokens_R) // each))}
+    head = {HEAD: 4 * vocabulary * width} if "hidden" in kept.names else {}  # of which logits are made with it
+    writer.check_room(head | {name: kept.itemsize * int(tokens_R[piece].sum()) for name, piece in pieces.items()},
+                      "set a format that keeps less: format=topk or format=sampled")
     writer.put(shards.OFFSETS, lambda: np.concatenate([[0], np.cumsum(tokens_R)]))
-    if "hidden" in kept.names:  # of which logits are made with the head
+    if head:
         writer.put(HEAD, lambda: head_VD.float().cpu().numpy())
-    for shard, start in enumerate(range(0, rows, each)):
-        writer.put(shards.name(shard), partial(_records, kept, fields_of, range(start, min(rows, start + each))))
+    for name, piece in pieces.items():
+        writer.put(name, partial(_records, kept, fields_of, piece))
     writer.seal(fidelity=fidelity())
-    os.replace(out / RESUME, out / FOLDER)
     return writer.contract
 
 

@@ -24,6 +24,7 @@ class Curves(pl.Callback):
         self.tracker, self.tokenizer, self.prompts, self.max_new_tokens = tracker, tokenizer, prompts, max_new_tokens
         self.validations: list[dict[str, float]] = []
         self.tokens, self.loss, self.since, self.step = 0, 0.0, time.monotonic(), 0
+        self.began, self.earlier = self.since, 0.0  # seconds of the attempts from which this one goes on
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: dict[str, Any], at: int) -> None:
         self.tokens += batch["ids_BT"].numel() * trainer.world_size
@@ -49,16 +50,17 @@ class Curves(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The record up to a step's end, where nothing else is under way."""
-        return {"step": self.step, "validations": self.validations, "lines": self.tracker.path.read_text() if self.tracker else ""}
+        lines, seconds = self.tracker.path.read_text() if self.tracker else "", self.earlier + time.monotonic() - self.began
+        return {"step": self.step, "validations": self.validations, "lines": lines, "seconds": seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step, self.validations, self.since = state["step"], state["validations"], time.monotonic()
+        self.step, self.validations, self.earlier, self.since = state["step"], state["validations"], state["seconds"], time.monotonic()
         if self.tracker is not None:
-            self.tracker.path.write_text(state["lines"])
+            self.tracker.take_up(state["lines"], self.earlier)
 
     def _log(self, values: dict[str, float]) -> None:
         if self.tracker is not None:
-            self.tracker.log(values, step=self.step)
+            self.tracker.log({**values, "seconds": round(self.earlier + time.monotonic() - self.began, 3)}, step=self.step)
 
     def _rouge(self, model: Any) -> float:
         """Mean Rouge-1 of greedy answers to the dev prompts."""

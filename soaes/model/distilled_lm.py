@@ -22,11 +22,14 @@ class DistilledLM(CausalLM):
         signal.serves(tau, divergence, self.model.config.vocab_size)
         self.format, self.told = signal.format, signal.told(tau)
         self.alpha, self.tau, self.divergence, self.tau_squared = alpha, tau, divergence, tau_squared
-        self.register_buffer("head_VD", signal.head_VD, persistent=False)
+        self.head_VD = signal.head_VD  # no buffer: Lightning casts those to the precision of weights, and a store is exact
 
     def loss_sum(self, batch: dict[str, Any]) -> torch.Tensor:
         hidden_ND, labels_N = self.predicting(batch)
-        return self.of_logits(hidden_ND, lambda logits_CV, where: self._of_chunk(batch["signal"], logits_CV, labels_N, where))
+        signal_N = dict(batch["signal"])
+        if self.head_VD is not None:
+            self.head_VD = self.head_VD.to(hidden_ND.device)
+        return self.of_logits(hidden_ND, lambda logits_CV, where: self._of_chunk(signal_N, logits_CV, labels_N, where))
 
     def _of_chunk(self, signal_N: dict[str, torch.Tensor], logits_CV: torch.Tensor, labels_N: torch.Tensor, where: slice) -> torch.Tensor:
         said = {name: field[where] for name, field in signal_N.items()}
@@ -36,6 +39,7 @@ class DistilledLM(CausalLM):
     @property
     def metrics(self) -> dict[str, float]:
         """Of the signal at tau, as it was tried when the store was written: teacher_entropy in nats a token, signal_bytes a token, signal_kl,
-        signal_gradient_bias and signal_gradient_variance (signals.fidelity). None of a temperature that it was not tried at."""
-        named = {"entropy": "teacher_entropy"} | {name: f"signal_{name}" for name in ("bytes", "kl", "gradient_bias", "gradient_variance")}
+        signal_gradient_bias, signal_gradient_variance and signal_smallest_k (signals.fidelity). None of a temperature that it was not tried at."""
+        signal = ("bytes", "kl", "gradient_bias", "gradient_variance", "smallest_k")
+        named = {"entropy": "teacher_entropy"} | {name: f"signal_{name}" for name in signal}
         return {as_: self.told[name] for name, as_ in named.items() if name in self.told}

@@ -18,7 +18,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from soaes.recipe import checksum
+from soaes.recipe import check_room, checksum
 
 AT_ONCE = 3  # checkpoints on the disk at most: the last, the one before it should the last be damaged, and one being written
 
@@ -79,12 +79,12 @@ def write(folder: Path, state: dict[str, Any]) -> None:
         making.mkdir(parents=True)
         with open(making / "state.pt", "wb") as handle:
             torch.save(state, handle)
-            _settle(handle)
+            _onto_disk(handle)
         with open(making / "manifest.json", "w") as handle:
             json.dump({"bytes": (making / "state.pt").stat().st_size, "sha256": checksum(making / "state.pt")}, handle)
-            _settle(handle)
+            _onto_disk(handle)
         os.replace(making, final)
-        _settle_names(folder)
+        _names_onto_disk(folder)
     except (OSError, RuntimeError) as error:  # torch has RuntimeError for a write that fails
         shutil.rmtree(making, ignore_errors=True)
         cause = error if isinstance(error, OSError) else error.__context__
@@ -137,19 +137,26 @@ def _check_contract(written: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 
 def _check_room(folder: Path, module: pl.LightningModule) -> None:
-    """ValueError if the disk cannot hold the checkpoints, each the weights and AdamW's two moments of them."""
-    needed = AT_ONCE * 3 * sum(weight.nbytes for weight in module.parameters())
+    """ValueError if the disk cannot hold, beside the checkpoints that are there, what AT_ONCE of them take."""
     held = sum(path.stat().st_size for path in folder.rglob("state.pt"))
-    free = shutil.disk_usage(folder.parent).free
-    if held + free < needed:
-        raise ValueError(f"checkpoints need {(needed - held) / 1e9:,.1f} GB in {folder}, {free / 1e9:,.1f} GB are free; "
-                         "free some space, or train without: runtime.execution.checkpoint_every=0")
+    check_room(folder, AT_ONCE * _bytes(module) - held, "checkpoints", "train without: runtime.execution.checkpoint_every=0")
+
+
+def _bytes(module: pl.LightningModule) -> int:
+    """A checkpoint's: what the module keeps, a tied weight once, and AdamW's two moments of the weights that are trained."""
+    kept = {tensor.data_ptr(): tensor.nbytes for tensor in module.state_dict().values() if isinstance(tensor, torch.Tensor)}
+    return sum(kept.values()) + 2 * sum(weight.nbytes for weight in module.parameters() if weight.requires_grad)
+
+
+READ = ("model/*.py", "data/*.py", "metrics/rouge.py", "stages/train.py", "stages/teach*.py")  # what computes weights, curves or signals
 
 
 def code() -> str:
-    """A digest of our sources that training reads: one result must not be made by two codes."""
+    """A digest of our sources that training or a teacher's signal is computed by: one result must not be made by two codes.
+
+    No others are in it: what measures, draws or plans changes no weight, and an edit of it should cost nobody hours of training."""
     ours = Path(__file__).parent.parent
-    files = sorted(path for part in ("stages", "model", "data", "decode", "metrics") for path in (ours / part).glob("*.py"))
+    files = sorted(path for part in READ for path in ours.glob(part))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
@@ -165,13 +172,13 @@ def _set_random(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
 
 
-def _settle(handle: Any) -> None:
+def _onto_disk(handle: Any) -> None:
     """Onto the disk, so that no crash of the machine leaves a name without its bytes."""
     handle.flush()
     os.fsync(handle.fileno())
 
 
-def _settle_names(folder: Path) -> None:
+def _names_onto_disk(folder: Path) -> None:
     opened = os.open(folder, os.O_RDONLY)
     os.fsync(opened)
     os.close(opened)

@@ -54,8 +54,7 @@ class Hidden:
         return (self.logits(fields_N, head_VD).double() / tau).softmax(-1)
 
     def serves(self, tau: float, kind: str) -> None:
-        limits.check(tau=tau)
-        limits.check(divergence=kind)
+        limits.serves(vars(self), tau, kind)
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,7 @@ class TopK:
     name: ClassVar[str] = "topk"
 
     def __post_init__(self) -> None:
-        _settle(self, "k", self.k)
-        limits.check(dtype=self.dtype)
+        _settle(self)
 
     def fields(self, width: int, vocab: int) -> Shapes:
         kept = min(self.k, self.vocab or vocab)
@@ -106,7 +104,7 @@ class TopK:
 
     def log_shares(self, fields_N: Fields, tau: float) -> torch.Tensor:
         """[N, K + 1]: the teacher's log-probabilities of the kept ids at tau and of the tail."""
-        tail_N1 = fields_N["tail"][:, _at(self.taus, tau), None]
+        tail_N1 = fields_N["tail"][:, self.taus.index(tau), None]
         kept_NK = (_values(fields_N["logits"], self.dtype).float() / tau).log_softmax(-1)
         return torch.cat([kept_NK + torch.log1p(-tail_N1.exp()), tail_N1], dim=1)
 
@@ -121,8 +119,7 @@ class TopK:
         return each_N1.repeat(1, vocab).scatter_(1, fields_N["ids"].long(), shares[:, :-1])
 
     def serves(self, tau: float, kind: str) -> None:
-        limits.check(divergence=kind)
-        _at(self.taus, tau)
+        limits.serves(vars(self), tau, kind)
 
 
 @dataclass(frozen=True)
@@ -141,7 +138,7 @@ class Sampled:
     name: ClassVar[str] = "sampled"
 
     def __post_init__(self) -> None:
-        _settle(self, "draws", self.draws)
+        _settle(self)
 
     def fields(self, width: int, vocab: int) -> Shapes:
         return {"ids": ((len(self.taus), self.draws), _ids(self.vocab or vocab)), "entropy": ((len(self.taus),), "float32")}
@@ -155,21 +152,18 @@ class Sampled:
 
     def divergence(self, fields_N: Fields, head_VD: torch.Tensor | None, student_NV: torch.Tensor, tau: float, kind: str) -> torch.Tensor:
         self.serves(tau, kind)  # whoever asks for another kind would be given this one
-        at = _at(self.taus, tau)
+        at = self.taus.index(tau)
         logs_NM = losses.log_probabilities(student_NV[:, : self.vocab], fields_N["ids"][:, at].long(), tau)
         return -logs_NM.mean(1).sum() - fields_N["entropy"][:, at].sum()
 
     def probabilities(self, fields_N: Fields, head_VD: torch.Tensor | None, vocab: int, tau: float) -> torch.Tensor:
         """The shares of the draws."""
-        ids_NM = fields_N["ids"][:, _at(self.taus, tau)].long()
+        ids_NM = fields_N["ids"][:, self.taus.index(tau)].long()
         each_NM = torch.full(ids_NM.shape, 1 / self.draws, device=ids_NM.device)
         return each_NM.new_zeros(len(ids_NM), vocab).scatter_add_(1, ids_NM, each_NM)
 
     def serves(self, tau: float, kind: str) -> None:
-        limits.check(divergence=kind)
-        if kind != "forward":
-            raise ValueError(f"divergence={kind}: drawn ids give the forward KL alone; set format=hidden, which serves every divergence")
-        _at(self.taus, tau)
+        limits.serves(vars(self), tau, kind)
 
 
 FORMATS = {each.name: each for each in (Hidden, Full, TopK, Sampled)}
@@ -181,21 +175,10 @@ def bytes_per_token(format: Any, width: int, vocab: int) -> int:
     return sum(torch.Size(shape).numel() * getattr(torch, dtype).itemsize for shape, dtype in shapes)
 
 
-def _settle(format: Any, what: str, count: int) -> None:
+def _settle(format: Any) -> None:
     """Settings read from YAML or JSON: `taus` as a tuple of floats. ValueError for what is out of range."""
+    limits.check(**vars(format))
     object.__setattr__(format, "taus", tuple(float(tau) for tau in format.taus))
-    limits.check(**{what: count})
-    for tau in format.taus:
-        limits.check(tau=tau)
-    if not format.taus:
-        raise ValueError("format.taus=[]: a signal is kept at one temperature or more; the paper sweeps 1, 2, 3, 5")
-
-
-def _at(taus: Sequence[float], tau: float) -> int:
-    if tau not in taus:
-        known = ", ".join(f"{each:g}" for each in taus)
-        raise ValueError(f"tau={tau:g}: the signal was kept at {known}; add it to format.taus, or set format=hidden, which serves every tau")
-    return taus.index(tau)
 
 
 def _systematic(logits_NV: torch.Tensor, tau: float, offset_N: torch.Tensor, draws: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -243,10 +226,14 @@ def fidelity(format: Any, hidden_ND: torch.Tensor, head_VD: torch.Tensor, studen
     teacher's is had back as impossible, as after few draws; gradient_bias: |mean g - exact g| / |exact g| with g the gradient in the
     student's logits over the sample, less what chance alone would show; gradient_variance: E|g - mean g|^2 / |exact g|^2.
     Draws are encoded `repeats` times (at least 2), and their bias is judged by `along`: the projection of mean g on the exact g, less 1,
-    with its 95 % interval (low, high), since gradient_bias is uncertain by some sqrt(gradient_variance / repeats). Others: None."""
+    with its 95 % interval (low, high), since gradient_bias is uncertain by some sqrt(gradient_variance / repeats). Others: None.
+    smallest_k: of top-k, the k from which the gradient is within 1 % of the exact one."""
     kept = [format.encode(hidden_ND, head_VD, generator) for _ in range(repeats if isinstance(format, Sampled) else 1)]
     taken = {"bytes": bytes_per_token(format, head_VD.shape[1], head_VD.shape[0])}
-    return [{"tau": float(tau), **taken, **_lost(format, kept, hidden_ND, head_VD, student_NV, tau)} for tau in taus]
+    lost = [{"tau": float(tau), **taken, **_lost(format, kept, hidden_ND, head_VD, student_NV, tau)} for tau in taus]
+    if isinstance(format, TopK):
+        return [line | {"smallest_k": smallest_k(hidden_ND, head_VD, student_NV, line["tau"])} for line in lost]
+    return lost
 
 
 def _lost(format: Any, kept: list[Fields], hidden_ND: torch.Tensor, head_VD: torch.Tensor, student_NV: torch.Tensor, tau: float) -> dict:
@@ -285,11 +272,13 @@ def smallest_k(hidden_ND: torch.Tensor, head_VD: torch.Tensor, student_NV: torch
     """The smallest k of TopK whose forward KL has a gradient within `limit` (relative, over the N tokens, before rounding) of the exact one.
 
     On kept ids the gradient is exact; in the tail it is q - r q instead of q - p, r the quotient of the tails' masses."""
-    p_NV, q_NV = ((logits.double() / tau).softmax(-1) for logits in (_logits(hidden_ND, head_VD), student_NV[:, : len(head_VD)]))
-    p_NV, order_NV = p_NV.sort(dim=-1, descending=True)
-    q_NV = q_NV.gather(1, order_NV)
-    p, q, pp, pq, qq = (each.flip(-1).cumsum(-1).flip(-1) for each in (p_NV, q_NV, p_NV**2, p_NV * q_NV, q_NV**2))  # beyond k = 0 .. V - 1
-    ratio_NV = p / q
-    error_V = (pp - 2 * ratio_NV * pq + ratio_NV**2 * qq).sum(0).clamp_min(0)
-    within = (error_V / (q_NV - p_NV).square().sum()).sqrt() < limit
+    error_V, exact = torch.zeros(len(head_VD), dtype=torch.float64, device=head_VD.device), 0.0
+    for hidden_1D, student_1V in zip(hidden_ND.split(1), student_NV[:, : len(head_VD)].split(1)):
+        p_V, q_V = ((logits[0].double() / tau).softmax(-1) for logits in (_logits(hidden_1D, head_VD), student_1V))
+        p_V, order_V = p_V.sort(descending=True)
+        q_V = q_V[order_V]
+        p, q, pp, pq, qq = (each.flip(-1).cumsum(-1).flip(-1) for each in (p_V, q_V, p_V**2, p_V * q_V, q_V**2))  # beyond k = 0 .. V - 1
+        error_V += pp - 2 * (p / q) * pq + (p / q) ** 2 * qq
+        exact += (q_V - p_V).square().sum()
+    within = (error_V.clamp_min(0) / exact).sqrt() < limit
     return int(within[1:].nonzero()[0]) + 1 if within[1:].any() else len(head_VD)

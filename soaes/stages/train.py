@@ -79,7 +79,7 @@ def _fit(model: Any, tokenizer: Path, rows: Path, module: Module, optim: dict[st
     trainer.validate(lit, data, verbose=False)
     checkpoint.save(model, out, tokenizer)
     if trainer.is_global_zero:
-        _write_metrics(out, curves, data, lit.metrics, time.monotonic() - began)
+        _write_metrics(out, curves, data, lit.metrics, curves.earlier + time.monotonic() - began)
         shutil.rmtree(out / "resume", ignore_errors=True)
 
 
