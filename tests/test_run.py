@@ -143,11 +143,15 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_half_output(tmp_path):
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell runs in the background ignores it, as perhaps this suite
     ran = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=Path(grid.CONF).parent,
                            preexec_fn=heed)  # fmt: skip
-    deadline = time.monotonic() + 200
-    while not list(store.glob("unfinished/pretrain-*/curves.jsonl")):
-        assert ran.poll() is None and time.monotonic() < deadline
-        time.sleep(0.2)
-    os.killpg(ran.pid, signal.SIGINT)
-    said, _ = ran.communicate(timeout=200)
+    try:
+        deadline = time.monotonic() + 200
+        while not list(store.glob("unfinished/pretrain-*/curves.jsonl")):
+            assert ran.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+        os.killpg(ran.pid, signal.SIGINT)
+        said, _ = ran.communicate(timeout=200)
+    finally:
+        if ran.poll() is None:  # or it would train on for hours beside the other tests
+            os.killpg(ran.pid, signal.SIGKILL)
     assert ran.returncode == 130 and "the same command goes on from there" in said
     assert len(Store(store).names("pack")) == 1 and not Store(store).names("pretrain")
