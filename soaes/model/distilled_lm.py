@@ -39,7 +39,6 @@ class DistilledLM(CausalLM):
     @property
     def metrics(self) -> dict[str, float]:
         """Of the signal at tau, as it was tried when the store was written: teacher_entropy in nats a token, signal_bytes a token, signal_kl,
-        signal_gradient_bias, signal_gradient_variance and signal_smallest_k (signals.fidelity). None of a temperature that it was not tried at."""
-        signal = ("bytes", "kl", "gradient_bias", "gradient_variance", "smallest_k")
-        named = {"entropy": "teacher_entropy"} | {name: f"signal_{name}" for name in signal}
+        signal_gradient_bias and signal_gradient_variance (signals.fidelity). None of a temperature that it was not tried at."""
+        named = {"entropy": "teacher_entropy"} | {name: f"signal_{name}" for name in ("bytes", "kl", "gradient_bias", "gradient_variance")}
         return {as_: self.told[name] for name, as_ in named.items() if name in self.told}
