@@ -221,7 +221,7 @@ def test_room_is_asked_for_what_checkpoints_will_hold(tmp_path, monkeypatch):
 def test_a_disk_with_room_for_three_checkpoints_is_enough(toy, tmp_path, left, monkeypatch):
     size = (left / "resume" / "step-00000005" / "state.pt").stat().st_size
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, resume.AT_ONCE * size))
-    build(toy, tmp_path, "sft")
+    assert (build(toy, tmp_path, "sft") / "metrics.json").is_file()
 
 
 def test_an_edit_of_what_no_training_reads_keeps_checkpoints(tmp_path, monkeypatch):
