@@ -42,7 +42,7 @@ class Hidden:
         return {"hidden": ((width,), _stored(self.dtype))}
 
     def encode(self, hidden_ND: torch.Tensor, head_VD: torch.Tensor, generator: Any = None) -> Fields:
-        return {"hidden": _bits(hidden_ND, self.dtype)}
+        return {"hidden": bits(hidden_ND, self.dtype)}
 
     def logits(self, fields_N: Fields, head_VD: torch.Tensor) -> torch.Tensor:
         return _logits(_values(fields_N["hidden"], self.dtype), head_VD)
@@ -67,7 +67,7 @@ class Full(Hidden):
         return {"logits": ((vocab,), _stored(self.dtype))}
 
     def encode(self, hidden_ND: torch.Tensor, head_VD: torch.Tensor, generator: Any = None) -> Fields:
-        return {"logits": _bits(_logits(hidden_ND, head_VD), self.dtype)}
+        return {"logits": bits(_logits(hidden_ND, head_VD), self.dtype)}
 
     def logits(self, fields_N: Fields, head_VD: torch.Tensor | None) -> torch.Tensor:
         return _values(fields_N["logits"], self.dtype)
@@ -100,7 +100,7 @@ class TopK:
         kept_NK, ids_NK = logits_NV.topk(min(self.k, logits_NV.shape[1]))
         tail_NS = torch.stack([losses.log_shares(logits_NV, ids_NK, tau)[:, -1] for tau in self.taus], dim=1)
         relative_NK = kept_NK - kept_NK[:, :1]  # near 0 where the mass is, and there a short float is fine
-        return {"logits": _bits(relative_NK, self.dtype), "ids": _narrow(ids_NK, logits_NV.shape[1]), "tail": tail_NS.float()}
+        return {"logits": bits(relative_NK, self.dtype), "ids": _narrow(ids_NK, logits_NV.shape[1]), "tail": tail_NS.float()}
 
     def log_shares(self, fields_N: Fields, tau: float) -> torch.Tensor:
         """[N, K + 1]: the teacher's log-probabilities of the kept ids at tau and of the tail."""
@@ -201,7 +201,8 @@ def _stored(dtype: str) -> str:
     return "uint16" if dtype == "bfloat16" else dtype
 
 
-def _bits(tensor: torch.Tensor, dtype: str) -> torch.Tensor:
+def bits(tensor: torch.Tensor, dtype: str) -> torch.Tensor:
+    """As it is stored: numpy has no bfloat16."""
     values = tensor.to(getattr(torch, dtype))
     return values.view(torch.uint16) if dtype == "bfloat16" else values
 

@@ -20,7 +20,7 @@ from soaes import limits
 from soaes.backends import environment, vllm_prompts
 from soaes.data import teacher_store, token_store
 from soaes.execution import Execution
-from soaes.model.signals import TopK
+from soaes.model.signals import TopK, bits
 from soaes.stages.teach import facts, tell
 
 
@@ -76,6 +76,4 @@ def fields(format: TopK, ids_NK: np.ndarray, logs_NK: np.ndarray) -> teacher_sto
     the reverse KL by the student's, so that of a student far from its teacher it is the less sure (.1 % of a random one's)."""
     logs = torch.from_numpy(logs_NK.astype(np.float64))
     tail_N1 = (1 - logs.exp().sum(1, keepdim=True)).clamp_min(torch.finfo(torch.float32).eps).log()
-    relative_NK = (logs - logs[:, :1]).to(getattr(torch, format.dtype))
-    bits_NK = relative_NK.view(torch.uint16) if format.dtype == "bfloat16" else relative_NK
-    return {"logits": bits_NK, "ids": torch.from_numpy(ids_NK.astype(np.int64)), "tail": tail_N1.float()}
+    return {"logits": bits(logs - logs[:, :1], format.dtype), "ids": torch.from_numpy(ids_NK.astype(np.int64)), "tail": tail_N1.float()}
