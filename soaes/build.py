@@ -22,10 +22,10 @@ from typing import Any
 from soaes import board, worker
 from soaes.recipe import Recipe, Store
 
-# what a stage is forked from: heavy imports once, and one state of our own code for a whole sweep
-PRELOAD = ["torch", "transformers.models.qwen2.modeling_qwen2", "soaes.stages.train", "soaes.stages.measure", "soaes.stages.speed"]
-
+PRELOAD = ["soaes.preload"]  # what a stage is forked from: heavy work once, and one state of our own code for a whole sweep
 WANDB = ["wandb", "wandb.sdk.launch", "wandb.apis.public"]  # the last two are what wandb.init would load, stage by stage
+# a stage's memory is of huge pages and goes back to the kernel at its end: a training step touches some 100 MB anew, page after page
+ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=4294967296:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.top_pad=16777216"
 MEGABYTE = 1 << 20
 
 Rows = dict[str, list[tuple[str, str]]]  # goal -> the rows that show it, each an experiment and the words that tell the row from others
@@ -118,6 +118,7 @@ class _Crew:
 
     def _start(self, recipe: Recipe, alone: bool) -> Any:
         os.environ.update(OMP_NUM_THREADS=str(self.runtime["execution"]["threads"]), TOKENIZERS_PARALLELISM="false", HF_HUB_DISABLE_PROGRESS_BARS="1")
+        os.environ.setdefault("GLIBC_TUNABLES", ALLOCATOR)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD + (WANDB if self.runtime["logger"]["mode"] != "disabled" else []))
         process = context.Process(target=_stage, args=(self.store, recipe, self.runtime, alone))

@@ -7,7 +7,9 @@ import pytest
 import torch
 from toys import near, toy
 
+from soaes.decode import answers as answering
 from soaes.decode.adaptive import CAP, SHARE, Adaptive, Costs
+from soaes.decode.answers import answers
 from soaes.decode.autoregressive import Autoregressive
 from soaes.decode.engine import Engine
 from soaes.decode.prompt_lookup import PromptLookup, lookup
@@ -238,3 +240,39 @@ def test_logits_that_are_not_numbers_are_an_error_of_either_model(temperature, b
     decoder = Speculative(**{name: Engine(model) for name, model in models.items()}, n=2, temperature=temperature, top_p=0.9, eos=NEVER)
     with pytest.raises(ValueError, match="NaN"):
         decoder.generate([1, 2], 9, torch.Generator())
+
+
+class Words:
+    """A tokenizer whose words are numbers."""
+
+    def __init__(self, end):
+        self.end = end
+
+    def token_to_id(self, text):
+        return self.end
+
+    def decode(self, tokens):
+        return " ".join(map(str, tokens))
+
+
+@pytest.mark.parametrize("cached", [1, 100, 8192])  # one prompt at a time, a few, all
+def test_answers_are_what_each_prompt_gets_alone(monkeypatch, cached):
+    monkeypatch.setattr(answering, "CACHED", cached)
+    model, generator = toy(3), torch.Generator()
+    prompts = [ids(count, count).tolist() for count in (5, 40, 1, 9, 9, 33)]
+    free = Autoregressive(Engine(model), 0.0, 1.0, eos=NEVER)
+    end = free.generate(prompts[0], 12, generator).tokens[4]  # so that one answer is over before its time, and others are not
+    alone = [Autoregressive(Engine(model), 0.0, 1.0, eos=end).generate(prompt, 12, generator).tokens for prompt in prompts]
+    assert len({len(tokens) for tokens in alone}) > 1
+    assert answers(model, Words(end), prompts, 12) == [Words(end).decode([token for token in tokens if token != end]) for tokens in alone]
+
+
+def test_answers_in_the_middle_of_training_leave_the_model_as_it_was():
+    model = toy(3)
+    model.set_attn_implementation("documents")
+    model.model.compile(dynamic=False)
+    torch._dynamo.utils.counters.clear()
+    assert answers(model, Words(NEVER), [[1, 2, 3]], 4) == answers(toy(3), Words(NEVER), [[1, 2, 3]], 4)
+    assert not torch._dynamo.utils.counters["frames"], "every new shape of an answer would be compiled"
+    assert model.config._attn_implementation == "documents"
+    assert answers(model, Words(NEVER), [], 4) == []

@@ -78,7 +78,7 @@ def test_the_order_of_samples_and_validations_is_a_function_of_the_step(toy, tmp
     for step in ends:
         killed(toy, tmp_path / "two", "cpt", step, execution=execution, seen=seen)
     build(toy, tmp_path / "two", "cpt", execution, seen=seen)
-    assert seen == straight and len(straight) == 2 * STEPS + 6  # validations: four on the way, one before, one after
+    assert seen == straight and len(straight) == 2 * STEPS + 5  # validations: one before, four at the ends of quarters
 
 
 @pytest.mark.parametrize("loaders", [1, 2])

@@ -52,16 +52,16 @@ def _words(spaced: str) -> list[str]:
 
 
 def _spaced(text: str) -> str:
-    return " ".join(_segmenter().cut(text))
+    return " ".join(segmenter().cut(text))
 
 
 @cache
-def _segmenter() -> jieba.Tokenizer:
+def segmenter() -> jieba.Tokenizer:
     """The default dictionary, read without jieba's cache.
 
     jieba.cut would write (and trust) TMPDIR/jieba.cache, which is shared by all users and processes, and log it.
     """
-    segmenter = jieba.Tokenizer()
-    segmenter.FREQ, segmenter.total = segmenter.gen_pfdict(segmenter.get_dict_file())
-    segmenter.initialized = True
-    return segmenter
+    words = jieba.Tokenizer()
+    words.FREQ, words.total = words.gen_pfdict(words.get_dict_file())
+    words.initialized = True
+    return words

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -75,6 +76,17 @@ AttentionInterface.register("documents", documents)
 def choose(model: Any, name: str) -> None:
     """name: `documents`, or one of transformers'."""
     model.set_attn_implementation(name)
+
+
+@contextmanager
+def chosen(model: Any, name: str) -> Iterator[None]:
+    """The same for a while."""
+    before = model.config._attn_implementation
+    choose(model, name)
+    try:
+        yield
+    finally:
+        choose(model, before)
 
 
 class _Documents(torch.autograd.Function):

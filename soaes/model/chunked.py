@@ -38,7 +38,7 @@ class _Chunked(torch.autograd.Function):
         total = hidden_ND.new_zeros((), dtype=_exact(hidden_ND))
         to_hidden, to_head = ctx.needs_input_grad[:2]
         grad_ND = torch.empty_like(hidden_ND) if to_hidden else None
-        grad_VD = torch.zeros_like(head_VD, dtype=_exact(head_VD)) if to_head else None
+        grad_VD = None
         hidden, head = _computing(hidden_ND), _computing(head_VD)
         for where in _slices(len(hidden), chunk):
             value, grad_CV = _differentiated(_logits(hidden[where], head), where, of_chunk)
@@ -47,9 +47,11 @@ class _Chunked(torch.autograd.Function):
             if to_hidden:
                 grad_ND[where] = grad_CV @ head
             if to_head:
-                _add_product(grad_VD, grad_CV.T, hidden[where])
+                grad_VD = _with_product(grad_VD, grad_CV.T, hidden[where], _exact(head_VD))
             del grad_CV  # before the next chunk's is made
-        ctx.save_for_backward(grad_ND, grad_VD if grad_VD is None else grad_VD.to(head_VD.dtype))
+        if to_head:
+            grad_VD = torch.zeros_like(head_VD) if grad_VD is None else grad_VD.to(head_VD.dtype)
+        ctx.save_for_backward(grad_ND, grad_VD)
         return total
 
     @staticmethod
@@ -67,12 +69,11 @@ def _differentiated(logits_CV: torch.Tensor, where: slice, of_chunk: OfChunk) ->
     return value.detach(), torch.autograd.grad(value, logits_CV)[0]
 
 
-def _add_product(sum_VD: torch.Tensor, grad_VC: torch.Tensor, hidden_CD: torch.Tensor) -> None:
-    """sum_VD += grad_VC @ hidden_CD: in one go where the types agree, else the product in its type and the sum in its own."""
-    if sum_VD.dtype == grad_VC.dtype:
-        sum_VD.addmm_(grad_VC, hidden_CD)
-    else:
-        sum_VD.add_(grad_VC @ hidden_CD)
+def _with_product(sum_VD: torch.Tensor | None, grad_VC: torch.Tensor, hidden_CD: torch.Tensor, exact: torch.dtype) -> torch.Tensor:
+    """sum_VD + grad_VC @ hidden_CD, None being zero: in one go where the types agree, else the product in its type and the sum in its own."""
+    if sum_VD is None:
+        return (grad_VC @ hidden_CD).to(exact)
+    return sum_VD.addmm_(grad_VC, hidden_CD) if grad_VC.dtype == exact else sum_VD.add_(grad_VC @ hidden_CD)
 
 
 def _logits(hidden_CD: torch.Tensor, head_VD: torch.Tensor) -> torch.Tensor:

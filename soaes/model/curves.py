@@ -44,7 +44,7 @@ class Curves(pl.Callback):
         values = {"validation_perplexity": module.perplexity}
         if self.prompts and trainer.is_global_zero and not checkpoint.sharded(module):
             values["validation_rouge1"] = self._rouge(module.model)
-        self.validations.append(values)
+        self.validations.append({"step": self.step, **values})
         self._log(values)
         self.since = time.monotonic()
 

@@ -5,6 +5,7 @@ They differ in what they start from and in the Lightning module; the loop is one
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -54,7 +55,7 @@ def distill(parent: Path, rows: Path, teacher: Path, alpha: float, tau: float, m
 
 def _fit(model: Any, tokenizer: Path, rows: Path, module: Module, optim: dict[str, Any], seed: int, execution: Execution,
          tracker: Tracker | None, out: Path, signal: Any = None) -> None:
-    """The one loop: validate, train with a few validations on the way, validate, save. A killed one goes on from its last checkpoint."""
+    """The one loop: validate, train with a few validations on the way and one at the end, save. A killed one goes on from its last checkpoint."""
     torch.set_num_threads(execution.threads)
     pl.seed_everything(seed, verbose=False)
     began = time.monotonic()
@@ -76,14 +77,15 @@ def _fit(model: Any, tokenizer: Path, rows: Path, module: Module, optim: dict[st
     if not resumed.step:
         trainer.validate(lit, data, verbose=False)
     trainer.fit(lit, data)
-    trainer.validate(lit, data, verbose=False)
+    if curves.validations[-1]["step"] < curves.step:
+        trainer.validate(lit, data, verbose=False)
     checkpoint.save(model, out, tokenizer)
     if trainer.is_global_zero:
         _write_metrics(out, curves, data, lit.metrics, curves.earlier + time.monotonic() - began)
         shutil.rmtree(out / "resume", ignore_errors=True)
 
 
-VALIDATIONS = 4  # on the way
+VALIDATIONS = 4  # and one before the first step
 
 
 def _trainer(data: PackedDataModule, optim: dict[str, Any], execution: Execution, callbacks: list[pl.Callback]) -> pl.Trainer:
@@ -91,7 +93,7 @@ def _trainer(data: PackedDataModule, optim: dict[str, Any], execution: Execution
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     return pl.Trainer(accelerator=execution.device.replace("cuda", "gpu"), devices=execution.devices, strategy=execution.strategy,
                       precision=optim["precision"], max_epochs=1, max_steps=len(data.steps), accumulate_grad_batches=data.accumulate,
-                      gradient_clip_val=optim["clip"], val_check_interval=max(1, batches // VALIDATIONS), check_val_every_n_epoch=None,
+                      gradient_clip_val=optim["clip"], val_check_interval=math.ceil(batches / VALIDATIONS), check_val_every_n_epoch=None,
                       num_sanity_val_steps=0, use_distributed_sampler=False, callbacks=callbacks, **quiet)
 
 
