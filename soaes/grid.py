@@ -143,6 +143,9 @@ def _row(arguments: list[str], swept: dict[str, str], job: list[str]) -> Row:
         _check(ancestor.written)
         if ancestor.stage == "distill":
             _check_signal(**ancestor.arguments)
+        if ancestor.target == "soaes.stages.teach_vllm.teach":
+            format = ancestor.arguments["format"]
+            limits.vllm_tells(format["_target_"].rpartition(".")[2].lower(), format)
     how = runtime(cfg)
     _check(how)
     return Row(experiment(arguments), swept, recipe, how)

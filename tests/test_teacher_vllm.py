@@ -82,6 +82,14 @@ def test_what_vllm_does_not_tell_is_refused(tmp_path, monkeypatch, format, messa
         teach_vllm.teach(tmp_path / "target", tmp_path / "rows", format, out=tmp_path)
 
 
+@pytest.mark.parametrize("words", ["format=hidden", "format=full", "format=sampled distill.tau=1", "format=topk format.taus=[1,2]"])
+def test_what_vllm_does_not_tell_is_refused_before_anything_is_built(tmp_path, monkeypatch, words):
+    monkeypatch.setenv("SOAES_STORE", str(tmp_path))
+    for goal in ("teacher", "distill"):
+        with pytest.raises(ValueError, match="vLLM .* alone; .*or teacher=transformers"):
+            grid.rows([f"goal={goal}", "teacher=vllm", *words.split()])
+
+
 def test_one_word_chooses_vllm_and_brings_what_it_needs(tmp_path, monkeypatch):
     monkeypatch.setenv("SOAES_STORE", str(tmp_path))
     (row,), (plain,) = grid.rows(["goal=distill", "teacher=vllm", "format.k=64"]), grid.rows(["goal=distill"])

@@ -42,14 +42,10 @@ def teach(teacher: Path, rows: Path, format: Any, dtype: str = "float32", execut
 
 
 def _refuse(format: Any, vocabulary: int) -> None:
-    way_out = "or teacher=transformers, which serves every format"
-    if not isinstance(format, TopK):
-        raise ValueError(f"format={format.name}: vLLM tells the likeliest ids alone; set format=topk 'format.taus=[1]', {way_out}")
-    if format.taus != (1.0,):
-        told = ", ".join(f"{tau:g}" for tau in format.taus)
-        raise ValueError(f"format.taus=[{told}]: vLLM normalises at temperature 1 alone; set 'format.taus=[1]', {way_out}")
+    limits.vllm_tells(format.name, vars(format))
     if format.vocab not in (None, vocabulary):
-        raise ValueError(f"format.vocab={format.vocab}: vLLM normalises over all {vocabulary:,} ids of the teacher; set format.vocab=null, {way_out}")
+        raise ValueError(f"format.vocab={format.vocab}: vLLM normalises over all {vocabulary:,} ids of the teacher; "
+                         "set format.vocab=null, or teacher=transformers, which serves every format")
 
 
 def _fields(read: vllm_prompts.Read, train: token_store.Rows, format: TopK, rows: range) -> Iterator[teacher_store.Fields]:
