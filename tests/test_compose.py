@@ -1,9 +1,14 @@
 """Every experiment composes at every scale, and the paper's scale carries exactly the paper's settings."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from soaes import grid, lineage, reading, verdicts
 
@@ -169,3 +174,27 @@ def test_the_retention_tables_rows_are_the_rows_of_its_grids():
     swept = [row.overrides for name in ("retention", "retention_base") for row in grid.rows([f"experiment={name}"])]
     named = [{key: str(value) for key, value in row["when"].items()} for row in spec["rows"].values()]
     assert len(named) == len(swept) and all(row in swept for row in named) and all(row in named for row in swept)
+
+
+@pytest.mark.parametrize("job", [
+    "seed=3",
+    "experiment=table2 scale=tiny chain@target=cpt_joint seed=1 optim.sft2.lr=2e-4 runtime.store=elsewhere",
+    "scale=paper runtime=a800x8 subject=distill distill.tau=3 distill.alpha=.2 format=topk format.taus=[1,3]",
+    "world.entities=7 +world.more=1 subject=draft.chat ~predict",
+    "optim.sft2={lr:1e-3} seed=2 seed=5 'goal=\"target.cpt\"'",
+])
+def test_jobs_are_what_hydra_composes(job):
+    job = shlex.split(job)
+    with initialize_config_dir(str(grid.CONF), version_base="1.3"):
+        wanted = compose("run", job)
+    for _ in range(2):  # what is shared with a job before is not changed by it
+        assert OmegaConf.to_yaml(grid.composed(job)) == OmegaConf.to_yaml(wanted)
+        grid.composed([*job, "seed=9", "subject=target.base"])
+
+
+@pytest.mark.parametrize("job", ["sed=3", "optim.sft2.larger=1", "experiment=table2 chain@targets=full", "seed.more=1", "scale=huge", "seed=[1"])
+def test_a_slip_is_told_as_hydra_tells_it(job):
+    with initialize_config_dir(str(grid.CONF), version_base="1.3"), pytest.raises(HydraException) as told:
+        compose("run", job.split())
+    with pytest.raises(ValueError, match=re.escape(str(told.value).strip().splitlines()[0][:40])):
+        grid.composed(job.split())
