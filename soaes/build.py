@@ -24,8 +24,8 @@ from soaes.recipe import Recipe, Store
 
 PRELOAD = ["soaes.preload"]  # what a stage is forked from: heavy work once, and one state of our own code for a whole sweep
 WANDB = ["wandb", "wandb.sdk.launch", "wandb.apis.public"]  # the last two are what wandb.init would load, stage by stage
-# a stage's memory is of huge pages and goes back to the kernel at its end: a training step touches some 100 MB anew, page after page
-ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=4294967296:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.top_pad=16777216"
+# glibc keeps a stage's freed memory for its next step, and in huge pages: a training step touches some 100 MB. 32 MB is the most it takes
+ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=268435456:glibc.malloc.top_pad=16777216"
 MEGABYTE = 1 << 20
 
 Rows = dict[str, list[tuple[str, str]]]  # goal -> the rows that show it, each an experiment and the words that tell the row from others
