@@ -7,13 +7,13 @@ import pytest
 import torch
 from toys import near, toy
 
-from soaes.decode import answers as answering
 from soaes.decode.adaptive import CAP, SHARE, Adaptive, Costs
-from soaes.decode.answers import answers
 from soaes.decode.autoregressive import Autoregressive
 from soaes.decode.engine import Engine
 from soaes.decode.prompt_lookup import PromptLookup, lookup
 from soaes.decode.speculative import Speculative
+from soaes.model import answers as answering
+from soaes.model.answers import answers
 
 NEVER = -1  # an eos that no model emits
 torch.set_num_threads(1)

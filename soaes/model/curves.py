@@ -66,7 +66,7 @@ class Curves(pl.Callback):
         """Mean Rouge-1 of greedy answers to the dev prompts."""
         from tokenizers import Tokenizer
 
-        from soaes.decode.answers import answers
+        from soaes.model.answers import answers
 
         tokenizer = Tokenizer.from_file(str(self.tokenizer / "tokenizer.json"))
         said = answers(model, tokenizer, [prompt(tokenizer, item["messages"][:-1]) for item in self.prompts], self.max_new_tokens)

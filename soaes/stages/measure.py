@@ -11,11 +11,11 @@ import torch
 
 from soaes.data.chat import prompt
 from soaes.data.jsonl import read_jsonl, write_jsonl
-from soaes.decode.answers import answers
 from soaes.execution import Execution
 from soaes.metrics import bleu, rouge
 from soaes.metrics.recipe import recipe_stamp
 from soaes.model import checkpoint
+from soaes.model.answers import answers
 
 SCORES = ("rouge1", "rouge2", "rougeL", "bleu4")
 

@@ -1,6 +1,6 @@
 """Greedy answers of a model to many prompts at once: what evaluation reads. Knows token ids and text, not scores.
 
-Speed is measured one prompt at a time, by the decoders beside this file; here nobody looks at the clock.
+Speed is measured one prompt at a time, by the decoders of soaes.decode; here nobody looks at the clock.
 
 # R prompts that are still being answered, T tokens of a forward, L tokens in the cache after it"""
 
