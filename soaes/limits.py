@@ -85,14 +85,17 @@ def serves(settings: Mapping[str, Any], tau: float, divergence: str) -> None:
         raise ValueError(f"tau={tau:g}: the signal was kept at {known}; add it to format.taus, or set format=hidden, which serves every tau")
 
 
-def vllm_tells(name: str, settings: Mapping[str, Any]) -> None:
-    """ValueError, with the way out, if vLLM cannot tell what a signal format of these settings keeps."""
+def vllm_tells(name: str, settings: Mapping[str, Any], vocabulary: int | None = None) -> None:
+    """ValueError, with the way out, if vLLM cannot tell what a signal format of these settings keeps of a teacher's vocabulary, where it is known."""
     way_out = "or teacher=transformers, which serves every format"
     if "k" not in settings:
         raise ValueError(f"format={name}: vLLM tells the likeliest ids alone; set format=topk 'format.taus=[1]', {way_out}")
     if list(settings["taus"]) != [1]:
         told = ", ".join(f"{tau:g}" for tau in settings["taus"])
         raise ValueError(f"format.taus=[{told}]: vLLM normalises at temperature 1 alone; set 'format.taus=[1]', {way_out}")
+    if vocabulary and settings["vocab"] not in (None, vocabulary):
+        raise ValueError(f"format.vocab={settings['vocab']}: vLLM normalises over all {vocabulary:,} ids of the teacher; "
+                         f"set format.vocab=null, {way_out}")
 
 
 def _in_range(name: str, value: Any) -> bool:

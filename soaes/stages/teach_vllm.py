@@ -32,20 +32,13 @@ def teach(teacher: Path, rows: Path, format: Any, dtype: str = "float32", execut
     empty, and it refuses no temperature on account of it. ValueError for any other format, and where vLLM's environment is missing."""
     limits.check(dtype=dtype)
     shape, train = json.loads((teacher / "config.json").read_text()), token_store.load(rows / "train")
-    _refuse(format, shape["vocab_size"])
+    limits.vllm_tells(format.name, vars(format), shape["vocab_size"])
     head_VD = torch.empty(shape["vocab_size"], shape["hidden_size"], device="meta")  # its shape alone is asked for
     known = {**facts(teacher, rows, train, seed), "library": environment.library("vllm"), "dtype": dtype}
     with vllm_prompts.open(teacher, min(format.k, shape["vocab_size"]), train.ids_RT.shape[1], dtype=dtype, device=execution.device,
                            devices=execution.devices, threads=execution.threads) as read:
         contract = teacher_store.write(out, format, head_VD, train.loss_tokens_R, partial(_fields, read, train, format), list, **known)
     tell(out, contract)
-
-
-def _refuse(format: Any, vocabulary: int) -> None:
-    limits.vllm_tells(format.name, vars(format))
-    if format.vocab not in (None, vocabulary):
-        raise ValueError(f"format.vocab={format.vocab}: vLLM normalises over all {vocabulary:,} ids of the teacher; "
-                         "set format.vocab=null, or teacher=transformers, which serves every format")
 
 
 def _fields(read: vllm_prompts.Read, train: token_store.Rows, format: TopK, rows: range) -> Iterator[teacher_store.Fields]:
