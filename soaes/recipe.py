@@ -36,9 +36,17 @@ class Recipe:
 
     @cached_property
     def name(self) -> str:
-        """`<stage>-<hash>`. One hash covers the whole ancestry, because parents enter by their names."""
-        text = json.dumps(self.written, sort_keys=True, ensure_ascii=False)
-        return f"{self.stage}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        """`<stage>-<hash>`: the name of the folder that holds the output."""
+        return f"{self.stage}-{self.hash}"
+
+    @cached_property
+    def hash(self) -> str:
+        """One hash covers the whole ancestry, because parents enter by their names.
+
+        Functions enter by their declared names, the last part of each `_target_`: code may move without renaming a folder. A function
+        that changes its meaning raises the integer `revision` of its node in conf/."""
+        text = json.dumps(_declared(self.written), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @cached_property
     def written(self) -> dict[str, Any]:
@@ -77,6 +85,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+def _declared(plain: Any) -> Any:
+    """What is hashed of a written recipe: each `_target_` by its last part, wherever its code lies."""
+    if isinstance(plain, list):
+        return [_declared(inner) for inner in plain]
+    if not isinstance(plain, dict):
+        return plain
+    return {key: inner.rpartition(".")[2] if key == "_target_" else _declared(inner) for key, inner in plain.items()}
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def run(store: Store, recipe: Recipe, runtime: dict[str, Any], out: Path) -> Non
     began = time.monotonic()
     function = locate(recipe.target)
     wanted = inspect.signature(function).parameters
-    arguments = {key: realise(value, store) for key, value in recipe.arguments.items() if key in wanted or key != "revision"}
+    arguments = _without_revision(function, {key: realise(value, store) for key, value in recipe.arguments.items()})
     code = source(recipe)
     for parent in recipe.parents.values():
         store.verify(parent.name)
@@ -62,7 +62,9 @@ def run(store: Store, recipe: Recipe, runtime: dict[str, Any], out: Path) -> Non
 
 
 def realise(value: Any, store: Store) -> Any:
-    """Parents become folders, options with a `_target_` are called (or bound, with `_partial_`), the rest stays."""
+    """Parents become folders, options with a `_target_` are called (or bound, with `_partial_`), the rest stays.
+
+    A `revision` is not passed on, see _without_revision."""
     if isinstance(value, Recipe):
         return store.folder(value.name)
     if isinstance(value, list):
@@ -73,7 +75,15 @@ def realise(value: Any, store: Store) -> Any:
     if "_target_" not in plain:
         return plain
     function, partial = locate(plain.pop("_target_")), plain.pop("_partial_", False)
+    plain = _without_revision(function, plain)
     return functools.partial(function, **plain) if partial else function(**plain)
+
+
+def _without_revision(function: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """`revision` tells one meaning of a function from another in the recipe's hash. Only a function that has a parameter of that name,
+    such as `fetch`, is given it."""
+    wanted = "revision" in inspect.signature(function).parameters
+    return {key: value for key, value in arguments.items() if wanted or key != "revision"}
 
 
 def locate(target: str) -> Any:

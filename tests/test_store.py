@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from soaes import build as builder
-from soaes import grid
+from soaes import grid, worker
 from soaes.recipe import Recipe, Store, read
 
 RUNTIME = {"torchrun": [], "workers": 2, "alone": ["speed"], "execution": {"_target_": "soaes.execution.Execution", "devices": 1, "threads": 1},
@@ -40,6 +40,25 @@ def test_a_name_is_the_whole_ancestry():
     assert Recipe("soaes.stages.x.f", {"lr": 1.0}).name == Recipe("soaes.stages.x.f", {"lr": 1}).name
     assert Recipe("soaes.stages.x.f", {"lr": 1.5}).name != Recipe("soaes.stages.x.f", {"lr": 1}).name
     assert Recipe("soaes.stages.x.f", {"on": True}).name != Recipe("soaes.stages.x.f", {"on": 1}).name
+
+
+def test_a_name_survives_a_move_of_the_code_and_not_a_revision():
+    """Stages and options are known by their declared names, wherever their code lies."""
+    option = {"_target_": "soaes.data.packing.best_fit", "_partial_": True}
+    moved = {"_target_": "soaes.elsewhere.best_fit", "_partial_": True}
+    here, there = (Recipe("soaes.stages.prepare.pack", {"packing": packing, "taus": [packing]}) for packing in (option, moved))
+    assert here.name == there.name == Recipe("soaes.other.pack", here.arguments).name
+    assert here.name != Recipe("soaes.stages.prepare.fill", here.arguments).name
+    assert here.name != Recipe("soaes.stages.prepare.pack", here.arguments | {"revision": 2}).name
+    assert here.name != Recipe("soaes.stages.prepare.pack", here.arguments | {"packing": option | {"revision": 2}}).name
+
+
+def test_a_revision_is_hashed_and_not_passed_on(tmp_path):
+    store = Store(tmp_path)
+    stage = Recipe("soaes.stages.prepare.world", {"seed": 0, **SIZES, "revision": 2})
+    assert stage.name != world().name and stage.name in builder.build(store, [stage], RUNTIME).built
+    schedule = {"_target_": "soaes.model.schedules.constant", "_partial_": True, "warmup": 0.1, "revision": 3}
+    assert worker.realise(schedule, store).keywords == {"warmup": 0.1}
 
 
 def test_shared_ancestors_are_built_once_and_found_again(tmp_path):
