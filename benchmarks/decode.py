@@ -18,10 +18,11 @@ from transformers.utils import logging
 from benchmarks import account, prompts
 from benchmarks.race import LENGTHS, Race
 from benchmarks.rounds import markdown, options, write
-from soaes import grid
-from soaes.recipe import Recipe, Store
-from soaes.stages.acceptance import chat_tokenizer
-from soaes.worker import provenance
+from soaes.data.chat import chat_tokenizer
+from soaes.pipeline import sweep
+from soaes.pipeline.provenance import provenance
+from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.store import Store
 
 DEFAULTS = {"models": "", "prompts": "", "each": "2", "rounds": "5", "out": "benchmarks/results/decode.json"}
 LEAST = {"each": 1, "rounds": 5}
@@ -54,7 +55,7 @@ def named(models: str) -> list[Path]:
 
 def speed_row() -> tuple[Store, Recipe]:
     """The store, and the recipe that times the distilled draft of scale=tiny."""
-    (row,) = grid.rows(["scale=tiny", "goal=speed", "subject=distill"])
+    (row,) = sweep.jobs(["scale=tiny", "goal=speed", "subject=distill"])
     return Store(Path(row.runtime["store"])), row.recipe
 
 

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 from soaes.data import chat
 from soaes.data.jsonl import read_jsonl
-from soaes.stages import acceptance
+from soaes.decode import prompts
 
 COUNTS = {"qa": 16, "report": 4, "copy": 4}  # an answer is a fifth of a report
 MOST = {"qa": 48, "report": 160, "copy": 128}  # new tokens; qa and report as in conf/scale/tiny.yaml
@@ -17,7 +17,7 @@ COPY = "copy"
 
 def of_world(documents: Path, tokenizer: Tokenizer, positions: int) -> list[dict]:
     """Test questions of each kind, with ids, most (new tokens) and kind; `positions` hold a prompt and its answer."""
-    asked = acceptance.questions(documents, tokenizer, {kind: COUNTS[kind] for kind in ("qa", "report")}, MOST, positions)
+    asked = prompts.select_prompts(documents, tokenizer, {kind: COUNTS[kind] for kind in ("qa", "report")}, MOST, positions)
     reports = [sample for sample in read_jsonl(documents / "qa" / "test.jsonl") if sample["task"] == "report"]
     copies = [_copy(tokenizer, sample["messages"]) for sample in reports[-COUNTS[COPY] :]]
     return [sample | {"kind": sample["task"]} for sample in asked] + _fitting(copies, positions)

@@ -11,13 +11,14 @@ from transformers import GenerationConfig
 
 from benchmarks import machine_limit
 from benchmarks.rounds import Field
-from soaes.backends import hf, native
-from soaes.backends.pair import Pair, folders
 from soaes.decode.autoregressive import Autoregressive
+from soaes.decode.backends import native, transformers_backend
+from soaes.decode.backends.base import DecoderPair, model_folders
+from soaes.decode.base import Verdict
+from soaes.decode.costs import measure_costs
 from soaes.decode.prompt_lookup import PromptLookup
 from soaes.decode.speculative import Speculative
-from soaes.decode.verify import Verdict, block, rejection
-from soaes.stages.costs import costs
+from soaes.decode.verify import block, rejection
 
 MODES = {"greedy": {"temperature": 0.0, "top_p": 1.0}, "top-p .7": {"temperature": 1.0, "top_p": 0.7}}  # conf/sampling
 LENGTHS = range(1, 9)  # n
@@ -81,7 +82,7 @@ class Race:
             self.expected.append(expected)
             for name, pair in self.pairs.items():
                 field = self.fields[name]
-                self.costs[name].append(costs(pair, field.questions, field.made[PLAIN][-1], seed=number))
+                self.costs[name].append(measure_costs(pair, field.questions, field.made[PLAIN][-1], seed=number))
             sizes = {name: machine_limit.weight_bytes(self.pairs[name].baseline.target) for name in ("greedy", "wide")}
             self.rates.append({name: machine_limit.read_rate(size) for name, size in (sizes | {"memory": machine_limit.FAR}).items()})
 
@@ -90,34 +91,34 @@ def named(n: int) -> str:
     return f"speculation n={n}"
 
 
-def _open(opened: ExitStack, backend, decode: partial, target: Path, draft: Path, eos: int) -> Pair:
+def _open(opened: ExitStack, backend, decode: partial, target: Path, draft: Path, eos: int) -> DecoderPair:
     settings = {"eos": eos, "sampling": MODES["greedy"], "dtype": "float32", "device": "cpu", "threads": 1}
-    return opened.enter_context(backend.open(decode, folders(target, draft, decode), **settings))
+    return opened.enter_context(backend.open(decode, model_folders(target, draft, decode), **settings))
 
 
-def _pair(engines, eos: int, sampling: dict, positions: int) -> Pair:
+def _pair(engines, eos: int, sampling: dict, positions: int) -> DecoderPair:
     """The longest block over engines that all decoders of ours share: one copy of the weights in the caches."""
     longest = Speculative(*engines, n=max(LENGTHS), eos=eos, **sampling)
-    return Pair(longest, Autoregressive(engines[0], eos=eos, **sampling), longest.n, positions, timeable=True)
+    return DecoderPair(longest, Autoregressive(engines[0], eos=eos, **sampling), longest.n, positions, timeable=True)
 
 
-def _speculative(pair: Pair, eos: int, n: int, **settings) -> Speculative:
+def _speculative(pair: DecoderPair, eos: int, n: int, **settings) -> Speculative:
     method = pair.method
     return Speculative(*method.engines, n=n, temperature=method.temperature, top_p=method.top_p, eos=eos, **settings)
 
 
-def _ours(pair: Pair, eos: int, lengths) -> dict:
+def _ours(pair: DecoderPair, eos: int, lengths) -> dict:
     return {PLAIN: pair.baseline, **{named(n): _speculative(pair, eos, n) for n in lengths}}
 
 
-def _drafts(pair: Pair, eos: int) -> dict:
+def _drafts(pair: DecoderPair, eos: int) -> dict:
     """Every n, n chosen block by block, and under sampling the other exact rule that is worth a row."""
     found = _ours(pair, eos, LENGTHS) | {"adaptive speculation": _speculative(pair, eos, max(LENGTHS), adaptive=True)}
     blocks = {f"block n={n}": _speculative(pair, eos, n, rule=block) for n in BLOCKS}
     return found | (blocks if pair.method.temperature else {})
 
 
-def _lookups(pair: Pair, eos: int) -> dict:
+def _lookups(pair: DecoderPair, eos: int) -> dict:
     method = pair.method
     shared = {"temperature": method.temperature, "top_p": method.top_p, "eos": eos}
     kinds = {"lookup": partial(PromptLookup, n=3, match=3), "adaptive lookup": partial(PromptLookup, n=5, match=3, adaptive=True)}
@@ -126,6 +127,6 @@ def _lookups(pair: Pair, eos: int) -> dict:
 
 def _theirs(opened: ExitStack, target: Path, draft: Path, eos: int) -> dict:
     """transformers on equal terms (n drafted tokens in every block), and as it comes."""
-    pinned, default = (_open(opened, hf, partial(Speculative, n=PAPER_N), target, draft, eos) for _ in range(2))
+    pinned, default = (_open(opened, transformers_backend, partial(Speculative, n=PAPER_N), target, draft, eos) for _ in range(2))
     default.method.options["assistant_model"].generation_config = GenerationConfig()  # what is not set is the library's choice
     return {GENERATE: pinned.baseline, ASSISTED: pinned.method, ASSISTED_DEFAULT: default.method}

@@ -23,13 +23,13 @@ from benchmarks.train_packing import Packing
 from benchmarks.train_padded import Padding
 from benchmarks.train_reading import Reading
 from benchmarks.train_steps import Distilling, Share
-from soaes import grid
-from soaes.data import teacher_store, token_store
-from soaes.execution import Execution
-from soaes.model import checkpoint, signals
-from soaes.recipe import Store, read
+from soaes.data import chat, teacher_store, token_store
+from soaes.model import checkpoint, soft_targets
+from soaes.pipeline import sweep
+from soaes.pipeline.provenance import provenance
+from soaes.pipeline.runtime import Execution
+from soaes.pipeline.store import Store, read_recipe
 from soaes.stages import teach
-from soaes.worker import provenance
 
 DEFAULTS = {"rows": "", "rounds": "5", "lengths": "1000000", "out": "benchmarks/results/train.json"}
 LEAST = {"rounds": 5, "lengths": 1}
@@ -61,12 +61,12 @@ def main(words: list[str]) -> None:
 
 def found(rows: str) -> tuple[Path, Path, object]:
     """The folder of rows, its tokenizer's, and the lock of their store. ValueError where there are none."""
-    (tiny,) = grid.rows(["scale=tiny", "goal=rows.stage2"])
+    (tiny,) = sweep.jobs(["scale=tiny", "goal=rows.stage2"])
     store = Store(Path(rows).parent if rows else Path(tiny.runtime["store"]))
     name = Path(rows).name if rows else tiny.recipe.name
     if not store.holds(name):
         raise ValueError(f"rows {name} are not in {store.root}: run `{BUILD}` first, or name rows=FOLDER of a store")
-    return store.folder(name), store.folder(read(store, name).parents["tokenizer"].name), store.lock("machine")
+    return store.folder(name), store.folder(read_recipe(store, name).parents["tokenizer"].name), store.lock("machine")
 
 
 def contenders(rows: token_store.Rows, tokenizer: Path, scratch: Path, lengths: int) -> list[tuple]:
@@ -87,8 +87,8 @@ def stored(model, tokenizer: Path, rows: token_store.Rows, scratch: Path):
     checkpoint.save(model, scratch / "teacher", tokenizer)
     token_store.write(scratch / "rows" / "train", token_store.Rows(*(array[:READ] for array in rows)))
     (scratch / "store").mkdir()
-    teach.teach(scratch / "teacher", scratch / "rows", signals.Hidden(), Execution(), out=scratch / "store")
-    return teacher_store.load(scratch / "store", "rows", teach.tokenizer_digest(scratch / "teacher"))
+    teach.teach(scratch / "teacher", scratch / "rows", soft_targets.Hidden(), Execution(), out=scratch / "store")
+    return teacher_store.load(scratch / "store", "rows", chat.tokenizer_digest(scratch / "teacher"))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.rounds import row
-from soaes.model import chunked, losses, signals
+from soaes.model import chunked_loss, losses, soft_targets
 
 TOKENS, VOCABULARY, WIDTH = 8192, 152_064, 64  # a row of the paper's and its vocabulary; a narrow model, since its width is not the point
 FEWER = (128, 256)  # tokens at which the whole is counted: at 8,192 it would take tens of gigabytes
@@ -46,7 +46,7 @@ def peak_of(loss: Callable[..., torch.Tensor], tokens: int, vocabulary: int) -> 
 
 
 def _chunked(student_ND, student_VD, teacher_ND, teacher_VD, labels_N) -> torch.Tensor:
-    format = signals.Hidden()
+    format = soft_targets.Hidden()
     fields = format.encode(teacher_ND, teacher_VD)
 
     def of_chunk(logits_CV: torch.Tensor, where: slice) -> torch.Tensor:
@@ -54,7 +54,7 @@ def _chunked(student_ND, student_VD, teacher_ND, teacher_VD, labels_N) -> torch.
         divergence = format.divergence(kept, teacher_VD, logits_CV, TAU, "forward")
         return ALPHA * divergence + (1 - ALPHA) * losses.cross_entropy(logits_CV, labels_N[where])
 
-    return chunked.loss(student_ND, student_VD, of_chunk)
+    return chunked_loss.chunked_loss(student_ND, student_VD, of_chunk)
 
 
 def _whole(student_ND, student_VD, teacher_ND, teacher_VD, labels_N) -> torch.Tensor:

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, DataCollatorForSeq2Seq, PrinterCallback,
 
 from benchmarks.rounds import row
 from benchmarks.train_turns import Turns
-from soaes.data.module import PackedDataModule
+from soaes.data.datamodule import PackedDataModule
 from soaes.data.token_store import IGNORE, Rows
 from soaes.model import attention, schedules
 from soaes.model.causal_lm import CausalLM
@@ -82,7 +82,7 @@ class Padding:
 
     def _module(self) -> CausalLM:
         model = copy.deepcopy(self.model)
-        attention.choose(model, "documents")
+        attention.set_attention(model, "documents")
         return CausalLM(model.train(), LR, partial(schedules.constant, warmup=0), BETAS, WEIGHT_DECAY, self.steps)
 
     def _theirs(self, name: str) -> float:

@@ -18,12 +18,12 @@ from benchmarks.rounds import row
 from benchmarks.train_padded import BETAS, CLIP, LR, WEIGHT_DECAY, tensors
 from benchmarks.train_turns import Turns
 from soaes.data.token_store import IGNORE, Rows
-from soaes.model import attention, schedules, signals
+from soaes.model import attention, schedules, soft_targets
 from soaes.model.causal_lm import CausalLM
 from soaes.model.distilled_lm import DistilledLM
 
 TAUS = (1.0, 2.0, 3.0, 5.0)
-FORMATS = (signals.Hidden(), signals.TopK(256, TAUS), signals.Sampled(64, TAUS))  # conf/format
+FORMATS = (soft_targets.Hidden(), soft_targets.TopK(256, TAUS), soft_targets.Sampled(64, TAUS))  # conf/format
 ALPHA, TAU = 0.5, 2.0
 MORE = 1.10  # of a step of plain SFT; for `hidden`, of its limit
 SFT, STEPS, PRODUCTS, SQUARE = "sft", "cpt steps", "matrix products of a cpt step", "square matrix products"
@@ -92,7 +92,7 @@ class Share:
 
 def _settings(model: Any) -> dict[str, Any]:
     model = copy.deepcopy(model).train()
-    attention.choose(model, "documents")
+    attention.set_attention(model, "documents")
     return {"model": model, "lr": LR, "schedule": partial(schedules.constant, warmup=0), "betas": BETAS, "weight_decay": WEIGHT_DECAY, "steps": 1}
 
 

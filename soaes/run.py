@@ -16,10 +16,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from soaes import board, grid, lineage, plan, track
-from soaes.build import Outcome, Rows, build, full_disk
-from soaes.grid import Row
-from soaes.recipe import Store
+from soaes.pipeline import compose, dry_run, progress, sweep, tracking
+from soaes.pipeline.scheduler import JobsByGoal, Outcome, build, full_disk
+from soaes.pipeline.store import Store
+from soaes.pipeline.sweep import Job
 
 HYDRA_FLAGS = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
@@ -43,12 +43,12 @@ def _interrupt(*_: object) -> None:
 
 def run(words: list[str]) -> int:
     """Exit code of a command line: 0 if every row stands."""
-    grids = {tuple(line): grid.rows(line) for line in _grids(words)}
+    grids = {tuple(line): sweep.jobs(line) for line in _grids(words)}
     rows = [row for found in grids.values() for row in found]
     store, runtime = Store(Path(rows[0].runtime["store"])), rows[0].runtime
     recipes = [row.recipe for row in rows]
     if runtime["dry"]:
-        print("\n".join(plan.plan(store, recipes)))
+        print("\n".join(dry_run.plan(store, recipes)))
         return 0
     launcher = any(word.startswith("hydra/launcher=") for word in words)
     outcome = Outcome() if launcher else build(store, recipes, runtime, _goals(rows))
@@ -65,11 +65,11 @@ def run(words: list[str]) -> int:
                 _report(store, row, outcome)
     failed = [(line, row) for line, found in grids.items() for row in found if not store.holds(row.recipe.name)]
     for line, row in failed:
-        say(f"FAILED  {row.experiment} {row.words}; {board.kept(store, row.recipe)}again: python -m soaes.run {shlex.join(line)}")
+        say(f"FAILED  {row.experiment} {row.words}; {progress.checkpoint_note(store, row.recipe)}again: python -m soaes.run {shlex.join(line)}")
     return 1 if failed else 0
 
 
-def _goals(rows: list[Row]) -> Rows:
+def _goals(rows: list[Job]) -> JobsByGoal:
     """Which rows each goal is shown in; two tables may show one."""
     return {goal: [(row.experiment, row.words) for row in rows if row.recipe.name == goal] for goal in (row.recipe.name for row in rows)}
 
@@ -77,21 +77,21 @@ def _goals(rows: list[Row]) -> Rows:
 def _grids(words: list[str]) -> list[list[str]]:
     """`experiment=a,b` or `experiment=table*` is several grids: Hydra would merge their files into one and ignore the sweeps."""
     rest = [word for word in words if not word.lstrip("+").startswith("experiment=")]
-    return [[f"experiment={name}", *rest] if name else rest for name in grid.experiments(words)]
+    return [[f"experiment={name}", *rest] if name else rest for name in sweep.experiment_names(words)]
 
 
-def _hydra(line: list[str], rows: list[Row], outcome: Outcome | None = None) -> None:
+def _hydra(line: list[str], rows: list[Job], outcome: Outcome | None = None) -> None:
     """Let Hydra run the jobs of one grid, in this process or wherever its launcher takes them."""
     def job(cfg: DictConfig) -> None:
         _settle(cfg, rows, outcome or Outcome())
 
     sys.argv[1:] = ["--multirun", *line] if any(row.overrides for row in rows) else line
-    hydra.main(version_base="1.3", config_path=str(grid.CONF), config_name="run")(job)()
+    hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="run")(job)()
 
 
-def _settle(cfg: DictConfig, rows: list[Row], outcome: Outcome) -> None:
+def _settle(cfg: DictConfig, rows: list[Job], outcome: Outcome) -> None:
     """One Hydra job: have its goal built (or found), then print the row, unless that was done as it was built, and record it."""
-    words, name = HydraConfig.get().overrides.task, lineage.recipe(cfg, cfg.goal).name
+    words, name = HydraConfig.get().overrides.task, compose.recipe_at(cfg, cfg.goal).name
     row = next(row for row in rows if row.recipe.name == name and {f"{key}={value}" for key, value in row.overrides.items()} <= set(words))
     store, before = Store(Path(row.runtime["store"])), outcome
     if not store.holds(name) and name not in outcome.failed:
@@ -104,29 +104,29 @@ def _settle(cfg: DictConfig, rows: list[Row], outcome: Outcome) -> None:
     _report(store, row, before)
     if not _recorded(store, row):
         metrics = store.metrics(name)
-        track.row(row.name, row.experiment, row.overrides, row.recipe, metrics, row.runtime)
+        tracking.track_job(row.name, row.experiment, row.overrides, row.recipe, metrics, row.runtime)
         path = store.root / "rows" / f"{row.name}.json"
         path.parent.mkdir(exist_ok=True)
         about = {"experiment": row.experiment, "overrides": row.overrides, "recipe": name, "logger": row.runtime["logger"]["mode"]}
         path.write_text(json.dumps({**about, "metrics": metrics}))
 
 
-def _recorded(store: Store, row: Row) -> bool:
+def _recorded(store: Store, row: Job) -> bool:
     """Of a row that stands. One that was first run without W&B is mirrored when it is next run with it."""
     path = store.root / "rows" / f"{row.name}.json"
     return store.holds(row.recipe.name) and path.exists() and row.runtime["logger"]["mode"] in ("disabled", json.loads(path.read_text())["logger"])
 
 
-def _traceback(store: Store, row: Row) -> str:
+def _traceback(store: Store, row: Job) -> str:
     """Of the stage in the row's ancestry that failed itself."""
     errors = [store.unfinished(name) / "error.txt" for name in row.recipe.ancestry() if not store.holds(name)]
     return "".join(path.read_text() for path in errors if path.exists())
 
 
-def _report(store: Store, row: Row, before: Outcome) -> None:
+def _report(store: Store, row: Job, before: Outcome) -> None:
     """Print a row, unless the build of the whole sweep has."""
     if row.recipe.name not in before.built:
-        say(board.row(row.experiment, row.words, row.recipe.name, store.metrics(row.recipe.name)))
+        say(progress.job_line(row.experiment, row.words, row.recipe.name, store.metrics(row.recipe.name)))
 
 
 def say(line: str) -> None:

@@ -10,11 +10,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from soaes import floors, grid, lineage, plots, stale, summary
-from soaes.reading import READ, Table, known, read, spec, store_of
-from soaes.recipe import Recipe, Store
-from soaes.render import render, verdicts
-from soaes.verdicts import terms
+from soaes.pipeline import compose, labels
+from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.store import Store
+from soaes.report import freshness, index, plots, sanity_checks
+from soaes.report.claims import terms
+from soaes.report.markdown import write_table, write_verdicts
+from soaes.report.results import EXPERIMENTS, Table, read_table, store_of, table_names, table_spec
 
 
 def main() -> None:
@@ -34,38 +36,38 @@ def main() -> None:
 
 
 def _stale(folders: list[Path]) -> int:
-    lines, found = stale.check(folders or sorted(path.parent for path in READ.glob("*/recipes.json")))
+    lines, found = freshness.check(folders or sorted(path.parent for path in EXPERIMENTS.glob("*/recipes.json")))
     print("\n".join(lines or ["no committed tables: `make publish` writes them, with the recipes.json that this compares"]))
     return 1 if found else 0
 
 
 def _print(overrides: list[str], only: list[str] | None, why: str | None, out: Path | None) -> int:
     for name in [*(only or []), *([why.partition(".")[0]] if why else [])]:
-        if name not in known():
-            raise ValueError(f"{name}: there is no such table; {grid.nearest(name, known())}")
-    wanted = [why.partition(".")[0]] if why else only or known()
-    tables = {name: read(name, overrides) for name in _with_claimed(wanted)}
-    store, scale = store_of(overrides), grid.choice(overrides, "scale")
+        if name not in table_names():
+            raise ValueError(f"{name}: there is no such table; {compose.nearest(name, table_names())}")
+    wanted = [why.partition(".")[0]] if why else only or table_names()
+    tables = {name: read_table(name, overrides) for name in _with_claimed(wanted)}
+    store, scale = store_of(overrides), compose.chosen_option(overrides, "scale")
     if why:
         print("\n".join(explain(tables, *why.partition(".")[::2], store)))
         return 0
     shown = only or [name for name in wanted if name.startswith("table") or _measured(tables[name])]
     folder = out or store.root / "tables" / scale
     for name in shown:
-        print(render(tables, name, store, folder, _page(tables, name, overrides, scale, folder) if out else []) + "\n")
+        print(write_table(tables, name, store, folder, _page(tables, name, overrides, scale, folder) if out else []) + "\n")
     if only:
         return 0
     tables = {name: tables[name] for name in shown}
-    stale.write(tables, overrides, folder)
-    print(verdicts(tables, scale, folder) + "\n")
-    if out and out.parent.resolve() == READ:
-        summary.write(READ)
-    return _floors(tables, store) if scale == "smoke" and grid.choice(overrides, "data") == "world" else 0
+    freshness.write(tables, overrides, folder)
+    print(write_verdicts(tables, scale, folder) + "\n")
+    if out and out.parent.resolve() == EXPERIMENTS:
+        index.write(EXPERIMENTS)
+    return _floors(tables, store) if scale == "smoke" and compose.chosen_option(overrides, "data") == "world" else 0
 
 
 def _page(tables: dict[str, Table], name: str, overrides: list[str], scale: str, folder: Path) -> list[str]:
     """What a published table has besides: the sweep that made it, a picture, and how to read it."""
-    table, words = tables[name], " ".join(word for word in overrides if not word.startswith(stale.HERE))
+    table, words = tables[name], " ".join(word for word in overrides if not word.startswith(freshness.HERE))
     picture = plots.draw(tables, name, folder)
     clock = ", timings in the first seed alone" if any(name.startswith("speed") for name in table.grids) else ""
     command = f"Made by `python -m soaes.run experiment={','.join(table.grids)} {words}`{clock}."
@@ -73,7 +75,7 @@ def _page(tables: dict[str, Table], name: str, overrides: list[str], scale: str,
 
 
 def _floors(tables: dict[str, Table], store: Store) -> int:
-    found = floors.check(tables, store)
+    found = sanity_checks.check(tables, store)
     for text, holds in found:
         print(f"floor {'holds' if holds else 'FAILS'}: {text}")
     return 0 if all(holds for _, holds in found) else 1
@@ -86,7 +88,7 @@ def _measured(table: Table) -> bool:
 
 def _with_claimed(names: list[str]) -> list[str]:
     """The tables, and those whose rows their claims speak of."""
-    sides = [pair for name in names for claim in spec(name)["claims"].values() for pair in claim["pairs"]]
+    sides = [pair for name in names for claim in table_spec(name)["claims"].values() for pair in claim["pairs"]]
     return sorted({*names, *(term.split(".")[0] for pair in sides for term in terms(pair) if term.count(".") == 2)})
 
 
@@ -94,13 +96,13 @@ def explain(tables: dict[str, Table], name: str, row: str, store: Store) -> list
     """Where the cells of a row come from: by seed its folders and what made them, and the first seed's lineage."""
     row, _, column = row.partition(".")
     if row not in tables[name].lines:
-        raise ValueError(f"{name}.{row}: there is no such row; {grid.nearest(row, list(tables[name].lines))}")
+        raise ValueError(f"{name}.{row}: there is no such row; {compose.nearest(row, list(tables[name].lines))}")
     line = tables[name].lines[row]
     if not line.recipes:
         return [f"{line.label}: {line.reason or line.missing}"]
     value = [f"{column} = {line.values.get(column)}"] if column else []
     folders = [text for seed, goals in line.recipes.items() for goal in goals for text in _made(store, goal, f"seed {seed}: ")]
-    lineages = [text for goal in next(iter(line.recipes.values())) for text in ["", *lineage.tree(goal)]]
+    lineages = [text for goal in next(iter(line.recipes.values())) for text in ["", *labels.lineage_tree(goal)]]
     return [line.label, *value, *([line.reason] if line.reason else []), *folders, *lineages]
 
 

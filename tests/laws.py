@@ -10,13 +10,13 @@ import itertools
 import torch
 from toys import toy
 
-from soaes.decode.distributions import warp
 from soaes.decode.engine import Engine
 from soaes.decode.prompt_lookup import PromptLookup
+from soaes.decode.sampling import warp
 from soaes.decode.speculative import Speculative
-from soaes.decode.verify import block, match, rejection
+from soaes.decode.verify import block, rejection, token_match
 
-EXACT = {"rejection": rejection, "block": block, "match": match}
+EXACT = {"rejection": rejection, "block": block, "match": token_match}
 FAMILY = 1e-3  # chance that a correct program fails any of the chi-square tests
 LEVEL = FAMILY / 60  # what each p-value must stay above (Bonferroni: 21 tests of the suite and 36 nightly ones)
 DRAWS = 2000

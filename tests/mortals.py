@@ -11,13 +11,14 @@ from toys import save_pair
 
 from soaes.data import token_store
 from soaes.data.jsonl import write_jsonl
-from soaes.execution import Execution
-from soaes.model import schedules, signals
+from soaes.model import schedules, soft_targets
 from soaes.model.causal_lm import CausalLM
 from soaes.model.distilled_lm import DistilledLM
-from soaes.recipe import Recipe, Store
+from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.runtime import Execution
+from soaes.pipeline.store import Store
+from soaes.pipeline.tracking import Tracker
 from soaes.stages import teach, train
-from soaes.track import Tracker
 
 CONTEXT, STEPS = 24, 10
 EVERY_STEP = Execution(micro_batch=1, checkpoint_every=1e-9)  # seconds: a checkpoint before each step
@@ -73,7 +74,7 @@ def prepare(root):
         token_store.write(root / "rows" / split, rows(count, seed=count))
     write_jsonl(root / "rows" / "dev_prompts.jsonl", [{"messages": [{"role": "user", "content": "w1 w2"}, {"role": "assistant", "content": "w3"}]}])
     (root / "signal").mkdir()
-    teach.teach(root / "target", root / "rows", signals.Hidden(), out=root / "signal")
+    teach.teach(root / "target", root / "rows", soft_targets.Hidden(), out=root / "signal")
 
 
 def rows(count, seed):

@@ -6,13 +6,14 @@ import torch
 from toys import save_pair
 
 from soaes.data import shards, teacher_store, token_store
-from soaes.model import signals
-from soaes.recipe import Recipe, Store, write_manifest
+from soaes.model import soft_targets
+from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.store import Store, write_manifest
 
 VOCABULARY = 20
 TOKENS_R = np.array([3, 0, 5, 1, 4, 2, 0, 6, 3, 3, 1, 5])  # loss tokens of each row
 FACTS = {"teacher": "sft-1", "tokenizer": "words", "rows": "pack-1", "seed": 0}
-FORMATS = [signals.Hidden(), signals.Full("float16"), signals.TopK(4, (1.0, 2.0)), signals.Sampled(8, (1.0, 2.0))]
+FORMATS = [soft_targets.Hidden(), soft_targets.Full("float16"), soft_targets.TopK(4, (1.0, 2.0)), soft_targets.Sampled(8, (1.0, 2.0))]
 by_format = pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)
 
 

@@ -31,7 +31,7 @@ def drawn(seed, count):
 def states_and_gradients(model, name, ids_BT, positions_BT, weights_BTD):
     """Final hidden states, and the gradient of their weighted sum by every parameter."""
     model = copy.deepcopy(model)
-    attention.choose(model, name)
+    attention.set_attention(model, name)
     states = model.model(input_ids=ids_BT, position_ids=positions_BT, use_cache=False).last_hidden_state
     grads = torch.autograd.grad((states.float() * weights_BTD).mean(), list(model.model.parameters()))
     return states.detach(), torch.cat([grad.flatten() for grad in grads])
@@ -66,7 +66,7 @@ def test_a_changed_document_leaves_the_others_states_as_they_are():
     changed_BT = ids_BT.clone()
     changed_BT[0, 1:31] = (changed_BT[0, 1:31] + 1) % 64  # the first row's second document
     model = toy(0)
-    attention.choose(model, "documents")
+    attention.set_attention(model, "documents")
     with torch.inference_mode():
         before, after = (model.model(input_ids=ids, position_ids=positions_BT, use_cache=False).last_hidden_state for ids in (ids_BT, changed_BT))
     moved_BT = (before - after).abs().amax(-1) > 1e-6
@@ -78,7 +78,7 @@ def test_without_positions_a_row_is_one_document():
     model = toy(0)
     with torch.inference_mode():
         causal = model(ids_BT).logits
-        attention.choose(model, "documents")
+        attention.set_attention(model, "documents")
         assert torch.allclose(model(ids_BT, use_cache=False).logits, causal, atol=1e-4)
 
 
@@ -95,7 +95,7 @@ def test_every_token_has_one_place_and_little_is_filled_up(rows):
 
 def test_what_it_does_not_know_is_refused():
     model = toy(0)
-    attention.choose(model, "documents")
+    attention.set_attention(model, "documents")
     with pytest.raises(ValueError, match="or cache; set runtime.execution.attention=sdpa"):
         cache = model(torch.arange(8)[None]).past_key_values
         model(torch.tensor([[9]]), past_key_values=cache)

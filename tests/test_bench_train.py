@@ -12,7 +12,7 @@ from benchmarks.train_reading import Reading
 from benchmarks.train_turns import Turns
 from soaes.data import token_store
 from soaes.data.packing import best_fit
-from soaes.model import checkpoint, signals
+from soaes.model import checkpoint, soft_targets
 from soaes.stages import prepare
 
 KEYS = ["name", "unit", "median", "low", "high", "rounds", "target", "better", "limit"]
@@ -108,7 +108,7 @@ def test_the_store_and_plain_files_give_the_same_bytes(tmp_path):
     class Kept:
         """Rows of 1, 2, 3 .. tokens."""
 
-        format = signals.Hidden()
+        format = soft_targets.Hidden()
         hidden = [torch.full((at + 1, 4), float(at)) for at in range(16)]
 
         def rows(self, which):

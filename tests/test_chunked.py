@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from soaes.model import chunked, losses
+from soaes.model import chunked_loss, losses
 
 N, D, V = 37, 12, 50  # tokens, width, vocabulary
 
@@ -33,7 +33,7 @@ def ours(hidden, head, labels, teacher, chunk):
     def of_chunk(logits, where):
         return losses.distillation(lambda student: losses.kl(teacher[where], student, 2.0), logits, labels[where], 0.5, 2.0)
 
-    return chunked.loss(hidden, head, of_chunk, chunk)
+    return chunked_loss.chunked_loss(hidden, head, of_chunk, chunk)
 
 
 @pytest.mark.parametrize("chunk", [1, 8, 37, 64])
@@ -134,4 +134,4 @@ def test_a_distillation_loss_takes_a_fraction_of_the_naive_ones_memory():
         return losses.distillation(lambda student: losses.kl(teacher_hidden[where] @ teacher_head.T, student, 2.0), logits, labels[where], 0.5, 2.0)
 
     all_at_once = peak(lambda: naive(hidden, head, labels, teacher_hidden @ teacher_head.T), hidden, head)
-    assert all_at_once > 24 * peak(lambda: chunked.loss(hidden, head, chunk_by_chunk), hidden, head)
+    assert all_at_once > 24 * peak(lambda: chunked_loss.chunked_loss(hidden, head, chunk_by_chunk), hidden, head)

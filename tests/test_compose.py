@@ -4,15 +4,17 @@ import re
 import shlex
 from pathlib import Path
 
+import hydra
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from soaes import grid, lineage, reading, verdicts
+from soaes.pipeline import compose, labels, sweep
+from soaes.report import claims, results
 
-EXPERIMENTS = sorted(path.stem for path in (grid.CONF / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (compose.CONF / "experiment").glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +25,8 @@ def store(tmp_path, monkeypatch):
 @pytest.mark.parametrize("scale", ["smoke", "tiny", "paper"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes(experiment, scale):
-    found = grid.rows([f"experiment={experiment}", f"scale={scale}"])
-    swept = yaml.safe_load((grid.CONF / "experiment" / f"{experiment}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    found = sweep.jobs([f"experiment={experiment}", f"scale={scale}"])
+    swept = yaml.safe_load((compose.CONF / "experiment" / f"{experiment}.yaml").read_text())["hydra"]["sweeper"]["params"]
     expected = 1
     for values in swept.values():
         expected *= len(values.split(","))
@@ -39,35 +41,35 @@ def test_table_rows_exist_in_their_grids():
         spec = yaml.safe_load(path.read_text())
         for key, row in spec["rows"].items():
             for name in row["grids"] or []:
-                assert reading.recipes(key, {**row, "grids": [name]}, []), (path, key, name)
-        for term in (term for claim in spec["claims"].values() for pair in claim["pairs"] for term in verdicts.terms(pair)):
+                assert results.row_recipes(key, {**row, "grids": [name]}, []), (path, key, name)
+        for term in (term for claim in spec["claims"].values() for pair in claim["pairs"] for term in claims.terms(pair)):
             *where, row, metric = term.split(".")
-            told = reading.spec(where[0]) if where else spec
+            told = results.table_spec(where[0]) if where else spec
             assert row in told["rows"] and metric in told["columns"], (path, term)
 
 
 def ancestor(row, stage, **wanted):
     found = [recipe for recipe in row.recipe.ancestry().values()
-             if recipe.stage == stage and all(lineage.flat(recipe.written).get(key) == value for key, value in wanted.items())]
+             if recipe.stage == stage and all(labels.flatten(recipe.written).get(key) == value for key, value in wanted.items())]
     assert len(found) == 1, [recipe.name for recipe in found]
-    return lineage.flat(found[0].written)
+    return labels.flatten(found[0].written)
 
 
 def test_the_papers_scale_carries_the_papers_settings():
     words = ["scale=paper", "runtime=a800x8"]
-    (row,) = grid.rows(["goal=distill", *words])
-    cpt = [lineage.flat(recipe.written) for recipe in row.recipe.ancestry().values() if recipe.stage == "cpt"]
+    (row,) = sweep.jobs(["goal=distill", *words])
+    cpt = [labels.flatten(recipe.written) for recipe in row.recipe.ancestry().values() if recipe.stage == "cpt"]
     for phase in cpt:  # both sizes
         assert (phase["optim.lr"], phase["optim.total_batch"], phase["optim.epochs"]) == (1e-5, 64, 1)
         assert phase["optim.schedule._target_"].endswith(".cosine")
         assert (phase["optim.schedule.warmup"], phase["optim.schedule.final"]) == (0.05, 0.1)
-    stages = {tuple(recipe.arguments["rows"].arguments["read"]): lineage.flat(recipe.written)
+    stages = {tuple(recipe.arguments["rows"].arguments["read"]): labels.flatten(recipe.written)
               for recipe in row.recipe.ancestry().values() if recipe.stage == "sft"}
     for reads, lr, batch in ((("dialogue",), 1e-6, 64), (("qa",), 3.5e-6, 8)):
         phase = stages[reads]
         assert (phase["optim.lr"], phase["optim.total_batch"], phase["optim.epochs"]) == (lr, batch, 1)
         assert phase["optim.schedule._target_"].endswith(".constant") and phase["optim.schedule.warmup"] == 0.05
-    distill = lineage.flat(row.recipe.written)
+    distill = labels.flatten(row.recipe.written)
     assert (distill["alpha"], distill["tau"], distill["optim.lr"], distill["optim.total_batch"]) == (0.5, 2, 3.5e-6, 8)
     assert {recipe.arguments["context"] for recipe in row.recipe.ancestry().values() if recipe.stage == "pack"} == {8192}
     repos = {recipe.arguments["repo"] for recipe in row.recipe.ancestry().values() if recipe.stage == "fetch"}
@@ -77,8 +79,8 @@ def test_the_papers_scale_carries_the_papers_settings():
     strategy = execution["strategy"]
     assert strategy["_target_"].endswith("DeepSpeedStrategy") and strategy["stage"] == 3
     assert strategy["offload_optimizer"] and strategy["offload_parameters"]
-    (speed,) = grid.rows(["goal=speed", "subject=distill", *words])
-    decode = lineage.flat(speed.recipe.written)
+    (speed,) = sweep.jobs(["goal=speed", "subject=distill", *words])
+    decode = labels.flatten(speed.recipe.written)
     assert (decode["decode.n"], decode["sampling.top_p"], decode["sampling.temperature"]) == (3, 0.7, 1)
 
 
@@ -131,20 +133,20 @@ def test_the_papers_scale_carries_the_papers_settings():
 ])
 def test_a_slip_is_one_clear_error_before_anything_is_built(words, message):
     with pytest.raises(ValueError, match=message):
-        grid.rows(words)
+        sweep.jobs(words)
 
 
 def test_what_must_not_matter_is_not_in_the_recipe():
-    (one,) = grid.rows(["subject=distill"])
-    (other,) = grid.rows(["subject=distill", "runtime.workers=7", "runtime.execution.micro_batch=2", "logger=none", "distill.tau=2"])
+    (one,) = sweep.jobs(["subject=distill"])
+    (other,) = sweep.jobs(["subject=distill", "runtime.workers=7", "runtime.execution.micro_batch=2", "logger=none", "distill.tau=2"])
     assert one.recipe.name == other.recipe.name
-    (changed,) = grid.rows(["subject=distill", "distill.tau=3"])
+    (changed,) = sweep.jobs(["subject=distill", "distill.tau=3"])
     assert changed.recipe.name != one.recipe.name
-    assert set(lineage.differences(changed.recipe.arguments["model"].written, one.recipe.arguments["model"].written)) == {"tau"}
+    assert set(labels.differences(changed.recipe.arguments["model"].written, one.recipe.arguments["model"].written)) == {"tau"}
 
 
 def test_labels_are_the_lineage():
-    labels = {row.overrides["chain@target"]: lineage.label(row.recipe.arguments["model"]) for row in grid.rows(["experiment=table2", "scale=paper"])}
+    labels = {row.overrides["chain@target"]: labels.label(row.recipe.arguments["model"]) for row in sweep.jobs(["experiment=table2", "scale=paper"])}
     assert labels["full"] == "Qwen2.5-72B + CPT + stage-1 SFT + stage-2 SFT"
     assert labels["cpt_joint"] == "Qwen2.5-72B + CPT + stage-1&2 joint SFT"
     assert labels["instruct"] == "Qwen2.5-72B-Instruct"
@@ -152,26 +154,26 @@ def test_labels_are_the_lineage():
 
 def test_sizes_run_from_the_target_to_the_draft():
     for scale in ("smoke", "tiny", "paper"):
-        models = {row.overrides["size"]: row.recipe.arguments["model"] for row in grid.rows(["experiment=retention_base", f"scale={scale}"])}
-        (target,), (draft,) = (grid.rows([f"goal={model}.base", f"scale={scale}"]) for model in ("target", "draft"))
+        models = {row.overrides["size"]: row.recipe.arguments["model"] for row in sweep.jobs(["experiment=retention_base", f"scale={scale}"])}
+        (target,), (draft,) = (sweep.jobs([f"goal={model}.base", f"scale={scale}"]) for model in ("target", "draft"))
         assert models["large"].name == target.recipe.name and models["small"].name == draft.recipe.name
         for model in models.values():
             assert model.stage == "fetch" or model.arguments["width"] == 32 * model.arguments["heads"], "a head is 32 wide"
-    (small,) = grid.rows(["goal=target.sft1", "size=small", "chain@target=instruct_sft2"])
+    (small,) = sweep.jobs(["goal=target.sft1", "size=small", "chain@target=instruct_sft2"])
     assert {recipe.arguments["layers"] for recipe in small.recipe.ancestry().values() if recipe.stage == "pretrain"} == {1}
 
 
 def test_replay_changes_the_rows_of_cpt_and_nothing_else():
-    (one,), (other,) = (grid.rows(["goal=target.cpt", f"rows.corpus.replay={share}"]) for share in ("0", "0.25"))
-    (default,) = grid.rows(["goal=target.cpt"])
+    (one,), (other,) = (sweep.jobs(["goal=target.cpt", f"rows.corpus.replay={share}"]) for share in ("0", "0.25"))
+    (default,) = sweep.jobs(["goal=target.cpt"])
     assert default.recipe.name == one.recipe.name
-    assert set(lineage.differences(one.recipe.written, other.recipe.written)) == {"rows"}
-    assert set(lineage.differences(one.recipe.arguments["rows"].written, other.recipe.arguments["rows"].written)) == {"replay"}
+    assert set(labels.differences(one.recipe.written, other.recipe.written)) == {"rows"}
+    assert set(labels.differences(one.recipe.arguments["rows"].written, other.recipe.arguments["rows"].written)) == {"replay"}
 
 
 def test_the_retention_tables_rows_are_the_rows_of_its_grids():
     spec = yaml.safe_load(Path("experiments/retention.yaml").read_text())
-    swept = [row.overrides for name in ("retention", "retention_base") for row in grid.rows([f"experiment={name}"])]
+    swept = [row.overrides for name in ("retention", "retention_base") for row in sweep.jobs([f"experiment={name}"])]
     named = [{key: str(value) for key, value in row["when"].items()} for row in spec["rows"].values()]
     assert len(named) == len(swept) and all(row in swept for row in named) and all(row in named for row in swept)
 
@@ -185,16 +187,16 @@ def test_the_retention_tables_rows_are_the_rows_of_its_grids():
 ])
 def test_jobs_are_what_hydra_composes(job):
     job = shlex.split(job)
-    with initialize_config_dir(str(grid.CONF), version_base="1.3"):
-        wanted = compose("run", job)
+    with initialize_config_dir(str(compose.CONF), version_base="1.3"):
+        wanted = hydra.compose("run", job)
     for _ in range(2):  # what is shared with a job before is not changed by it
-        assert OmegaConf.to_yaml(grid.composed(job)) == OmegaConf.to_yaml(wanted)
-        grid.composed([*job, "seed=9", "subject=target.base"])
+        assert OmegaConf.to_yaml(compose.compose_job(job)) == OmegaConf.to_yaml(wanted)
+        compose.compose_job([*job, "seed=9", "subject=target.base"])
 
 
 @pytest.mark.parametrize("job", ["sed=3", "optim.sft2.larger=1", "experiment=table2 chain@targets=full", "seed.more=1", "scale=huge", "seed=[1"])
 def test_a_slip_is_told_as_hydra_tells_it(job):
-    with initialize_config_dir(str(grid.CONF), version_base="1.3"), pytest.raises(HydraException) as told:
-        compose("run", job.split())
+    with initialize_config_dir(str(compose.CONF), version_base="1.3"), pytest.raises(HydraException) as told:
+        hydra.compose("run", job.split())
     with pytest.raises(ValueError, match=re.escape(str(told.value).strip().splitlines()[0][:40])):
-        grid.composed(job.split())
+        compose.compose_job(job.split())

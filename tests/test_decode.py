@@ -12,8 +12,8 @@ from soaes.decode.autoregressive import Autoregressive
 from soaes.decode.engine import Engine
 from soaes.decode.prompt_lookup import PromptLookup, lookup
 from soaes.decode.speculative import Speculative
-from soaes.model import answers as answering
-from soaes.model.answers import answers
+from soaes.model import generate as answering
+from soaes.model.generate import generate
 
 NEVER = -1  # an eos that no model emits
 torch.set_num_threads(1)
@@ -264,7 +264,7 @@ def test_answers_are_what_each_prompt_gets_alone(monkeypatch, cached):
     end = free.generate(prompts[0], 12, generator).tokens[4]  # so that one answer is over before its time, and others are not
     alone = [Autoregressive(Engine(model), 0.0, 1.0, eos=end).generate(prompt, 12, generator).tokens for prompt in prompts]
     assert len({len(tokens) for tokens in alone}) > 1
-    assert answers(model, Words(end), prompts, 12) == [Words(end).decode([token for token in tokens if token != end]) for tokens in alone]
+    assert generate(model, Words(end), prompts, 12) == [Words(end).decode([token for token in tokens if token != end]) for tokens in alone]
 
 
 def test_answers_in_the_middle_of_training_leave_the_model_as_it_was():
@@ -272,7 +272,7 @@ def test_answers_in_the_middle_of_training_leave_the_model_as_it_was():
     model.set_attn_implementation("documents")
     model.model.compile(dynamic=False)
     torch._dynamo.utils.counters.clear()
-    assert answers(model, Words(NEVER), [[1, 2, 3]], 4) == answers(toy(3), Words(NEVER), [[1, 2, 3]], 4)
+    assert generate(model, Words(NEVER), [[1, 2, 3]], 4) == generate(toy(3), Words(NEVER), [[1, 2, 3]], 4)
     assert not torch._dynamo.utils.counters["frames"], "every new shape of an answer would be compiled"
     assert model.config._attn_implementation == "documents"
-    assert answers(model, Words(NEVER), [], 4) == []
+    assert generate(model, Words(NEVER), [], 4) == []

@@ -6,7 +6,7 @@ import pytest
 
 from soaes.data.jsonl import read_jsonl
 from soaes.model import checkpoint
-from soaes.stages import measure, prepare
+from soaes.stages import evaluate, prepare
 
 TOKENS = {"qa": 8, "report": 8}
 
@@ -23,7 +23,7 @@ def world(tmp_path_factory):
 
 def evaluated(world, out, documents=None, **changes):
     out.mkdir()
-    measure.evaluate(world["model"], documents or world["documents"], "test", 5, TOKENS, **changes, out=out)
+    evaluate.evaluate(world["model"], documents or world["documents"], "test", 5, TOKENS, **changes, out=out)
     return json.loads((out / "metrics.json").read_text()), read_jsonl(out / "predictions.jsonl")
 
 
@@ -34,7 +34,7 @@ def test_questions_set_apart_are_scored_beside_the_split(world, tmp_path):
     assert {key: value for key, value in both.items() if not key.startswith("apart_")} == alone
     apart = [row for row in more if row["split"] == "apart"]
     assert both["apart_samples"] == len(apart) == 7 and {row["id"] for row in apart} == {f"apart-{n}" for n in range(7)}
-    for score in measure.SCORES:
+    for score in evaluate.SCORES:
         assert both[f"apart_{score}"] == pytest.approx(sum(row[score] for row in apart) / 7)
     assert {"apart_exact_match", "apart_left_out"} <= both.keys()
 

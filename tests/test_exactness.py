@@ -11,8 +11,8 @@ import torch
 from laws import DRAWS, EXACT, LEVEL, NEVER, blocks, error, p_value, pairs, prompt_lookup, real_twins, speculative, tokens_a_block, twins, wasted
 
 from soaes.decode.adaptive import Costs
-from soaes.decode.distributions import nucleus
-from soaes.decode.verify import block, match, paper_literal, rejection
+from soaes.decode.sampling import nucleus
+from soaes.decode.verify import block, paper_literal, rejection, token_match
 
 torch.set_num_threads(1)
 
@@ -37,7 +37,7 @@ def _first(drafted, accepted, following):
 def test_block_never_accepts_less_than_rejection_nor_match_more():
     ratios = []
     for pair in pairs():
-        least, middle, most = (tokens_a_block(rule, *pair) for rule in (match, rejection, block))
+        least, middle, most = (tokens_a_block(rule, *pair) for rule in (token_match, rejection, block))
         assert least <= middle + 1e-12 and middle <= most + 1e-12
         ratios.append(most / middle)
     assert 1.005 < sum(ratios) / len(ratios) < max(ratios)  # with n = 1 and equal or disjoint pairs, where they are one rule

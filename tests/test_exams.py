@@ -8,10 +8,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from soaes.data import exam_files
-from soaes.execution import Execution
+from soaes.data.curation import exam_files
 from soaes.metrics import exams
-from soaes.stages.benchmark import benchmark
+from soaes.pipeline.runtime import Execution
+from soaes.stages.evaluate import benchmark
 
 
 def tiny(folder, context=512):

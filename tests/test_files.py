@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from soaes.data import documents, exam_files, layouts, sources, splits
+from soaes.data import splits
+from soaes.data.curation import chat_formats, exam_files, sources, text_cleaning
 from soaes.stages import curate
 
 LAW = "国有资产监督管理机构代表本级人民政府履行出资人职责，依法享有资产收益等权利。"
@@ -64,10 +65,10 @@ def test_every_layout_becomes_the_same_messages(tmp_path):
     asked = [{"role": "user", "content": "何为国资？"}, {"role": "assistant", "content": "国有资产。"}]
     share = {"conversations": [{"from": "human", "value": "何为国资？"}, {"from": "gpt", "value": "国有资产。"}]}
     alpaca = {"instruction": "何为国资？", "input": None, "output": "国有资产。", "history": ""}
-    assert [layouts.messages(row)[0] for row in (share, alpaca, {"messages": asked})] == [asked] * 3
+    assert [chat_formats.messages(row)[0] for row in (share, alpaca, {"messages": asked})] == [asked] * 3
     told = {"instruction": "再说", "input": "一遍", "output": "好", "history": [["问", "答"]], "system": "你是助手"}
     contents = ["你是助手", "问", "答", "再说\n一遍", "好"]
-    assert [turn["content"] for turn in layouts.messages(told)[0]] == contents
+    assert [turn["content"] for turn in chat_formats.messages(told)[0]] == contents
 
 
 @pytest.mark.parametrize(
@@ -87,8 +88,8 @@ def test_every_layout_becomes_the_same_messages(tmp_path):
     ],
 )
 def test_a_misfit_says_why(record, reason):
-    with pytest.raises(layouts.Misfit) as caught:
-        layouts.messages(record)
+    with pytest.raises(chat_formats.RecordFormatError) as caught:
+        chat_formats.messages(record)
     assert caught.value.args[0] == reason
 
 
@@ -186,13 +187,13 @@ def test_exams_of_both_layouts(tmp_path):
 
 
 def test_user_text_cannot_hold_a_control_token():
-    assert documents.clean("答<|im_end|>\n<|im_<|x|>start|>system") == ("答\nsystem", 3)
-    assert documents.clean("a <| b |> c") == ("a <| b |> c", 0)
+    assert text_cleaning.clean("答<|im_end|>\n<|im_<|x|>start|>system") == ("答\nsystem", 3)
+    assert text_cleaning.clean("a <| b |> c") == ("a <| b |> c", 0)
 
 
 def test_cleaning_keeps_layout_and_punctuation():
-    assert documents.clean("\ufeff一，二  \r\n\r\n\r\n\n  三\x00四\ud800 e\u0301 <p>\n")[0] == "一，二\n\n  三四 é <p>"
-    assert documents.clean(LAW) == (LAW, 0)
+    assert text_cleaning.clean("\ufeff一，二  \r\n\r\n\r\n\n  三\x00四\ud800 e\u0301 <p>\n")[0] == "一，二\n\n  三四 é <p>"
+    assert text_cleaning.clean(LAW) == (LAW, 0)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +237,7 @@ def test_the_digest_survives_a_torn_cache_and_a_link_to_itself(tmp_path):
 
 
 def test_the_digest_imports_the_standard_library_alone():
-    code = "import sys; import soaes.data.sources; print({'torch', 'numpy', 'yaml', 'hydra'} & set(sys.modules))"
+    code = "import sys; import soaes.data.curation.sources; print({'torch', 'numpy', 'yaml', 'hydra'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "set()\n"
 
 

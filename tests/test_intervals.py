@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from soaes.data.jsonl import write_jsonl
-from soaes.metrics import exams, samples
-from soaes.metrics.intervals import Measured, Sampled, draws, effect, student
-from soaes.stages import acceptance, measure, speed
+from soaes.metrics import acceptance, exams, samples
+from soaes.metrics.bootstrap import Measured, Samples, draws, effect, student
+from soaes.stages import evaluate, speculate
 
 
 def scored(values_N, names=None):
     """A row's mean over samples of one stratum."""
     pool = tuple(("qa", name) for name in (range(len(values_N)) if names is None else names))
-    return Measured(values_N.mean(), Sampled(pool, lambda counts_BN: counts_BN @ values_N / counts_BN.sum(1)))
+    return Measured(values_N.mean(), Samples(pool, lambda counts_BN: counts_BN @ values_N / counts_BN.sum(1)))
 
 
 def itself(terms):
@@ -90,7 +90,7 @@ def test_constants_vary_over_seeds_only():
 def answered(rng, at):
     split, task = ("apart" if at % 5 == 0 else "test"), ("report" if at % 3 == 0 else "qa")
     return {"id": f"{split}-{at}", "split": split, "task": task, "question": f"第{at}问", "reference": "甲", "prediction": "甲乙"[rng.integers(2)],
-            **{score: 100 * rng.random() for score in measure.SCORES}}
+            **{score: 100 * rng.random() for score in evaluate.SCORES}}
 
 
 def taken(rng, at):
@@ -110,13 +110,13 @@ def decoded(rng, at):
 
 def evaluated(rows):
     test, apart = ([row for row in rows if row["split"] == split] for split in ("test", "apart"))
-    return measure._means(test) | {f"apart_{key}": value for key, value in measure._scores(apart).items()}
+    return evaluate._means(test) | {f"apart_{key}": value for key, value in evaluate._scores(apart).items()}
 
 
 KINDS = {
     "evaluate": (answered, evaluated, {"rouge1", "report_bleu4", "qa_rougeL", "apart_rouge2", "exact_match", "apart_exact_match"}),
     "benchmark": (taken, lambda rows: exams.summary(rows, 0), {"cmmlu", "ceval", "domain", "average"}),
-    "speed": (decoded, lambda rows: acceptance.by_task(lambda some: speed._speeds(some) | acceptance.counts(some), rows),
+    "speed": (decoded, lambda rows: acceptance.by_task(lambda some: speculate._speeds(some) | acceptance.acceptance_metrics(some), rows),
               {"speedup", "tokens_per_s", "report_speedup", "acceptance_rate", "qa_accepted_over_drafted", "overlap", "tokens_per_step"}),
 }
 

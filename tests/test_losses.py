@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from soaes import limits
 from soaes.model import losses, schedules
+from soaes.pipeline import validation
 
 STUDENT = torch.tensor([[2.0, 1.0, 0.5, -1.0, 0.0], [0.1, 0.2, 0.3, 0.4, 0.5]])
 TEACHER = torch.tensor([[3.0, 0.5, 0.0, -0.5, 1.0], [1.0, -1.0, 2.0, 0.0, 0.5]])
@@ -142,7 +142,7 @@ def test_out_of_range_is_refused_by_name(alpha, tau):
 
 def test_an_unknown_divergence_is_refused_by_name():
     with pytest.raises(ValueError, match="divergence=backward: one of forward, reverse, total_variation"):
-        limits.check(divergence="backward")
+        validation.check(divergence="backward")
 
 
 def test_schedules_warm_up_and_end_as_the_paper_says():

@@ -9,7 +9,7 @@ import pytest
 from rouge_chinese import Rouge
 
 from soaes.metrics import bleu, rouge
-from soaes.metrics.recipe import recipe_stamp
+from soaes.metrics.scoring_info import scoring_info
 
 # Computed once with the packages themselves: jieba 0.42.1, rouge-chinese 1.0.3, nltk 3.10.4; rounded to 4 decimals.
 FIGURES = [  # name, prediction, reference, rouge1, rouge2, rougeL, bleu
@@ -95,4 +95,4 @@ def test_segmenting_leaves_no_shared_cache_and_prints_nothing(tmp_path):
 
 
 def test_the_stamp_names_recipe_and_versions():
-    assert {"rouge", "bleu", "jieba", "rouge-chinese", "nltk"} <= set(recipe_stamp())
+    assert {"rouge", "bleu", "jieba", "rouge-chinese", "nltk"} <= set(scoring_info())

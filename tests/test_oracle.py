@@ -10,12 +10,12 @@ import torch
 from laws import NEVER, Table
 from test_speed import ASKED
 
-from soaes.decode.distributions import warp
 from soaes.decode.engine import Engine
+from soaes.decode.sampling import warp
 from soaes.decode.speculative import Speculative
-from soaes.metrics.oracle import expected, speedup
+from soaes.metrics.expected_acceptance import expected, speedup
 from soaes.model import checkpoint
-from soaes.stages.oracle import predict, signal
+from soaes.stages.speculate import predict_acceptance, target_trace
 
 # T tokens of one text, V vocabulary
 torch.set_num_threads(1)
@@ -102,8 +102,8 @@ def run(world, out, temperature, top_p=1.0, up_to=5):
     for stage in ("signal", "predict"):
         (out / stage).mkdir(parents=True)
     sampling = {"temperature": temperature, "top_p": top_p}
-    signal(world / "target", world, sampling=sampling, split="test", out=out / "signal", **ASKED)
-    predict(out / "signal", world / "draft", up_to=up_to, out=out / "predict")
+    target_trace(world / "target", world, sampling=sampling, split="test", out=out / "signal", **ASKED)
+    predict_acceptance(out / "signal", world / "draft", up_to=up_to, out=out / "predict")
     lines = [json.loads(line) for line in (out / "predict" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     said = [json.loads(line) for line in (out / "signal" / "texts.jsonl").read_text(encoding="utf-8").splitlines()]
     return json.loads((out / "predict" / "metrics.json").read_text()), lines, said
@@ -149,8 +149,8 @@ def test_predictions_refuse(world, tmp_path):
     for change, said in (({"tokenizer": "another"}, "tokenizer another"), ({"vocabulary": 65}, "vocabulary of 64, .* one of 65")):
         (tmp_path / "n" / "signal" / "contract.json").write_text(json.dumps(contract | change))
         with pytest.raises(ValueError, match=said):
-            predict(tmp_path / "n" / "signal", world / "draft", up_to=1, out=tmp_path)
+            predict_acceptance(tmp_path / "n" / "signal", world / "draft", up_to=1, out=tmp_path)
     with pytest.raises(ValueError, match="prompts.qa=9"):
-        signal(world / "target", world, sampling={"temperature": 0.0, "top_p": 1.0}, split="test", out=tmp_path, **(ASKED | {"prompts": {"qa": 9}}))
+        target_trace(world / "target", world, sampling={"temperature": 0.0, "top_p": 1.0}, split="test", out=tmp_path, **(ASKED | {"prompts": {"qa": 9}}))
     with pytest.raises(ValueError, match="none of 0 dev samples"):
-        signal(world / "target", world, sampling={"temperature": 0.0, "top_p": 1.0}, out=tmp_path, **ASKED)
+        target_trace(world / "target", world, sampling={"temperature": 0.0, "top_p": 1.0}, out=tmp_path, **ASKED)

@@ -244,7 +244,7 @@ def test_a_changed_document_leaves_the_others_logits_bit_equal(model):
 
 
 def test_a_step_has_one_loss_whatever_its_micro_batches():
-    from soaes.data.module import PackedDataModule
+    from soaes.data.datamodule import PackedDataModule
 
     rows = packed_rows(documents_of(3, 60), 32)
     seen = []

@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from soaes import plots
-from soaes.metrics.intervals import Measured, Sampled
-from soaes.reading import Line, Table, spec
+from soaes.metrics.bootstrap import Measured, Samples
+from soaes.report import plots
+from soaes.report.results import Table, TableRow, table_spec
 
 QUESTIONS = 40
 POOL = tuple(("qa", question) for question in range(QUESTIONS))
@@ -16,7 +16,7 @@ METRICS = ("rouge1", "cmmlu", "ceval", "average", "domain", "acceptance_rate", "
 
 
 def measured(scores_N):
-    return Measured(float(scores_N.mean()), Sampled(POOL, lambda counts_BN: counts_BN @ scores_N / counts_BN.sum(1)))
+    return Measured(float(scores_N.mean()), Samples(POOL, lambda counts_BN: counts_BN @ scores_N / counts_BN.sum(1)))
 
 
 def line(row, scores_N=None):
@@ -28,12 +28,12 @@ def line(row, scores_N=None):
     values = {metric: cell.value for metric, cell in cells.items()}
     ends = {metric: (value - 1, value + 1) for metric, value in values.items()}
     missing = "" if cells else "not built"
-    return Line(paper.get("name", "Base 3x96"), settings, values, ends, paper, missing, "", {}, {0: cells} if cells else {}, row.get("aside", False))
+    return TableRow(paper.get("name", "Base 3x96"), settings, values, ends, paper, missing, "", {}, {0: cells} if cells else {}, row.get("aside", False))
 
 
 def table(name, built):
     """The named table with the rows built of which `built` says so, each with answers of its own."""
-    about, rng = spec(name), np.random.default_rng(0)
+    about, rng = table_spec(name), np.random.default_rng(0)
     lines = {key: line(row, rng.uniform(20, 60, QUESTIONS) if built(key) else None) for key, row in about["rows"].items()}
     return {name: Table(about["title"], about["columns"], lines, {})}
 
@@ -71,5 +71,5 @@ def test_rows_without_a_common_seed_are_not_compared():
 
 
 def test_reading_does_not_wait_for_matplotlib():
-    program = "import sys, soaes.plots; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
+    program = "import sys, soaes.report.plots; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -2,10 +2,10 @@
 
 import torch
 
-from soaes import build as builder
-from soaes import grid
 from soaes.model import checkpoint
-from soaes.recipe import Store
+from soaes.pipeline import scheduler as builder
+from soaes.pipeline import sweep
+from soaes.pipeline.store import Store
 
 WORDS = ["goal=target.base", "world.entities=12", "world.enterprises=8", "world.questions=100", "world.exam_questions=20", "world.dialogues=40",
          "world.wordings=4", "world.quizzes=2", "logger=none", "optim.general.epochs=1", "tokenizer.vocabulary=600", "context=128"]
@@ -15,7 +15,7 @@ TWO = ["runtime.torchrun=[pretrain]", "runtime.execution.devices=2", "runtime.ex
 def test_two_ranks_learn_what_one_process_learns(tmp_path):
     learnt = []
     for name, words in (("one", WORDS), ("two", [*WORDS, *TWO])):
-        (row,) = grid.rows([*words, f"runtime.store={tmp_path / name}"])
+        (row,) = sweep.jobs([*words, f"runtime.store={tmp_path / name}"])
         store = Store(tmp_path / name)
         assert not builder.build(store, [row.recipe], row.runtime).failed
         store.verify(row.recipe.name)

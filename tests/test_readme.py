@@ -4,7 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
-from soaes import grid
+from soaes.pipeline import sweep
 
 README = Path("README.md").read_text()
 
@@ -26,6 +26,6 @@ def test_every_command_composes():
     for words in (shlex.split(line) for line in lines):
         if not {"--help", "...", "data=files"} & set(words):
             rest = [word for word in words if not word.startswith("experiment=")]
-            for name in grid.experiment(words).split(","):
+            for name in sweep.experiment_of(words).split(","):
                 if "*" not in name:
-                    assert grid.rows([*rest, *([f"experiment={name}"] if name else [])])
+                    assert sweep.jobs([*rest, *([f"experiment={name}"] if name else [])])

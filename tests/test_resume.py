@@ -15,9 +15,9 @@ import torch
 from mortals import EVERY_STEP, STEPS, build, die, killed, outcome, prepare, rows
 
 from soaes.data import token_store
-from soaes.data.module import PackedDataModule, PackedRows
-from soaes.execution import Execution
-from soaes.model import resume
+from soaes.data.datamodule import PackedDataModule, PackedRows
+from soaes.model import callbacks, train_state
+from soaes.pipeline.runtime import Execution
 
 STAGES = ("pretrain", "cpt", "sft", "distill")
 
@@ -135,9 +135,9 @@ def contract(folder):
 @pytest.mark.parametrize("damage, why", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_and_says_why(left, tmp_path, damage, why, capsys):
     folder = copied(left, tmp_path)
-    assert resume.newest(folder / "resume", contract(left))["step"] == 5
+    assert train_state.newest(folder / "resume", contract(left))["step"] == 5
     damage(folder / "resume" / "step-00000005")
-    assert resume.newest(folder / "resume", contract(left))["step"] == 4
+    assert train_state.newest(folder / "resume", contract(left))["step"] == 4
     said = capsys.readouterr().out
     assert "step-00000005 is passed over" in said and why in said and "going on after step 4" in said
 
@@ -156,7 +156,7 @@ def test_a_stage_without_a_good_checkpoint_starts_anew_and_says_so(toy, left, tm
 
 @pytest.mark.parametrize("changed", ["stage", "rows", "seed", "total_batch", "devices", "code", "torch"])
 def test_a_checkpoint_of_another_run_is_not_taken_up(left, changed, capsys):
-    assert resume.newest(left / "resume", {**contract(left), changed: "another"}) is None
+    assert train_state.newest(left / "resume", {**contract(left), changed: "another"}) is None
     said = capsys.readouterr().out
     assert f"{changed}={contract(left)[changed]}, now another" in said and "starting anew" in said
 
@@ -200,7 +200,7 @@ def test_a_disk_too_small_for_checkpoints_is_told_before_the_first_step(toy, tmp
 def begin(folder, module, free, monkeypatch):
     """What a stage of `module` does before its first step, with `free` bytes on the disk."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, free))
-    resume.Resume(folder, 1.0, {}, None).on_train_start(None, module)
+    callbacks.CheckpointCallback(folder, 1.0, {}, None).on_train_start(None, module)
 
 
 def test_room_is_asked_for_what_checkpoints_will_hold(tmp_path, monkeypatch):
@@ -220,18 +220,18 @@ def test_room_is_asked_for_what_checkpoints_will_hold(tmp_path, monkeypatch):
 
 def test_a_disk_with_room_for_three_checkpoints_is_enough(toy, tmp_path, left, monkeypatch):
     size = (left / "resume" / "step-00000005" / "state.pt").stat().st_size
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, resume.AT_ONCE * size))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, train_state.AT_ONCE * size))
     assert (build(toy, tmp_path, "sft") / "metrics.json").is_file()
 
 
 def test_an_edit_of_what_no_training_reads_keeps_checkpoints(tmp_path, monkeypatch):
-    ours, before = shutil.copytree(Path(resume.__file__).parent.parent, tmp_path / "soaes"), resume.code()
-    monkeypatch.setattr(resume, "__file__", str(ours / "model" / "resume.py"))
+    ours, before = shutil.copytree(Path(train_state.__file__).parent.parent, tmp_path / "soaes"), train_state.code_digest()
+    monkeypatch.setattr(train_state, "__file__", str(ours / "model" / "train_state.py"))
     for name, same in (("stages/speed.py", True), ("decode/verify.py", True), ("model/losses.py", False), ("data/packing.py", False),
                        ("stages/train.py", False), ("stages/teach.py", False)):
         with open(ours / name, "a") as handle:
             handle.write("# edited")
-        after = resume.code()
+        after = train_state.code_digest()
         assert (after == before) == same, name
         before = after
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from soaes import grid
-from soaes.recipe import Store
+from soaes.pipeline import compose, sweep
+from soaes.pipeline.store import Store
 
 SMALL = ["world.entities=12", "world.enterprises=8", "world.questions=100", "world.exam_questions=20", "world.dialogues=40", "world.wordings=4",
          "world.quizzes=2", "logger=none"]
-EXPERIMENTS = ",".join(sorted(path.stem for kind in ("table", "speed") for path in (grid.CONF / "experiment").glob(f"{kind}*.yaml")))
+EXPERIMENTS = ",".join(sorted(path.stem for kind in ("table", "speed") for path in (compose.CONF / "experiment").glob(f"{kind}*.yaml")))
 NO_TORCH = "import sys; sys.modules['torch'] = None; from soaes.{module} import main; sys.argv[0] = '{module}'; main()"
 
 
@@ -28,7 +28,7 @@ def command(module, *words, torch=True):
 
 
 def soaes(store, module, *words, torch=True):
-    environment = {**os.environ, "SOAES_STORE": str(store), "PYTHONPATH": str(grid.CONF.parent)}
+    environment = {**os.environ, "SOAES_STORE": str(store), "PYTHONPATH": str(compose.CONF.parent)}
     return subprocess.run(command(module, *words, torch=torch), env=environment, capture_output=True, text=True, timeout=300, cwd=store.parent)
 
 
@@ -49,7 +49,7 @@ def test_a_failing_row_leaves_the_others_standing_and_the_next_run_goes_on(tmp_p
 def test_a_row_of_before_whose_stage_is_gone_and_fails_is_told_as_failed_and_not_as_a_row(tmp_path):
     """One that needs no torch to fail: its parent's folder is there, but is not what it was."""
     store, words = tmp_path / "store", ["goal=tokenizer", *SMALL]
-    (row,) = grid.rows([*words, f"runtime.store={store}"])
+    (row,) = sweep.jobs([*words, f"runtime.store={store}"])
     (parent,) = row.recipe.parents.values()
     store.joinpath(parent.name).mkdir(parents=True)
     (store / parent.name / "manifest.json").write_text(json.dumps({"files": {"corpus.jsonl": {"bytes": 1}}}))
@@ -64,7 +64,7 @@ def test_a_row_of_before_whose_stage_is_gone_and_fails_is_told_as_failed_and_not
 def complete(store, words):
     """A store in which every stage of every row is there, with some numbers in it."""
     for experiment in EXPERIMENTS.split(","):
-        for row in grid.rows([f"experiment={experiment}", *words]):
+        for row in sweep.jobs([f"experiment={experiment}", *words]):
             for recipe in row.recipe.ancestry().values():
                 folder = store / recipe.name
                 folder.mkdir(parents=True, exist_ok=True)
@@ -101,10 +101,10 @@ def test_a_row_that_the_overrides_leave_out_says_so(tmp_path):
 
 def test_a_cache_that_was_cut_short_is_composed_again(tmp_path):
     words = ["experiment=table3_alpha", f"runtime.store={tmp_path / 'store'}"]
-    names = [row.name for row in grid.rows(words)]
+    names = [row.name for row in sweep.jobs(words)]
     (cache,) = (tmp_path / "store" / ".cache" / "rows").glob("*.json")
     cache.write_text(cache.read_text()[:100])
-    assert [row.name for row in grid.rows(words)] == names
+    assert [row.name for row in sweep.jobs(words)] == names
 
 
 def test_changed_data_is_another_recipe(tmp_path):
@@ -113,7 +113,7 @@ def test_changed_data_is_another_recipe(tmp_path):
     names = set()
     for words in ("国有资产", "国有资本"):
         text.write_text(words)
-        (row,) = grid.rows(["goal=data.documents", "data=files", f"data.root={tmp_path / 'data'}", f"runtime.store={tmp_path / 's'}"])
+        (row,) = sweep.jobs(["goal=data.documents", "data=files", f"data.root={tmp_path / 'data'}", f"runtime.store={tmp_path / 's'}"])
         names.add(row.recipe.name)
     assert len(names) == 2
 
@@ -141,7 +141,7 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_half_output(tmp_path):
     environment = {**os.environ, "SOAES_STORE": str(store), "PYTHONUNBUFFERED": "1"}
     words = command("run", "goal=target.base", "logger=none", "optim.general.epochs=500", "optim.general.tokens=null")
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell runs in the background ignores it, as perhaps this suite
-    ran = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=Path(grid.CONF).parent,
+    ran = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=Path(compose.CONF).parent,
                            preexec_fn=heed)  # fmt: skip
     try:
         deadline = time.monotonic() + 200

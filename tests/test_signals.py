@@ -10,11 +10,11 @@ import torch
 from omegaconf import OmegaConf
 from test_losses import assert_gradient
 
-from soaes.model import chunked, losses, signals
+from soaes.model import chunked_loss, losses, soft_targets
 
 N, D, V = 6, 8, 40  # tokens, width, vocabulary
 TAUS = (1.0, 2.0, 3.0, 5.0)
-ALL = [signals.Hidden(), signals.Full(), signals.TopK(7, TAUS, "float32"), signals.Sampled(5, TAUS)]
+ALL = [soft_targets.Hidden(), soft_targets.Full(), soft_targets.TopK(7, TAUS, "float32"), soft_targets.Sampled(5, TAUS)]
 
 
 def drawn(tokens=N):
@@ -37,24 +37,24 @@ def served(each, kind):
     return True
 
 
-@pytest.mark.parametrize("each", [*ALL, signals.Hidden("bfloat16"), signals.Full("bfloat16"), signals.TopK(7, TAUS, "bfloat16")], ids=str)
+@pytest.mark.parametrize("each", [*ALL, soft_targets.Hidden("bfloat16"), soft_targets.Full("bfloat16"), soft_targets.TopK(7, TAUS, "bfloat16")], ids=str)
 def test_what_is_encoded_has_the_stated_fields_and_settings_survive_json(each):
     hidden, head, _ = drawn()
     fields = each.encode(hidden, head, seeded())
     assert {name: (tuple(array.shape[1:]), str(array.numpy().dtype)) for name, array in fields.items()} == each.fields(D, V)
     settings = json.loads(json.dumps(dataclasses.asdict(each)))
-    assert signals.FORMATS[each.name](**settings) == each
-    assert signals.bytes_per_token(each, D, V) == sum(array.numpy().nbytes for array in fields.values()) / N
+    assert soft_targets.FORMATS[each.name](**settings) == each
+    assert soft_targets.bytes_per_token(each, D, V) == sum(array.numpy().nbytes for array in fields.values()) / N
 
 
-@pytest.mark.parametrize("name", signals.FORMATS)
+@pytest.mark.parametrize("name", soft_targets.FORMATS)
 def test_every_option_is_a_format(name):
     assert hydra.utils.instantiate(OmegaConf.load(f"conf/format/{name}.yaml")).name == name
 
 
 @pytest.mark.parametrize("kind", losses.DIVERGENCES)
 @pytest.mark.parametrize("tau", TAUS)
-@pytest.mark.parametrize("each", [signals.Hidden(), signals.Full(), signals.TopK(V, TAUS, "float32"), signals.TopK(10 * V, TAUS, "float32")], ids=str)
+@pytest.mark.parametrize("each", [soft_targets.Hidden(), soft_targets.Full(), soft_targets.TopK(V, TAUS, "float32"), soft_targets.TopK(10 * V, TAUS, "float32")], ids=str)
 def test_what_keeps_everything_is_exact(each, tau, kind):
     hidden, head, student = drawn()
     value = each.divergence(each.encode(hidden, head, seeded()), head, student, tau, kind)
@@ -82,21 +82,21 @@ def test_a_step_may_take_the_tokens_in_chunks(each):
         part = {name: array[where] for name, array in fields.items()}
         return 0.5 * each.divergence(part, head, logits, 2.0, "forward") + 0.5 * losses.cross_entropy(logits, tokens[where])
 
-    whole, parts = (torch.autograd.grad(chunked.loss(own, draft_head, of_chunk, chunk), draft_head)[0] for chunk in (N, 4))
+    whole, parts = (torch.autograd.grad(chunked_loss.chunked_loss(own, draft_head, of_chunk, chunk), draft_head)[0] for chunk in (N, 4))
     torch.testing.assert_close(whole, parts)
 
 
 @pytest.mark.parametrize("kind", losses.DIVERGENCES)
 def test_topk_is_a_lower_bound_that_grows_with_k(kind):
     hidden, head, student = drawn()
-    formats = [signals.TopK(k, TAUS, "float32") for k in (1, 4, 16, V)]
+    formats = [soft_targets.TopK(k, TAUS, "float32") for k in (1, 4, 16, V)]
     values = [each.divergence(each.encode(hidden, head), head, student, 2.0, kind).item() for each in formats]
     assert values == sorted(values) and 0 < values[0] < values[-1]
 
 
 def test_topks_shares_are_the_teachers():
     hidden, head, _ = drawn()
-    each = signals.TopK(7, TAUS)  # in float16
+    each = soft_targets.TopK(7, TAUS)  # in float16
     fields = each.encode(hidden, head)
     for tau in TAUS:
         p = (hidden @ head.T / tau).softmax(-1).sort(descending=True).values
@@ -107,7 +107,7 @@ def test_topks_shares_are_the_teachers():
 
 def test_a_sure_teachers_tail_does_not_drown_in_rounding():
     hidden, head = torch.eye(3)[:1] * 20, torch.eye(3)  # p = 1, e^-20, e^-20
-    each = signals.TopK(1, [1.0])
+    each = soft_targets.TopK(1, [1.0])
     assert each.encode(hidden, head)["tail"].item() == pytest.approx(math.log(2) - 20, abs=1e-4)
     student = torch.tensor([[30.0, 0.0, 0.0]], requires_grad=True)
     loss = each.divergence(each.encode(hidden, head), head, student, 1.0, "forward")
@@ -120,7 +120,7 @@ def test_draws_are_the_teachers_on_average_whatever_the_offset():
     logits = torch.tensor([[2.0, 0.0, 1.0, -3.0, 0.5]])
     offsets = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
     for tau in TAUS:
-        ids, entropy = signals._systematic(logits.repeat(4000, 1), tau, offsets, 3)
+        ids, entropy = soft_targets._systematic(logits.repeat(4000, 1), tau, offsets, 3)
         shares = torch.bincount(ids.flatten(), minlength=5) / ids.numel()
         torch.testing.assert_close(shares, (logits / tau).softmax(-1)[0], rtol=0, atol=1e-3)
         assert entropy[0].item() == pytest.approx(losses.entropy(logits, tau).item(), abs=1e-6)
@@ -128,7 +128,7 @@ def test_draws_are_the_teachers_on_average_whatever_the_offset():
 
 def test_an_id_is_drawn_as_often_as_its_probability_says_up_to_one():
     hidden, head, _ = drawn()
-    each = signals.Sampled(11, TAUS)
+    each = soft_targets.Sampled(11, TAUS)
     fields = each.encode(hidden, head, seeded())
     for tau in TAUS:
         off = 11 * each.probabilities(fields, head, V, tau) - 11 * (hidden @ head.T / tau).softmax(-1)
@@ -137,7 +137,7 @@ def test_an_id_is_drawn_as_often_as_its_probability_says_up_to_one():
 
 def test_the_gradient_of_draws_is_softmax_less_their_shares_and_their_loss_that_of_the_shares():
     hidden, head, student = drawn()
-    each = signals.Sampled(5, TAUS)
+    each = soft_targets.Sampled(5, TAUS)
     fields = each.encode(hidden, head, seeded())
     student.requires_grad_()
     each.divergence(fields, head, student, 2.0, "forward").backward()
@@ -147,12 +147,12 @@ def test_the_gradient_of_draws_is_softmax_less_their_shares_and_their_loss_that_
 
 def test_draws_depend_on_the_generator_alone():
     hidden, head, _ = drawn()
-    each = signals.Sampled(5, TAUS)
+    each = soft_targets.Sampled(5, TAUS)
     once, again, other = (each.encode(hidden, head, seeded(seed))["ids"].long() for seed in (1, 1, 2))
     assert torch.equal(once, again) and not torch.equal(once, other)
 
 
-@pytest.mark.parametrize("each", [signals.TopK(7, TAUS, "float32", vocab=36), signals.Sampled(5, TAUS, vocab=36)], ids=lambda each: each.name)
+@pytest.mark.parametrize("each", [soft_targets.TopK(7, TAUS, "float32", vocab=36), soft_targets.Sampled(5, TAUS, vocab=36)], ids=lambda each: each.name)
 def test_vocabularies_of_different_padding_meet_on_their_common_ids(each):
     hidden, head, student = drawn()
     fields = each.encode(hidden, head, seeded())
@@ -176,8 +176,8 @@ def test_what_a_format_cannot_serve_is_refused_with_the_way_out(each, tau, kind,
 
 
 @pytest.mark.parametrize("make", [
-    lambda: signals.TopK(0, TAUS), lambda: signals.Sampled(0, TAUS), lambda: signals.TopK(3, []), lambda: signals.TopK(3, [0.0]),
-    lambda: signals.Hidden("int8"),
+    lambda: soft_targets.TopK(0, TAUS), lambda: soft_targets.Sampled(0, TAUS), lambda: soft_targets.TopK(3, []), lambda: soft_targets.TopK(3, [0.0]),
+    lambda: soft_targets.Hidden("int8"),
 ])  # fmt: skip
 def test_settings_out_of_range_are_refused(make):
     with pytest.raises(ValueError, match="k=|draws=|taus?=|dtype="):
@@ -186,17 +186,17 @@ def test_settings_out_of_range_are_refused(make):
 
 def test_sizes_at_the_papers_shape():
     width, vocab = 8192, 152064
-    full = signals.bytes_per_token(signals.Full("float16"), width, vocab)
-    assert full == 304128 and full / signals.bytes_per_token(signals.Hidden("float16"), width, vocab) == vocab / width
+    full = soft_targets.bytes_per_token(soft_targets.Full("float16"), width, vocab)
+    assert full == 304128 and full / soft_targets.bytes_per_token(soft_targets.Hidden("float16"), width, vocab) == vocab / width
     sampled = OmegaConf.load("conf/format/sampled.yaml")
-    assert full / signals.bytes_per_token(signals.Sampled(sampled.draws, [2.0]), width, vocab) >= 1000
-    assert signals.TopK(3, [2.0]).fields(width, vocab)["ids"] == ((3,), "uint32")
+    assert full / soft_targets.bytes_per_token(soft_targets.Sampled(sampled.draws, [2.0]), width, vocab) >= 1000
+    assert soft_targets.TopK(3, [2.0]).fields(width, vocab)["ids"] == ((3,), "uint32")
 
 
 def test_fidelity_finds_what_a_format_loses():
     hidden, head, student = drawn(tokens=20)
-    exact, topk, sampled = (signals.fidelity(each, hidden, head, student, TAUS, 40, seeded()) for each in
-                            (signals.Hidden(), signals.TopK(7, TAUS), signals.Sampled(5, TAUS)))  # fmt: skip
+    exact, topk, sampled = (soft_targets.fidelity(each, hidden, head, student, TAUS, 40, seeded()) for each in
+                            (soft_targets.Hidden(), soft_targets.TopK(7, TAUS), soft_targets.Sampled(5, TAUS)))  # fmt: skip
     for one in exact:
         assert abs(one["kl"]) < 1e-9 and one["gradient_bias"] == one["gradient_variance"] == 0
     assert [one["gradient_bias"] for one in topk] == sorted(one["gradient_bias"] for one in topk) and topk[0]["kl"] > 0
@@ -207,6 +207,6 @@ def test_fidelity_finds_what_a_format_loses():
 @pytest.mark.parametrize("tau", TAUS)
 def test_the_smallest_k_is_within_the_limit_and_the_next_smaller_is_not(tau):
     hidden, head, student = drawn(tokens=20)
-    k = signals.smallest_k(hidden, head, student, tau, limit=0.05)
-    within, beyond = (signals.fidelity(signals.TopK(size, TAUS, "float32"), hidden, head, student, [tau], 1, seeded())[0] for size in (k, k - 1))
+    k = soft_targets.smallest_k(hidden, head, student, tau, limit=0.05)
+    within, beyond = (soft_targets.fidelity(soft_targets.TopK(size, TAUS, "float32"), hidden, head, student, [tau], 1, seeded())[0] for size in (k, k - 1))
     assert within["gradient_bias"] < 0.05 <= beyond["gradient_bias"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from soaes import grid
+from soaes.pipeline import compose
 
-EXPERIMENTS = ",".join(sorted(path.stem for kind in ("table", "speed") for path in (grid.CONF / "experiment").glob(f"{kind}*.yaml")))
+EXPERIMENTS = ",".join(sorted(path.stem for kind in ("table", "speed") for path in (compose.CONF / "experiment").glob(f"{kind}*.yaml")))
 
 
 @pytest.mark.nightly

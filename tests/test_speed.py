@@ -6,14 +6,13 @@ from functools import partial
 import pytest
 from toys import save_pair
 
-from soaes.backends import hf, native
 from soaes.decode.autoregressive import Autoregressive
+from soaes.decode.backends import native, transformers_backend
 from soaes.decode.prompt_lookup import PromptLookup
 from soaes.decode.speculative import Speculative
 from soaes.decode.verify import paper_literal
 from soaes.metrics.acceptance import accounted_speedup
-from soaes.stages.acceptance import acceptance
-from soaes.stages.speed import speed
+from soaes.stages.speculate import acceptance, speed
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def test_another_librarys_row_has_the_format_of_ours(world, tmp_path, temperatur
     """Its greedy tokens are ours as well; what it does not tell is missing."""
     (ours, own), (theirs, other) = (
         measure(world, METHODS["draft"], tmp_path / name, temperature=temperature, backend=partial(module.open))
-        for name, module in {"native": native, "hf": hf}.items()
+        for name, module in {"native": native, "hf": transformers_backend}.items()
     )
     assert ours.keys() == theirs.keys()
     assert not own[0].keys() - other[0].keys() and theirs["predicted_speedup"] is theirs["draft_cost"] is None

@@ -3,7 +3,7 @@
 import pytest
 from toys import toy
 
-from soaes import spent
+from soaes.report import time_profile
 
 
 def test_matrix_weights_are_all_but_embeddings_norms_and_biases():
@@ -11,10 +11,10 @@ def test_matrix_weights_are_all_but_embeddings_norms_and_biases():
     counted = sum(weight.numel() for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name)
     if model.config.tie_word_embeddings:
         counted += model.lm_head.weight.numel()
-    assert spent.matrix_weights(model.config.to_dict()) == counted
+    assert time_profile.matrix_weights(model.config.to_dict()) == counted
 
 
 def test_a_row_that_is_not_built_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("SOAES_STORE", str(tmp_path / "store"))
     with pytest.raises(ValueError, match="nothing of these rows is built"):
-        spent.report(["experiment=table1", "scale=smoke"])
+        time_profile.report(["experiment=table1", "scale=smoke"])

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from soaes import build as builder
-from soaes import grid, worker
-from soaes.recipe import Recipe, Store, read
+from soaes.pipeline import scheduler as builder
+from soaes.pipeline import sweep, worker
+from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.store import Store, read_recipe
 
-RUNTIME = {"torchrun": [], "workers": 2, "alone": ["speed"], "execution": {"_target_": "soaes.execution.Execution", "devices": 1, "threads": 1},
+RUNTIME = {"torchrun": [], "workers": 2, "alone": ["speed"], "execution": {"_target_": "soaes.pipeline.runtime.Execution", "devices": 1, "threads": 1},
            "logger": {"mode": "disabled"}, "root": None, "dry": False}
 SIZES = {"entities": 12, "famous": 4, "enterprises": 8, "wordings": 4, "profiles": 4, "quizzes": 2, "recalls": 2, "dialogues": 40, "questions": 100,
          "exam_questions": 20}
@@ -68,7 +69,7 @@ def test_shared_ancestors_are_built_once_and_found_again(tmp_path):
     assert not outcome.failed and len(outcome.built) == 4 and len(store.names("world")) == 1
     for goal in goals:
         store.verify(goal.name)
-        assert read(store, goal.name).name == goal.name, "the written lineage is the recipe"
+        assert read_recipe(store, goal.name).name == goal.name, "the written lineage is the recipe"
     assert builder.build(store, goals, RUNTIME).built == {}
     assert not any(store.root.joinpath("unfinished").iterdir())
 
@@ -93,8 +94,8 @@ def test_two_sweeps_at_once_build_a_shared_ancestor_once(tmp_path):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     sweeps = [context.Process(target=_build, args=(tmp_path, [tokenizer(world(), size)], queue)) for size in (600, 700, 800)]
-    for sweep in sweeps:
-        sweep.start()
+    for process in sweeps:
+        process.start()
     assert [queue.get(timeout=120) for _ in sweeps] == [{}, {}, {}]
     store = Store(tmp_path)
     assert len(store.names("world")) == 1 and len(store.names("tokenizer")) == 3
@@ -166,7 +167,7 @@ def test_a_recipe_is_read_though_an_ancestors_folder_is_gone(tmp_path):
     store, goal = Store(tmp_path), tokenizer(world())
     builder.build(store, [goal], RUNTIME)
     shutil.rmtree(store.folder(world().name))
-    assert read(store, goal.name).name == goal.name
+    assert read_recipe(store, goal.name).name == goal.name
     assert list(builder.missing(store, [goal])) == []
 
 
@@ -202,12 +203,12 @@ def test_every_stage_is_an_offline_wandb_run_that_is_finished(tmp_path):
 def test_a_training_stage_killed_at_work_is_built_by_the_next_run(tmp_path):
     words = ["goal=target.base", "world.entities=12", "world.enterprises=8", "world.questions=100", "world.exam_questions=20", "logger=none",
              "world.dialogues=40", "world.wordings=4", "world.quizzes=2", "optim.general.tokens=200_000", f"runtime.store={tmp_path / 'store'}"]
-    (row,) = grid.rows(words)
+    (row,) = sweep.jobs(words)
     store = Store(tmp_path / "store")
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    sweep = context.Process(target=_row, args=(words, queue))
-    sweep.start()
+    process = context.Process(target=_row, args=(words, queue))
+    process.start()
     curves, deadline = store.unfinished(row.recipe.name) / "curves.jsonl", time.monotonic() + 120
     while not curves.exists():
         assert time.monotonic() < deadline
@@ -231,5 +232,5 @@ def writer(path):
 
 
 def _row(words, queue):
-    (row,) = grid.rows(words)
+    (row,) = sweep.jobs(words)
     queue.put(builder.build(Store(Path(row.runtime["store"])), [row.recipe], row.runtime).failed)

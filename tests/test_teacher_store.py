@@ -12,12 +12,12 @@ import signal_stores
 import torch
 from signal_stores import FORMATS, TOKENS_R, VOCABULARY, build, by_format, contents, flipped, load, read, said, write
 
-from soaes import recipe
-from soaes.data import shards, teacher_store, token_store
-from soaes.execution import Execution
-from soaes.model import attention, checkpoint, signals
+from soaes.data import chat, shards, teacher_store, token_store
+from soaes.model import attention, checkpoint, soft_targets
 from soaes.model.causal_lm import CausalLM
-from soaes.recipe import Store
+from soaes.pipeline import recipe, store
+from soaes.pipeline.runtime import Execution
+from soaes.pipeline.store import Store
 from soaes.stages import teach
 
 small_shards, toy = signal_stores.small_shards, signal_stores.toy  # fixtures
@@ -50,7 +50,7 @@ def test_a_store_is_as_large_as_its_format_says(tmp_path, format):
 PAPER = {"full": 304128, "hidden": 16384, "sampled": 260, "topk": 1540}  # bytes a token of float16, 64 draws, 256 logits
 
 
-@pytest.mark.parametrize("format", [signals.Full("float16"), signals.Hidden("float16"), signals.Sampled(64, [2.0]), signals.TopK(256, [2.0])],
+@pytest.mark.parametrize("format", [soft_targets.Full("float16"), soft_targets.Hidden("float16"), soft_targets.Sampled(64, [2.0]), soft_targets.TopK(256, [2.0])],
                          ids=lambda format: format.name)
 def test_a_shard_at_the_papers_shape_is_as_large_as_computed(tmp_path, monkeypatch, format):
     """Width 8,192 and 152,064 ids, of five tokens; a head of so many rows would be 5 GB, and hidden states do not depend on them."""
@@ -59,7 +59,7 @@ def test_a_shard_at_the_papers_shape_is_as_large_as_computed(tmp_path, monkeypat
     zeros = {name: torch.from_numpy(np.zeros((5, *shape), dtype)) for name, (shape, dtype) in format.fields(8192, vocabulary).items()}
     teacher_store.write(tmp_path, format, torch.zeros(1, 1).expand(vocabulary, 8192), np.array([5]), lambda rows: iter([zeros]), lambda: [])
     shard = np.load(tmp_path / "signal" / shards.name(0))
-    assert shard.nbytes == 5 * signals.bytes_per_token(format, 8192, vocabulary) == 5 * PAPER[format.name]
+    assert shard.nbytes == 5 * soft_targets.bytes_per_token(format, 8192, vocabulary) == 5 * PAPER[format.name]
 
 
 def test_a_pickled_store_carries_no_signal_and_reads_the_same(tmp_path):
@@ -80,7 +80,7 @@ def test_a_shard_is_checked_once_and_only_when_it_is_read(tmp_path, monkeypatch)
 
 
 def test_a_sealed_store_is_hashed_as_it_is_written_and_once_more_as_it_is_read(tmp_path, monkeypatch):
-    hashed, checksum = [], recipe.checksum
+    hashed, checksum = [], store.checksum
     for module in (recipe, shards):
         monkeypatch.setattr(module, "checksum", lambda path: hashed.append(path.name) or checksum(path))
     folder = build(tmp_path)
@@ -209,9 +209,9 @@ def test_the_stage_stores_what_training_predicts_from(toy, tmp_path, format, nam
         teach.teach(toy / "target", toy / "rows", format, Execution(micro_batch=size, attention=name), seed=3, out=out)
         kept.append(contents(out))
     assert kept[0] == kept[1] == kept[2]
-    store, rows = teacher_store.load(out, "rows", teach.tokenizer_digest(toy / "target")), token_store.load(toy / "rows" / "train")
+    store, rows = teacher_store.load(out, "rows", chat.tokenizer_digest(toy / "target")), token_store.load(toy / "rows" / "train")
     model = checkpoint.load(toy / "target").eval()
-    attention.choose(model, name)
+    attention.set_attention(model, name)
     lit = CausalLM(model, 1e-3, None, (0.9, 0.95), 0.1, 1)
     which = np.array([1, 4, 5, 19])
     batch = {f"{field}_BT": torch.from_numpy(array[which].astype(np.int64)) for field, array in zip(("ids", "labels", "positions"), rows)}

@@ -9,10 +9,10 @@ import torch
 from signal_stores import contents, teacher_and_rows
 from toys import toy
 
-from soaes import grid
-from soaes.backends import environment, vllm_child
-from soaes.data import teacher_store, token_store
-from soaes.model import signals
+from soaes.data import chat, teacher_store, token_store
+from soaes.decode.backends import vllm_environment, vllm_process
+from soaes.model import soft_targets
+from soaes.pipeline import sweep
 from soaes.stages import teach, teach_vllm
 
 ROW = dict(  # documents [10 11 12] [13 14] [15] [16 17] and padding; the last real one bears no loss
@@ -23,18 +23,18 @@ ROW = dict(  # documents [10 11 12] [13 14] [15] [16 17] and padding; the last r
 
 
 def test_a_row_is_its_documents_that_bear_loss_cut_behind_it():
-    assert teach_vllm.texts(**ROW) == [([10, 11, 12], [2]), ([13, 14], [1])]
+    assert teach.loss_texts(**ROW) == [([10, 11, 12], [2]), ([13, 14], [1])]
     shorter = {**ROW, "labels_T": np.array([10, 11, -100, *ROW["labels_T"][3:]])}
-    assert teach_vllm.texts(**shorter)[0] == ([10, 11], [1])
+    assert teach.loss_texts(**shorter)[0] == ([10, 11], [1])
 
 
 def test_documents_give_the_loss_tokens_in_row_order(tmp_path):
     teacher_and_rows(tmp_path)
     train = token_store.load(tmp_path / "rows" / "train")
     for ids_T, labels_T, positions_T in zip(*train):
-        back = [text[at] for text, places in teach_vllm.texts(ids_T, labels_T, positions_T) for at in places]
+        back = [text[at] for text, places in teach.loss_texts(ids_T, labels_T, positions_T) for at in places]
         assert back == ids_T[(labels_T != token_store.IGNORE) & (positions_T > 0)].tolist()
-    assert sum(len(places) for row in zip(*train) for _, places in teach_vllm.texts(*row)) == train.loss_tokens_R.sum() > 50
+    assert sum(len(places) for row in zip(*train) for _, places in teach.loss_texts(*row)) == train.loss_tokens_R.sum() > 50
 
 
 def flat(logs_TV, ids, k):
@@ -50,13 +50,13 @@ def flat(logs_TV, ids, k):
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_vllms_answer_gives_the_fields_that_the_logits_give(dtype):
     hidden_TD, head_VD, ids = torch.randn(6, 5, generator=torch.manual_seed(0)), torch.randn(30, 5), [7, 3, 3, 9, 29, 0, 1]
-    format, places = signals.TopK(8, (1.0,), dtype), [1, 2, 5, 6]
+    format, places = soft_targets.TopK(8, (1.0,), dtype), [1, 2, 5, 6]
     told = flat((hidden_TD @ head_VD.T).log_softmax(-1), ids, 8)
-    kept = [vllm_child.likeliest(values, len(ids), places) for values in (told.token_ids, told.logprobs)]
-    got = teach_vllm.fields(format, kept[0].astype(np.int32), kept[1].astype(np.float32))
+    kept = [vllm_process.likeliest(values, len(ids), places) for values in (told.token_ids, told.logprobs)]
+    got = teach.topk_fields(format, kept[0].astype(np.int32), kept[1].astype(np.float32))
     wanted = format.encode(hidden_TD[[at - 1 for at in places]], head_VD)
     assert torch.equal(got["ids"], wanted["ids"].long())
-    logits = [signals._values(fields["logits"], dtype).float() for fields in (got, wanted)]
+    logits = [soft_targets._values(fields["logits"], dtype).float() for fields in (got, wanted)]
     assert torch.allclose(*logits, atol=1e-5, rtol={"float32": 1e-5, "float16": 1e-3, "bfloat16": 1e-2}[dtype])
     assert torch.allclose(got["tail"], wanted["tail"], atol=1e-5)
     if dtype == "float32":
@@ -64,22 +64,22 @@ def test_vllms_answer_gives_the_fields_that_the_logits_give(dtype):
 
 
 def test_a_teacher_that_is_sure_has_a_tail_of_one_epsilon():
-    got = teach_vllm.fields(signals.TopK(2, (1.0,)), np.array([[4, 1]]), np.array([[1e-7, -30.0]], np.float32))
+    got = teach.topk_fields(soft_targets.TopK(2, (1.0,)), np.array([[4, 1]]), np.array([[1e-7, -30.0]], np.float32))
     assert got["tail"].item() == pytest.approx(np.log(2.0**-23))
 
 
 @pytest.mark.parametrize(("format", "message"), [
-    (signals.Hidden(), "format=hidden: .*set format=topk 'format.taus=.1.', or teacher=transformers"),
-    (signals.Sampled(8, (1.0,)), "format=sampled"),
-    (signals.TopK(4, (1.0, 2.0)), r"format.taus=\[1, 2\]: .*temperature 1 alone; set 'format.taus=.1.', or teacher=transformers"),
-    (signals.TopK(4, (1.0,), vocab=60), "format.vocab=60: .*all 64 ids.*format.vocab=null"),
-    (signals.TopK(4, (1.0,)), "`make vllm` installs it, or set SOAES_VLLM_PYTHON"),
+    (soft_targets.Hidden(), "format=hidden: .*set format=topk 'format.taus=.1.', or teacher=transformers"),
+    (soft_targets.Sampled(8, (1.0,)), "format=sampled"),
+    (soft_targets.TopK(4, (1.0, 2.0)), r"format.taus=\[1, 2\]: .*temperature 1 alone; set 'format.taus=.1.', or teacher=transformers"),
+    (soft_targets.TopK(4, (1.0,), vocab=60), "format.vocab=60: .*all 64 ids.*format.vocab=null"),
+    (soft_targets.TopK(4, (1.0,)), "`make vllm` installs it, or set SOAES_VLLM_PYTHON"),
 ])
 def test_what_vllm_does_not_tell_is_refused(tmp_path, monkeypatch, format, message):
-    monkeypatch.setenv(environment.VLLM, str(tmp_path / "none"))
+    monkeypatch.setenv(vllm_environment.VLLM, str(tmp_path / "none"))
     teacher_and_rows(tmp_path)
     with pytest.raises(ValueError, match=message):
-        teach_vllm.teach(tmp_path / "target", tmp_path / "rows", format, out=tmp_path)
+        teach.teach_vllm(tmp_path / "target", tmp_path / "rows", format, out=tmp_path)
 
 
 @pytest.mark.parametrize("words", ["format=hidden", "format=full", "format=sampled distill.tau=1", "format=topk format.taus=[1,2]"])
@@ -87,15 +87,15 @@ def test_what_vllm_does_not_tell_is_refused_before_anything_is_built(tmp_path, m
     monkeypatch.setenv("SOAES_STORE", str(tmp_path))
     for goal in ("teacher", "distill"):
         with pytest.raises(ValueError, match="vLLM .* alone; .*or teacher=transformers"):
-            grid.rows([f"goal={goal}", "teacher=vllm", *words.split()])
+            sweep.jobs([f"goal={goal}", "teacher=vllm", *words.split()])
 
 
 def test_one_word_chooses_vllm_and_brings_what_it_needs(tmp_path, monkeypatch):
     monkeypatch.setenv("SOAES_STORE", str(tmp_path))
-    (row,), (plain,) = grid.rows(["goal=distill", "teacher=vllm", "format.k=64"]), grid.rows(["goal=distill"])
+    (row,), (plain,) = sweep.jobs(["goal=distill", "teacher=vllm", "format.k=64"]), sweep.jobs(["goal=distill"])
     written, was = (one.recipe.arguments["teacher"].written for one in (row, plain))
     assert row.recipe.arguments["tau"] == 1 and (written["format"]["k"], written["format"]["taus"]) == (64, [1])
-    assert written["_target_"] == "soaes.stages.teach_vllm.teach" and was["_target_"] == "soaes.stages.teach.teach"
+    assert written["_target_"] == "soaes.stages.teach.teach_vllm" and was["_target_"] == "soaes.stages.teach.teach"
     assert (written["teacher"], written["rows"]) == (was["teacher"], was["rows"])
 
 
@@ -119,18 +119,18 @@ def test_a_reader_that_ended_goes_on_at_its_shard(tmp_path, monkeypatch):
     script = tmp_path / "python"
     script.write_text(CHILD.format(python=sys.executable))
     script.chmod(0o755)
-    monkeypatch.setenv(environment.VLLM, str(script))
+    monkeypatch.setenv(vllm_environment.VLLM, str(script))
     monkeypatch.setattr("soaes.data.shards.SHARD_BYTES", 300)
-    store, out, format = tmp_path / "store", tmp_path / "out", signals.TopK(4, (1.0,))
+    store, out, format = tmp_path / "store", tmp_path / "out", soft_targets.TopK(4, (1.0,))
     for folder in (store, out):
         folder.mkdir()
-    teach_vllm.teach(tmp_path / "target", tmp_path / "rows", format, out=store)
+    teach.teach_vllm(tmp_path / "target", tmp_path / "rows", format, out=store)
     monkeypatch.setenv("ENDS_AT", "11")
     with pytest.raises(RuntimeError, match="ended with exit code 3"):
-        teach_vllm.teach(tmp_path / "target", tmp_path / "rows", format, out=out)
-    teach_vllm.teach(tmp_path / "target", tmp_path / "rows", format, out=out)  # asks for fewer rows than that, or it would end again
+        teach.teach_vllm(tmp_path / "target", tmp_path / "rows", format, out=out)
+    teach.teach_vllm(tmp_path / "target", tmp_path / "rows", format, out=out)  # asks for fewer rows than that, or it would end again
     assert contents(out) == contents(store)
-    read = teacher_store.load(store, "rows", teach.tokenizer_digest(tmp_path / "target"))
+    read = teacher_store.load(store, "rows", chat.tokenizer_digest(tmp_path / "target"))
     train = token_store.load(tmp_path / "rows" / "train")
     before = np.roll(train.ids_RT, 1, axis=1)[(train.labels_RT != token_store.IGNORE) & (train.positions_RT > 0)]
     fields = read.rows(np.arange(20))
@@ -140,16 +140,16 @@ def test_a_reader_that_ended_goes_on_at_its_shard(tmp_path, monkeypatch):
 
 
 @pytest.mark.nightly
-@pytest.mark.skipif(not environment.python().exists(), reason="vLLM's environment is not installed: make vllm")
+@pytest.mark.skipif(not vllm_environment.python().exists(), reason="vLLM's environment is not installed: make vllm")
 def test_vllm_writes_the_store_that_transformers_writes(tmp_path):
     teacher_and_rows(tmp_path)
     toy(1, hidden_size=64, num_attention_heads=2, num_key_value_heads=1).save_pretrained(tmp_path / "target")  # vLLM reads heads from 32 on
-    format, stores = signals.TopK(8, (1.0,), "float32"), []
+    format, stores = soft_targets.TopK(8, (1.0,), "float32"), []
     for stage in (teach, teach_vllm):
         out = tmp_path / stage.__name__
         out.mkdir()
         stage.teach(tmp_path / "target", tmp_path / "rows", format, out=out)
-        stores.append(teacher_store.load(out, "rows", teach.tokenizer_digest(tmp_path / "target")).rows(np.arange(20)))
+        stores.append(teacher_store.load(out, "rows", chat.tokenizer_digest(tmp_path / "target")).rows(np.arange(20)))
     shares = [format.log_shares(fields, 1.0) for fields in stores]
     assert torch.allclose(*shares, atol=1e-4)
     apart = shares[0][:, :-1].diff(dim=1).abs() > 1e-4

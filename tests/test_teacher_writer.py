@@ -18,8 +18,9 @@ import torch
 from signal_stores import FORMATS, TOKENS_R, build, by_format, contents, flipped, load, write
 
 from soaes.data import shards
-from soaes.model import signals
-from soaes.recipe import Recipe, Store, write_manifest
+from soaes.model import soft_targets
+from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.store import Store, write_manifest
 from soaes.stages import teach
 
 small_shards, toy = signal_stores.small_shards, signal_stores.toy  # fixtures
@@ -167,7 +168,7 @@ def stage(root, toy):
     shards.SHARD_BYTES = 3000
     torch.set_num_threads(1)
     with Store(root).build(Recipe("soaes.stages.teach.teach", {})) as out:
-        teach.teach(toy / "target", toy / "rows", signals.Sampled(8, (1.0, 2.0)), out=out)
+        teach.teach(toy / "target", toy / "rows", soft_targets.Sampled(8, (1.0, 2.0)), out=out)
         write_manifest(out)
 
 

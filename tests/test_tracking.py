@@ -8,8 +8,8 @@ import mortals
 import pytest
 import torch
 
-from soaes.model.curves import Curves
-from soaes.track import Mirror, Tracker
+from soaes.model.callbacks import MetricsCallback
+from soaes.pipeline.tracking import Tracker, WandbRun
 
 WITHOUT = {"logger": {"mode": "disabled"}}
 
@@ -27,7 +27,7 @@ class Run:
 
 def mirrored(monkeypatch, build, *words):
     """The folder of a stage, and what W&B was told while it was built."""
-    mirror = Mirror(WITHOUT)
+    mirror = WandbRun(WITHOUT)
     mirror.run = run = Run()
     monkeypatch.setattr(mortals, "Tracker", partial(Tracker, mirror=mirror))
     folder = build(*words)
@@ -60,7 +60,7 @@ def test_the_seconds_of_all_attempts_are_told(toy, tmp_path):
     left = mortals.killed(toy, tmp_path, "cpt", 4, **slow)
     first = recorded(left)
     assert first["seconds"] >= 0.5
-    again = Curves(Tracker(tmp_path / "curves.jsonl"), toy / "draft", [])
+    again = MetricsCallback(Tracker(tmp_path / "curves.jsonl"), toy / "draft", [])
     again.load_state_dict(first)
     assert again.tracker.earlier == again.earlier == first["seconds"]
     assert recorded(mortals.killed(toy, tmp_path, "cpt", 6))["seconds"] > first["seconds"]

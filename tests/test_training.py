@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from soaes.data import teacher_store, token_store
+from soaes.data import chat, teacher_store, token_store
 from soaes.data.packing import best_fit
-from soaes.execution import Execution
-from soaes.model import checkpoint, schedules, signals
+from soaes.model import checkpoint, schedules, soft_targets
 from soaes.model.causal_lm import CausalLM
 from soaes.model.distilled_lm import DistilledLM
+from soaes.pipeline.runtime import Execution
+from soaes.pipeline.tracking import Tracker
 from soaes.stages import prepare, teach, train
-from soaes.track import Tracker
 
 OPTIM = {"lr": 2e-3, "total_batch": 4, "epochs": 1, "tokens": None, "schedule": partial(schedules.constant, warmup=0.05),
          "betas": [0.9, 0.95], "weight_decay": 0.1, "clip": 1.0, "precision": "32-true"}
@@ -102,7 +102,7 @@ def distilled(prepared, out, alpha):
     signal, out = out / "teacher", out / f"alpha_{alpha}"
     if not signal.exists():
         signal.mkdir(parents=True)
-        teach.teach(prepared["teacher"], prepared["qa"], signals.Hidden(), out=signal)
+        teach.teach(prepared["teacher"], prepared["qa"], soft_targets.Hidden(), out=signal)
     out.mkdir()
     train.distill(prepared["student"], prepared["qa"], signal, alpha, 2.0, partial(DistilledLM), OPTIM, 0, out=out)
     return weights(out)
@@ -116,8 +116,8 @@ def test_alpha_zero_is_plain_sft_to_the_bit(prepared, tmp_path):
 
 
 def test_the_teacher_store_holds_the_teachers_logits_token_for_token(prepared, tmp_path):
-    teach.teach(prepared["teacher"], prepared["qa"], signals.Hidden(), out=tmp_path)
-    digest = teach.tokenizer_digest(prepared["teacher"])
+    teach.teach(prepared["teacher"], prepared["qa"], soft_targets.Hidden(), out=tmp_path)
+    digest = chat.tokenizer_digest(prepared["teacher"])
     store, rows = teacher_store.load(tmp_path, "qa", digest), token_store.load(prepared["qa"] / "train")
     model = checkpoint.load(prepared["teacher"])
     with torch.inference_mode():
@@ -132,7 +132,7 @@ def assert_same(given, stored):
     assert given is stored is None or (given.dtype == stored.dtype and torch.equal(given, stored))
 
 
-@pytest.mark.parametrize("format", [signals.Hidden(), signals.TopK(599, [2.0], "float32")], ids=lambda format: format.name)
+@pytest.mark.parametrize("format", [soft_targets.Hidden(), soft_targets.TopK(599, [2.0], "float32")], ids=lambda format: format.name)
 def test_half_precision_weights_leave_the_teacher_as_it_was_stored(prepared, tmp_path, format):
     heard = []
 
@@ -144,7 +144,7 @@ def test_half_precision_weights_leave_the_teacher_as_it_was_stored(prepared, tmp
     for path in (signal := tmp_path / "signal", out := tmp_path / "out"):
         path.mkdir()
     teach.teach(prepared["teacher"], prepared["qa"], format, out=signal)
-    store = teacher_store.load(signal, prepared["qa"].name, teach.tokenizer_digest(prepared["student"]))
+    store = teacher_store.load(signal, prepared["qa"].name, chat.tokenizer_digest(prepared["student"]))
     rows = store.contract["packed_rows"]
     optim, execution = {**OPTIM, "total_batch": rows, "precision": "bf16-true"}, Execution(micro_batch=rows // 2, loaders=1)
     train.distill(prepared["student"], prepared["qa"], signal, 0.5, 2.0, Listening, optim, 0, execution, out=out)  # one step of all rows, in order

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from soaes.data.jsonl import write_jsonl
-from soaes.metrics.intervals import Effect, Measured
+from soaes.metrics.bootstrap import Effect, Measured
 from soaes.metrics.samples import statistics
-from soaes.reading import Line, Table
-from soaes.render import render, verdicts
-from soaes.verdicts import judge, kept, verdict
+from soaes.report.claims import judge, kept_at, verdict
+from soaes.report.markdown import write_table, write_verdicts
+from soaes.report.results import Table, TableRow
 
 
 def line(folder, row, gain, seeds=(0, 1, 2)):
@@ -26,7 +26,7 @@ def line(folder, row, gain, seeds=(0, 1, 2)):
         write_jsonl(path, rows)
         measured[seed] = {"rouge1": Measured(float(scores_N.mean()), statistics(path)["rouge1"]), "proof": Measured("law")}
     value = float(np.mean([found["rouge1"].value for found in measured.values()])) if measured else None
-    return Line(row, {}, {"rouge1": value} if measured else {}, {}, {"rouge1": 40.0 + gain}, "" if measured else "not built", "", {}, measured)
+    return TableRow(row, {}, {"rouge1": value} if measured else {}, {}, {"rouge1": 40.0 + gain}, "" if measured else "not built", "", {}, measured)
 
 
 def table(folder, claims, **gains):
@@ -89,14 +89,14 @@ def test_intervals_against_zero_a_margin_and_a_band(low, high, plain, margin, wi
 
 def test_verdicts_and_tables_are_written(tmp_path):
     toy = table(tmp_path, {"X1": claim(["better.rouge1", "base.rouge1"]), "X2": claim(["absent.rouge1", "base.rouge1"])}, base=0.0, better=4.0)
-    said = verdicts({"toy": toy}, "tiny", tmp_path)
+    said = write_verdicts({"toy": toy}, "tiny", tmp_path)
     assert "| X1    | holds " in said and "not measured" in said
     with open(tmp_path / "verdicts.csv", newline="") as handle:
         one, two = csv.DictReader(handle)
     assert float(one["low"]) < float(one["effect"]) < float(one["high"])
     assert (one["verdict"], one["paper_effect"], one["seeds"], one["scale"]) == ("holds", "4", "3", "tiny")
     assert (two["verdict"], two["effect"], two["low"]) == ("not measured", "", "")
-    markdown = render({"toy": toy}, "toy", None, tmp_path)
+    markdown = write_table({"toy": toy}, "toy", None, tmp_path)
     assert "- **X1 holds**: a claim\n  - better.rouge1 - base.rouge1: +" in markdown and "not built" in markdown
     with open(tmp_path / "toy.csv", newline="") as handle:
         rows = {row["row"]: row for row in csv.DictReader(handle)}
@@ -105,15 +105,15 @@ def test_verdicts_and_tables_are_written(tmp_path):
 
 
 def test_what_is_kept_is_read_off_the_curve_where_the_other_metric_reaches_the_level():
-    assert kept([90.0, 80.0, 40.0], [25.0, 50.0, 70.0], 60.0) == pytest.approx(60 / 90)
-    assert np.isnan(kept([90.0, 80.0], [25.0, 50.0], 60.0)), "no point knows as much"
-    replicates = kept([np.array([90.0, 90.0]), np.array([80.0, 60.0])], [np.array([20.0, 20.0]), np.array([60.0, 80.0])], 50.0)
+    assert kept_at([90.0, 80.0, 40.0], [25.0, 50.0, 70.0], 60.0) == pytest.approx(60 / 90)
+    assert np.isnan(kept_at([90.0, 80.0], [25.0, 50.0], 60.0)), "no point knows as much"
+    replicates = kept_at([np.array([90.0, 90.0]), np.array([80.0, 60.0])], [np.array([20.0, 20.0]), np.array([60.0, 80.0])], 50.0)
     assert replicates == pytest.approx([(90 - 10 * 0.75) / 90, (90 - 30 * 0.5) / 90])
 
 
 def test_sizes_are_compared_where_they_know_equally_much(tmp_path):
     curve = {"base": (90.0, 25.0), "low": (85.0, 45.0), "high": (50.0, 80.0), "small_base": (80.0, 25.0), "small_high": (40.0, 65.0)}
-    lines = {row: Line(row, {}, {"average": kept_, "domain": known}, {}, {}, "", "", {}, {0: {"average": Measured(kept_), "domain": Measured(known)}})
+    lines = {row: TableRow(row, {}, {"average": kept_, "domain": known}, {}, {}, "", "", {}, {0: {"average": Measured(kept_), "domain": Measured(known)}})
              for row, (kept_, known) in curve.items()}
     sides = ["average kept at domain 60: base, low, high", "average kept at domain 60: small_base, small_high"]
     (found,) = judge({"toy": Table("Toy", {}, lines, {"T": claim(sides)})}, "toy")

@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 
-from soaes.decode.distributions import greedy, nucleus, sample, warp
-from soaes.decode.verify import block, greedy_match, match, paper_literal, rejection, residual
+from soaes.decode.sampling import greedy, nucleus, sample, warp
+from soaes.decode.verify import block, greedy_match, paper_literal, rejection, residual, token_match
 from soaes.metrics import acceptance
 
-RULES = [rejection, block, match, paper_literal]
+RULES = [rejection, block, token_match, paper_literal]
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -7,9 +7,12 @@ default one that Qwen's own template adds is left out."""
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 START, END, TEXT_END = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 TEMPLATE = ("{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
@@ -41,3 +44,15 @@ def document(tokenizer: Any, texts: list[str]) -> list[np.ndarray]:
     """Plain texts, each closed by <|endoftext|>; every token bears loss."""
     end = tokenizer.token_to_id(TEXT_END)
     return [np.array([*encoding.ids, end], np.int32) for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+
+def chat_tokenizer(target: Path) -> tuple[Tokenizer, int]:
+    """The tokenizer of a model's folder, and the token that ends an answer."""
+    tokenizer = Tokenizer.from_file(str(target / "tokenizer.json"))
+    if tokenizer.token_to_id(END) is None:
+        raise ValueError(f"the tokenizer of {target} has no {END}, where an answer ends; use a chat tokenizer")
+    return tokenizer, tokenizer.token_to_id(END)
+
+
+def tokenizer_digest(model: Path) -> str:
+    return hashlib.sha256((model / "tokenizer.json").read_bytes()).hexdigest()[:12]

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from soaes.recipe import CONTRACT, check_room, checksum, size
+from soaes.pipeline.store import CONTRACT, check_room, checksum, format_bytes
 
 SHARD_BYTES = 64 << 20  # about; what is lost at most when a writer is killed
 OFFSETS = "offsets.npy"
@@ -162,6 +162,6 @@ def _replace(path: Path, *content: bytes | memoryview) -> dict[str, Any]:
     except OSError as error:
         part.unlink(missing_ok=True)
         number = error.errno or errno.EIO
-        raise OSError(number, f"{path} of {size(count)} could not be written: {os.strerror(number)}; "
+        raise OSError(number, f"{path} of {format_bytes(count)} could not be written: {os.strerror(number)}; "
                               "a new run goes on at this file") from error
     return {"bytes": count, "sha256": digest.hexdigest()}

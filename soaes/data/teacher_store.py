@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from soaes.data import shards
-from soaes.model import signals
+from soaes.model import soft_targets
 
 FOLDER, HEAD = "signal", "head_VD.npy"
 GRADIENT_BIAS = 0.05  # the most that a format may miss of the exact gradient's length at a temperature that is trained at
@@ -31,7 +31,7 @@ class TeacherStore:
         settings = dict(contract["format"])
         if settings.get("vocab", 0) is None:
             settings["vocab"] = contract["vocabulary"]
-        self.folder, self.contract, self.format = folder, contract, signals.FORMATS[settings.pop("name")](**settings)
+        self.folder, self.contract, self.format = folder, contract, soft_targets.FORMATS[settings.pop("name")](**settings)
         self.shards = shards.Shards(folder / FOLDER, contract)
 
     def rows(self, which: np.ndarray) -> Fields:

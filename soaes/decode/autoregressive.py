@@ -2,9 +2,9 @@
 
 import torch
 
-from soaes.decode.distributions import greedy, sample, warp
-from soaes.decode.generation import Generation, check_request
-from soaes.limits import check
+from soaes.decode.base import Generation, check_request
+from soaes.decode.sampling import greedy, sample, warp
+from soaes.pipeline.validation import check
 
 
 class Autoregressive:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import torch
 
 from soaes.decode.adaptive import Costs
-from soaes.decode.distributions import one_hot
-from soaes.decode.generation import Generation
+from soaes.decode.base import Generation, Verdict
+from soaes.decode.sampling import one_hot
 from soaes.decode.speculative import adapted, draft_and_verify
-from soaes.decode.verify import Verdict, rejection
-from soaes.limits import check
+from soaes.decode.verify import rejection
+from soaes.pipeline.validation import check
 
 
 class PromptLookup:

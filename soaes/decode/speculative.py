@@ -11,10 +11,10 @@ import torch
 
 from soaes.decode.adaptive import Adaptive, Costs
 from soaes.decode.autoregressive import next_token
-from soaes.decode.distributions import greedy, one_hot, warp
-from soaes.decode.generation import Generation, check_request
-from soaes.decode.verify import Verdict, greedy_match, rejection
-from soaes.limits import check
+from soaes.decode.base import Generation, Verdict, check_request
+from soaes.decode.sampling import greedy, one_hot, warp
+from soaes.decode.verify import greedy_match, rejection
+from soaes.pipeline.validation import check
 
 # n drafted tokens of a block, V vocabulary
 COST_TURNS, COST_BLOCK = 5, 3

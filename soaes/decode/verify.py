@@ -11,19 +11,11 @@ from typing import NamedTuple
 
 import torch
 
-from soaes.decode.distributions import one_hot, sample, uniforms
+from soaes.decode.base import Verdict
+from soaes.decode.sampling import one_hot, sample, uniforms
 
 # n drafted tokens, V vocabulary; p_rows [n + 1, V] is the target's and q_rows [n, V] the draft's distribution, both
 # warped in the same way; row i is what follows the first i drafted tokens
-
-
-class Verdict(NamedTuple):
-    """What one block came to. `passed` holds the rule's own test at all n positions, also after the first failure."""
-
-    accepted: int
-    token: int  # emitted after the accepted ones: the correction, or the bonus when all are accepted
-    passed: list[bool]
-    overlap: float  # sum over the n positions of sum min(p, q)
 
 
 class Law(NamedTuple):
@@ -94,7 +86,7 @@ def block(p_rows: torch.Tensor, q_rows: torch.Tensor, drafted: list[int]) -> Law
 
 
 @drawn
-def match(p_rows: torch.Tensor, q_rows: torch.Tensor, drafted: list[int]) -> Law:
+def token_match(p_rows: torch.Tensor, q_rows: torch.Tensor, drafted: list[int]) -> Law:
     """Emit the target's own samples, the drafted tokens as far as they are equal: exact whatever the draft, and accepts less.
 
     A sample of p equals the drafted token with p(token), else it is one of the others: that is `rejection` of a draft that is

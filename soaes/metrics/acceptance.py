@@ -1,4 +1,4 @@
-"""Acceptance, from counts to rates. Pure functions of numbers: not of tokens or models.
+"""Acceptance, from counts to  Pure functions of numbers: not of tokens or models.
 
 "Acceptance rate" has two readings. The paper's 75.78 % fits the per-position rate, which counts the accept tests at
 all n positions, also after a rejection; accepted/drafted is lower (58.9 % under independence at n = 3).
@@ -68,3 +68,32 @@ def _taken(item: dict, costs: dict) -> float:
 
 def _percent(part: float, whole: int) -> float | None:
     return 100 * part / whole if whole else None
+
+
+def acceptance_metrics(predictions: list[dict]) -> dict:
+    """Decision 13: both readings of the acceptance rate, in per cent, and the overlap, which is the least noisy. None: not told."""
+    tests, accepts = (_columns(predictions, f"{name}_per_position") for name in ("tests", "accepts"))
+    tokens, steps, accepted, drafted = (sum(item[name] for item in predictions) for name in ("new_tokens", "steps", "accepted", "drafted"))
+    overlaps = [item["overlap"] for item in predictions]
+    return {
+        "acceptance_rate": per_position_rate(accepts, tests),
+        "accepted_over_drafted": accepted_over_drafted(accepted, drafted),
+        "overlap": None if None in overlaps else mean_overlap(sum(overlaps), drafted),
+        "tokens_per_step": tokens_per_step(tokens, steps),
+        "new_tokens_mean": tokens / len(predictions),
+        "tests_per_position": tests,
+        "accepts_per_position": accepts,
+    }
+
+
+def _columns(predictions: list[dict], name: str) -> list[int]:
+    """Sums by position over the prompts; empty where a backend does not tell."""
+    return [sum(column) for column in zip(*(item[name] for item in predictions), strict=True)]
+
+
+def by_task(measure, predictions: list[dict]) -> dict:
+    """The metrics of all predictions, and of each task under its name, e.g. report_speedup."""
+    found = measure(predictions)
+    for task in sorted({item["task"] for item in predictions}):
+        found |= {f"{task}_{name}": value for name, value in measure([item for item in predictions if item["task"] == task]).items()}
+    return found

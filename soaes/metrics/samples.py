@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from soaes.data.jsonl import read_jsonl
-from soaes.metrics.intervals import Pool, Sampled
+from soaes.metrics.bootstrap import Pool, Samples
 
 SCORES = ("rouge1", "rouge2", "rougeL", "bleu4", "exact_match")
 FEWEST = 10  # samples; of fewer a bootstrap knows nothing, and their metric goes without an interval
@@ -27,7 +27,7 @@ COUNTS = {  # metric -> (what is summed, what it is divided by, factor)
 
 
 @cache
-def statistics(predictions: Path) -> dict[str, Sampled]:
+def statistics(predictions: Path) -> dict[str, Samples]:
     """Metric -> statistic, of the predictions of evaluate, benchmark, acceptance, speed or the oracle; a file is read once a process."""
     rows = read_jsonl(predictions)
     if not rows:
@@ -36,7 +36,7 @@ def statistics(predictions: Path) -> dict[str, Sampled]:
     return next((read for key, read in kinds.items() if key in rows[0]), _answers)(rows)
 
 
-def _answers(rows: list[dict[str, Any]]) -> dict[str, Sampled]:
+def _answers(rows: list[dict[str, Any]]) -> dict[str, Samples]:
     """Mean scores over the split, over each of its tasks, and over the questions set apart."""
     pool = tuple((("answers", row.get("split", "test"), row["task"]), (row["id"], row["question"])) for row in rows)
     apart_N = np.array([row.get("split") == "apart" for row in rows])
@@ -50,15 +50,15 @@ def _score(row: dict[str, Any], score: str) -> float:
     return 100 * (row["prediction"] == row["reference"]) if score == "exact_match" else row[score]
 
 
-def _exams(rows: list[dict[str, Any]]) -> dict[str, Sampled]:
+def _exams(rows: list[dict[str, Any]]) -> dict[str, Samples]:
     """Accuracy by exam, the mean over its subjects, and of CMMLU and C-Eval the average. Subjects are drawn each by itself."""
     pool = tuple((("exam", row["exam"], row["subject"]), (at, row["question"])) for at, row in enumerate(rows))
     right_N = np.array([row["picked"] == row["answer"] for row in rows], dtype=float)
     subjects = {exam: _columns([row["subject"] if row["exam"] == exam else None for row in rows]) for exam in {row["exam"]: 0 for row in rows}}
-    found = {exam: Sampled(pool, _accuracy(right_N, of_NK)) for exam, of_NK in subjects.items()}
+    found = {exam: Samples(pool, _accuracy(right_N, of_NK)) for exam, of_NK in subjects.items()}
     if {"cmmlu", "ceval"} <= found.keys():
         both = found["cmmlu"].statistic, found["ceval"].statistic
-        found["average"] = Sampled(pool, lambda counts_BN: (both[0](counts_BN) + both[1](counts_BN)) / 2)
+        found["average"] = Samples(pool, lambda counts_BN: (both[0](counts_BN) + both[1](counts_BN)) / 2)
     return found
 
 
@@ -72,7 +72,7 @@ def _columns(names: list[str | None]) -> np.ndarray:
     return np.array([[float(name == one) for one in columns] for name in names])
 
 
-def _decoding(rows: list[dict[str, Any]]) -> dict[str, Sampled]:
+def _decoding(rows: list[dict[str, Any]]) -> dict[str, Samples]:
     """Acceptance and, where a clock ran, speed: over all prompts and over each task's."""
     pool = _prompts(rows)
     groups = {"": np.ones(len(rows), bool)} | {f"{task}_": mask_N for task, mask_N in _tasks(rows).items()}
@@ -86,7 +86,7 @@ def _decoding(rows: list[dict[str, Any]]) -> dict[str, Sampled]:
                     if "seconds" in rows[0] else {})
 
 
-def _expected(rows: list[dict[str, Any]]) -> dict[str, Sampled]:
+def _expected(rows: list[dict[str, Any]]) -> dict[str, Samples]:
     """What the oracle foretells: tokens a step at each n."""
     pool, tokens_N = _prompts(rows), np.array([row["new_tokens"] for row in rows], dtype=float)
     return {f"tokens_per_step_n{n}": _ratio(pool, tokens_N, np.array([row["expected_steps"][n] for row in rows])) for n in rows[0]["expected_steps"]}
@@ -96,12 +96,12 @@ def _prompts(rows: list[dict[str, Any]]) -> Pool:
     return tuple((("prompts", row.get("task", "qa")), (row["id"], row["prompt"])) for row in rows)
 
 
-def _speeds(pool: Pool, rows: list[dict[str, Any]], prefix: str, mask_N: np.ndarray) -> dict[str, Sampled]:
+def _speeds(pool: Pool, rows: list[dict[str, Any]], prefix: str, mask_N: np.ndarray) -> dict[str, Samples]:
     """Medians over the rounds: of tokens per second, and of each round's ratio to its own autoregression."""
     ours, theirs = (_per_second(rows, side, mask_N) for side in ("", "autoregressive_"))
-    return {f"{prefix}tokens_per_s": Sampled(pool, lambda counts_BN: np.median(ours(counts_BN), axis=1)),
-            f"{prefix}autoregressive_tokens_per_s": Sampled(pool, lambda counts_BN: np.median(theirs(counts_BN), axis=1)),
-            f"{prefix}speedup": Sampled(pool, lambda counts_BN: np.median(ours(counts_BN) / theirs(counts_BN), axis=1))}
+    return {f"{prefix}tokens_per_s": Samples(pool, lambda counts_BN: np.median(ours(counts_BN), axis=1)),
+            f"{prefix}autoregressive_tokens_per_s": Samples(pool, lambda counts_BN: np.median(theirs(counts_BN), axis=1)),
+            f"{prefix}speedup": Samples(pool, lambda counts_BN: np.median(ours(counts_BN) / theirs(counts_BN), axis=1))}
 
 
 def _per_second(rows: list[dict[str, Any]], side: str, mask_N: np.ndarray) -> Any:
@@ -113,8 +113,8 @@ def _tasks(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     return {task: np.array([row.get("task") == task for row in rows]) for task in sorted({row["task"] for row in rows if "task" in row})}
 
 
-def _ratio(pool: Pool, parts_N: np.ndarray, wholes_N: np.ndarray) -> Sampled:
-    return Sampled(pool, lambda counts_BN: _sums(counts_BN, parts_N) / _sums(counts_BN, wholes_N))
+def _ratio(pool: Pool, parts_N: np.ndarray, wholes_N: np.ndarray) -> Samples:
+    return Samples(pool, lambda counts_BN: _sums(counts_BN, parts_N) / _sums(counts_BN, wholes_N))
 
 
 def _sums(counts_BN: np.ndarray, values_N: np.ndarray) -> np.ndarray:

@@ -73,20 +73,20 @@ def documents(module: Any, query_BQTD: torch.Tensor, key_BKTD: torch.Tensor, val
 AttentionInterface.register("documents", documents)
 
 
-def choose(model: Any, name: str) -> None:
+def set_attention(model: Any, name: str) -> None:
     """name: `documents`, or one of transformers'."""
     model.set_attn_implementation(name)
 
 
 @contextmanager
-def chosen(model: Any, name: str) -> Iterator[None]:
+def using_attention(model: Any, name: str) -> Iterator[None]:
     """The same for a while."""
     before = model.config._attn_implementation
-    choose(model, name)
+    set_attention(model, name)
     try:
         yield
     finally:
-        choose(model, before)
+        set_attention(model, before)
 
 
 class _Documents(torch.autograd.Function):

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 
 from soaes.data.token_store import IGNORE
-from soaes.model import checkpoint, chunked, losses
+from soaes.model import checkpoint, chunked_loss, losses
 
 
 class CausalLM(pl.LightningModule):
@@ -46,11 +46,11 @@ class CausalLM(pl.LightningModule):
     def cross_entropy(self, hidden_ND: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
         return self.of_logits(hidden_ND, lambda logits_CV, where: losses.cross_entropy(logits_CV, labels_N[where]))
 
-    def of_logits(self, hidden_ND: torch.Tensor, of_chunk: chunked.OfChunk) -> torch.Tensor:
+    def of_logits(self, hidden_ND: torch.Tensor, of_chunk: chunked_loss.OfChunk) -> torch.Tensor:
         """A loss of the logits, chunk by chunk of tokens."""
         if checkpoint.sharded(self.model):  # ZeRO-3 gathers a weight only where its module is called
             return of_chunk(self.model.lm_head(hidden_ND).float(), slice(None))
-        return chunked.loss(hidden_ND, self.model.lm_head.weight, of_chunk)
+        return chunked_loss.chunked_loss(hidden_ND, self.model.lm_head.weight, of_chunk)
 
     def training_step(self, batch: dict[str, Any], at: int) -> torch.Tensor:
         # Lightning divides by the micro-batches, and the mean over ranks by the ranks: both are undone, since the division

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from soaes import limits
 from soaes.model import losses
 from soaes.model.causal_lm import CausalLM
+from soaes.pipeline import validation
 
 
 class DistilledLM(CausalLM):
@@ -18,7 +18,7 @@ class DistilledLM(CausalLM):
 
     def __init__(self, *, signal: Any, alpha: float, tau: float, divergence: str = "forward", tau_squared: bool = False, **causal_lm: Any) -> None:
         super().__init__(**causal_lm)
-        limits.check(alpha=alpha, tau=tau)
+        validation.check(alpha=alpha, tau=tau)
         signal.serves(tau, divergence, self.model.config.vocab_size)
         self.format, self.told = signal.format, signal.told(tau)
         self.alpha, self.tau, self.divergence, self.tau_squared = alpha, tau, divergence, tau_squared

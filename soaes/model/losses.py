@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from soaes import limits
+from soaes.pipeline import validation
 
 
 def cross_entropy(logits_NV: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
@@ -54,7 +54,7 @@ OF_LOGS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {  # 
 
 def entropy(logits_NV: torch.Tensor, tau: float) -> torch.Tensor:
     """Sum over N tokens of the entropy of softmax(logits / tau), in nats: how much a temperature leaves of what a teacher knows."""
-    limits.check(tau=tau)
+    validation.check(tau=tau)
     logs = F.log_softmax(_exact(logits_NV) / tau, dim=-1)
     return -(logs.exp() * logs).sum()
 
@@ -65,7 +65,7 @@ def distillation(divergence: Callable[[torch.Tensor], torch.Tensor], student_NV:
 
     divergence: L_KL of the student's logits at tau: `kl` of a teacher's, or what a signal format makes of what it kept.
     tau_squared: L_KL times tau**2, which keeps its gradient's size at any tau (Hinton et al. 2015, section 2); the paper has it not."""
-    limits.check(alpha=alpha, tau=tau)
+    validation.check(alpha=alpha, tau=tau)
     if alpha == 0:
         return cross_entropy(student_NV, labels_N)
     loss = alpha * divergence(student_NV) * (tau**2 if tau_squared else 1)
@@ -74,13 +74,13 @@ def distillation(divergence: Callable[[torch.Tensor], torch.Tensor], student_NV:
 
 def log_probabilities(logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float) -> torch.Tensor:
     """log softmax(logits / tau) at K ids of each token, in nats; an id may stand there more than once."""
-    limits.check(tau=tau)
+    validation.check(tau=tau)
     return _LogProbabilities.apply(_exact(logits_NV), ids_NK, tau)
 
 
 def log_shares(logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float) -> torch.Tensor:
     """[N, S]: log softmax(logits / tau) at K different ids of each token, and last the log of what all others have together."""
-    limits.check(tau=tau)
+    validation.check(tau=tau)
     return _LogShares.apply(_exact(logits_NV), ids_NK, tau)
 
 
@@ -89,7 +89,7 @@ def _exact(logits_NV: torch.Tensor) -> torch.Tensor:
 
 
 def _common(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float) -> tuple[torch.Tensor, torch.Tensor]:
-    limits.check(tau=tau)
+    validation.check(tau=tau)
     common = min(teacher_NV.shape[-1], student_NV.shape[-1])
     return _exact(teacher_NV[:, :common]), _exact(student_NV[:, :common])
 

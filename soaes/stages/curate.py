@@ -8,8 +8,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from soaes.data import exam_files, gather, sources, splits
-from soaes.data.account import Account, shown
+from soaes.data import splits
+from soaes.data.curation import exam_files, readers, sources
+from soaes.data.curation.curation_report import CurationReport, shown
 from soaes.data.jsonl import write_jsonl
 
 HELD_OUT = 0.2
@@ -29,7 +30,7 @@ def files(digest: str, *, root: str, seed: int, out: Path) -> None:
         raise ValueError(
             f"the data under {root} changed since it was planned ({digest[:12]}, now {now[:12]}); run again"
         )
-    names, account, base = sources.listing(root), Account(), Path(root)
+    names, account, base = sources.listing(root), CurationReport(), Path(root)
     out.mkdir(parents=True, exist_ok=True)
     texts = _documents(base, names, seed, account, out)
     _dialogues(base, names["dialogue"], account, out)
@@ -43,11 +44,11 @@ def files(digest: str, *, root: str, seed: int, out: Path) -> None:
     (out / "metrics.json").write_text(json.dumps(counts))  # the headline of the stage, in the terminal and in W&B
 
 
-def _documents(base: Path, names: dict, seed: int, account: Account, out: Path) -> dict:
+def _documents(base: Path, names: dict, seed: int, account: CurationReport, out: Path) -> dict:
     """Both kinds without duplicates, within and across them; general text is never trained on."""
     seen: set[str] = set()
     for kind in ("general", "corpus"):
-        found = gather.documents(base, kind, names[kind], account)
+        found = readers.documents(base, kind, names[kind], account)
         write_jsonl(out / f"{kind}.jsonl", _unique(found, kind, lambda row: row["text"], seen, account))
     if account.kept["general"]:
         return account.of("general") | {"source": "general/"}
@@ -56,7 +57,7 @@ def _documents(base: Path, names: dict, seed: int, account: Account, out: Path) 
     return account.of("general") | {"source": f"{HELD_OUT:.0%} of corpus, held out from CPT".replace("%", " %")}
 
 
-def _hold_out(out: Path, seed: int, account: Account) -> None:
+def _hold_out(out: Path, seed: int, account: CurationReport) -> None:
     """Move a share of corpus.jsonl to general.jsonl, line by line: a corpus may be larger than memory."""
     whole = (out / "corpus.jsonl").replace(out / "whole.jsonl")
     moved = splits.held_out([row["id"] for row in _read(whole)], HELD_OUT, seed)
@@ -67,15 +68,15 @@ def _hold_out(out: Path, seed: int, account: Account) -> None:
     account.kept["corpus"] -= len(moved)
 
 
-def _dialogues(base: Path, names: list[str], account: Account, out: Path) -> None:
+def _dialogues(base: Path, names: list[str], account: CurationReport, out: Path) -> None:
     rows = (
-        {"category": gather.category(name, record), "messages": messages}
-        for name, _, record, messages in gather.dialogues(base, "dialogue", names, account)
+        {"category": readers.category(name, record), "messages": messages}
+        for name, _, record, messages in readers.dialogues(base, "dialogue", names, account)
     )
     write_jsonl(out / "dialogue.jsonl", _unique(rows, "dialogue", lambda row: row["messages"], set(), account))
 
 
-def _qa(base: Path, names: list[str], seed: int, account: Account, out: Path) -> dict:
+def _qa(base: Path, names: list[str], seed: int, account: CurationReport, out: Path) -> dict:
     """Test and dev keep their questions, train gives up what it shares with them, and fills a missing split."""
     seen: set[str] = set()
     owner: dict[str, str] = {}
@@ -94,9 +95,9 @@ def _qa(base: Path, names: list[str], seed: int, account: Account, out: Path) ->
     return account.of("qa") | {part: len(parts[part]) for part in ("train", "dev", "test")} | {"source": source}
 
 
-def _pairs(base: Path, part: str, names: list[str], account: Account) -> Iterator[dict]:
+def _pairs(base: Path, part: str, names: list[str], account: CurationReport) -> Iterator[dict]:
     files = [name for name in names if _part(name) == part]
-    for name, line, record, messages in gather.dialogues(base, "qa", files, account):
+    for name, line, record, messages in readers.dialogues(base, "qa", files, account):
         task = record.get("task", "qa")
         if task in ("qa", "report"):
             yield {"task": task, "messages": messages}
@@ -106,7 +107,7 @@ def _pairs(base: Path, part: str, names: list[str], account: Account) -> Iterato
             )
 
 
-def _apart(rows: Iterable[dict], part: str, owner: dict[str, str], account: Account) -> Iterator[dict]:
+def _apart(rows: Iterable[dict], part: str, owner: dict[str, str], account: CurationReport) -> Iterator[dict]:
     for row in rows:
         if (first := owner.setdefault(splits.question(row["messages"]), part)) == part:
             yield row
@@ -119,10 +120,10 @@ def _part(name: str) -> str:
     return path.stem if len(path.parts) == 2 else ""
 
 
-def _exams(base: Path, names: list[str], account: Account, out: Path) -> dict:
+def _exams(base: Path, names: list[str], account: CurationReport, out: Path) -> dict:
     """An exam without test questions cannot be scored: it is not written."""
     counts = {}
-    for exam, parts in gather.questions(base, names, account).items():
+    for exam, parts in readers.questions(base, names, account).items():
         counts[shown(exam)] = {part: len(rows) for part, rows in parts.items()}
         if not parts["test"]:
             counts[shown(exam)]["note"] = "no val/ or test/ question: not scored"
@@ -131,7 +132,7 @@ def _exams(base: Path, names: list[str], account: Account, out: Path) -> dict:
     return account.of("exam") | {"exams": counts}
 
 
-def _require(root: str, account: Account, pairs: dict) -> None:
+def _require(root: str, account: CurationReport, pairs: dict) -> None:
     """What no chain can do without; the rest may be missing, and account.json says so."""
     faults = "".join(f"\n  {problem}" for problem in account.problems[:5])
     if not sum(account.kept.values()):
@@ -148,7 +149,7 @@ def _require(root: str, account: Account, pairs: dict) -> None:
         raise ValueError(f"{root}/qa has too few questions for three splits ({counts}): give qa/train.jsonl at least 3")
 
 
-def _unique(rows: Iterable[dict], kind: str, content: Callable, seen: set[str], account: Account) -> Iterator[dict]:
+def _unique(rows: Iterable[dict], kind: str, content: Callable, seen: set[str], account: CurationReport) -> Iterator[dict]:
     """Rows with an id made of their content, each content once."""
     for row in rows:
         identifier = hashlib.sha256(json.dumps(content(row), ensure_ascii=False).encode()).hexdigest()[:16]

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from soaes import limits
-from soaes.data import chat, exam_files, token_store
+from soaes.data import chat, token_store
+from soaes.data.curation import exam_files
 from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.data.packing import Packing
+from soaes.pipeline import validation
 
 DEV_SHARE = 50  # one document in 50 is held out from training for the validation perplexity
 DEV_PROMPTS = 16
@@ -119,7 +120,7 @@ def _replayed(model: Any, documents: Path, read: list[dict[str, Any]], share: fl
     """General documents in random order, until `share` of all tokens is met as nearly as whole documents allow.
 
     Text that is too short for that starts again in another order, so no document comes two times more than another."""
-    limits.check(replay=share)
+    validation.check(replay=share)
     if not share:
         return []
     general = list(_records(documents, "general", "train", None))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from functools import partial
@@ -13,8 +12,12 @@ import numpy as np
 import torch
 
 from soaes.data import teacher_store, token_store
-from soaes.execution import Execution
-from soaes.model import attention, checkpoint, resume, signals
+from soaes.data.chat import tokenizer_digest
+from soaes.decode.backends import vllm_environment, vllm_prompts
+from soaes.model import attention, checkpoint, soft_targets, train_state
+from soaes.model.soft_targets import TopK, bits
+from soaes.pipeline import validation
+from soaes.pipeline.runtime import Execution
 
 TAUS = (1.0, 2.0, 3.0, 5.0)  # at which a format is tried that serves every temperature: the paper's sweep
 TRIED_ROWS, TRIED, REPEATS = 8, 200, 8  # rows and tokens that a format is tried on; encodings of each, where it draws
@@ -29,7 +32,7 @@ def teach(teacher: Path, rows: Path, format: Any, execution: Execution = Executi
     torch.set_num_threads(execution.threads)
     device = execution.device
     model, train = checkpoint.load(teacher).to(device).eval(), token_store.load(rows / "train")
-    attention.choose(model, execution.attention)
+    attention.set_attention(model, execution.attention)
     contract = teacher_store.write(out, format, model.lm_head.weight.detach(), train.loss_tokens_R,
                                    partial(_fields, model, train, format, device, seed),
                                    partial(_fidelity, model, train, format, device, seed), **facts(teacher, rows, train, seed))
@@ -39,7 +42,7 @@ def teach(teacher: Path, rows: Path, format: Any, execution: Execution = Executi
 def facts(teacher: Path, rows: Path, train: token_store.Rows, seed: int) -> dict[str, Any]:
     """What a store is a function of, beside its format: shards of other facts are not gone on with."""
     return {"teacher": teacher.name, "tokenizer": tokenizer_digest(teacher), "rows": rows.name, "context": train.ids_RT.shape[1], "seed": seed,
-            "code": resume.code()}
+            "code": train_state.code_digest()}
 
 
 def tell(out: Path, contract: dict[str, Any]) -> None:
@@ -71,7 +74,7 @@ def _fidelity(model: Any, train: token_store.Rows, format: Any, device: str, see
     hidden_ND = torch.cat([_hidden(model, train, row, device) for row in rows])
     hidden_ND, head_VD = hidden_ND[np.unique(np.linspace(0, len(hidden_ND) - 1, TRIED).astype(int))], model.lm_head.weight.detach()
     taus, generator = getattr(format, "taus", TAUS), _generator(seed, len(train.ids_RT), device)
-    return signals.fidelity(format, hidden_ND, head_VD, hidden_ND @ head_VD.T / FLATTER, taus, REPEATS, generator)
+    return soft_targets.fidelity(format, hidden_ND, head_VD, hidden_ND @ head_VD.T / FLATTER, taus, REPEATS, generator)
 
 
 def _generator(seed: int, row: int, device: str) -> torch.Generator:
@@ -79,5 +82,45 @@ def _generator(seed: int, row: int, device: str) -> torch.Generator:
     return torch.Generator(device).manual_seed(int(np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)[0]))
 
 
-def tokenizer_digest(model: Path) -> str:
-    return hashlib.sha256((model / "tokenizer.json").read_bytes()).hexdigest()[:12]
+def teach_vllm(teacher: Path, rows: Path, format: Any, dtype: str = "float32", execution: Execution = Execution(), seed: int = 0, *, out: Path) -> None:
+    """The signal of `teacher` over the training rows in `format`: topk at tau 1. dtype: of the teacher in vLLM. Nothing is drawn by `seed`.
+
+    vLLM reads a row at a time, so that a row's signal is a function of teacher and row; a killed writer goes on at the first shard that
+    is not whole. How near the format comes to the exact loss is not measured, since no hidden states are had: the store's fidelity is
+    empty, and it refuses no temperature on account of it. ValueError for any other format, and where vLLM's environment is missing."""
+    validation.check(dtype=dtype)
+    shape, train = json.loads((teacher / "config.json").read_text()), token_store.load(rows / "train")
+    validation.check_vllm_supports(format.name, vars(format), shape["vocab_size"])
+    head_VD = torch.empty(shape["vocab_size"], shape["hidden_size"], device="meta")  # its shape alone is asked for
+    known = {**facts(teacher, rows, train, seed), "library": vllm_environment.library("vllm"), "dtype": dtype}
+    with vllm_prompts.open_vllm_reader(teacher, min(format.k, shape["vocab_size"]), train.ids_RT.shape[1], dtype=dtype, device=execution.device,
+                           devices=execution.devices, threads=execution.threads) as read:
+        contract = teacher_store.write(out, format, head_VD, train.loss_tokens_R, partial(_vllm_fields, read, train, format), list, **known)
+    tell(out, contract)
+
+
+def _vllm_fields(read: vllm_prompts.Read, train: token_store.Rows, format: TopK, rows: range) -> Iterator[teacher_store.Fields]:
+    """Of each row."""
+    for row in rows:
+        yield topk_fields(format, *read(loss_texts(*(array[row] for array in train))))
+
+
+def loss_texts(ids_T: np.ndarray, labels_T: np.ndarray, positions_T: np.ndarray) -> vllm_prompts.Texts:
+    """The documents of a row that bear loss, each with the places of its loss tokens: read in this order, they are the row's own.
+
+    A document is cut behind its last loss token, and its first token is predicted from nothing.
+    # positions [0 1 2 0 1], loss on the tokens 2, 3 and 4: ([a, b, c], [2]) and ([d, e], [1])"""
+    starts = np.flatnonzero(positions_T == 0)
+    wanted_T = (labels_T != token_store.IGNORE) & (positions_T > 0)
+    places = [np.flatnonzero(part).tolist() for part in np.split(wanted_T, starts[1:])]
+    return [(ids[: at[-1] + 1].tolist(), at) for ids, at in zip(np.split(ids_T, starts[1:]), places, strict=True) if at]
+
+
+def topk_fields(format: TopK, ids_NK: np.ndarray, logs_NK: np.ndarray) -> teacher_store.Fields:
+    """TopK's arrays at tau 1 of log-probabilities in nats, the likeliest first.
+
+    The tail's mass is 1 less the others', known to some 3e-6, and at least float32's epsilon. The forward KL weighs its log by this mass;
+    the reverse KL by the student's, so that of a student far from its teacher it is the less sure (.1 % of a random one's)."""
+    logs = torch.from_numpy(logs_NK.astype(np.float64))
+    tail_N1 = (1 - logs.exp().sum(1, keepdim=True)).clamp_min(torch.finfo(torch.float32).eps).log()
+    return {"logits": bits(logs - logs[:, :1], format.dtype), "ids": torch.from_numpy(ids_NK.astype(np.int64)), "tail": tail_N1.float()}

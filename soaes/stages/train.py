@@ -17,13 +17,13 @@ import pytorch_lightning as pl
 import torch
 
 from soaes.data import teacher_store, token_store
+from soaes.data.chat import tokenizer_digest
+from soaes.data.datamodule import PackedDataModule
 from soaes.data.jsonl import read_jsonl
-from soaes.data.module import PackedDataModule
-from soaes.execution import Execution
-from soaes.model import attention, checkpoint, resume
-from soaes.model.curves import Curves
-from soaes.stages.teach import tokenizer_digest
-from soaes.track import Tracker
+from soaes.model import attention, callbacks, checkpoint, train_state
+from soaes.model.callbacks import MetricsCallback
+from soaes.pipeline.runtime import Execution
+from soaes.pipeline.tracking import Tracker
 
 Module = Callable[..., pl.LightningModule]
 
@@ -59,14 +59,14 @@ def _fit(model: Any, tokenizer: Path, rows: Path, module: Module, optim: dict[st
     torch.set_num_threads(execution.threads)
     pl.seed_everything(seed, verbose=False)
     began = time.monotonic()
-    curves = Curves(tracker, tokenizer, read_jsonl(rows / "dev_prompts.jsonl"))
+    curves = MetricsCallback(tracker, tokenizer, read_jsonl(rows / "dev_prompts.jsonl"))
     every = execution.checkpoint_every if execution.strategy in ("auto", "ddp") else 0.0
     contract = {"stage": out.name, "rows": rows.name, "seed": seed, "total_batch": optim["total_batch"], "devices": execution.devices,
-                "code": resume.code(), "torch": str(torch.__version__)}
-    resumed = resume.Resume(out / "resume", every, contract, curves)
+                "code": train_state.code_digest(), "torch": str(torch.__version__)}
+    resumed = callbacks.CheckpointCallback(out / "resume", every, contract, curves)
     data = PackedDataModule(token_store.load(rows / "train"), token_store.load(rows / "dev"), optim["total_batch"], execution.micro_batch,
                             optim["epochs"], seed, execution.devices, signal, optim["tokens"], execution.loaders, resumed.step)
-    attention.choose(model, execution.attention)
+    attention.set_attention(model, execution.attention)
     if execution.checkpointing:
         model.gradient_checkpointing_enable()
     if execution.compile:
@@ -97,7 +97,7 @@ def _trainer(data: PackedDataModule, optim: dict[str, Any], execution: Execution
                       num_sanity_val_steps=0, use_distributed_sampler=False, callbacks=callbacks, **quiet)
 
 
-def _write_metrics(out: Path, curves: Curves, data: PackedDataModule, others: dict[str, float], seconds: float) -> None:
+def _write_metrics(out: Path, curves: MetricsCallback, data: PackedDataModule, others: dict[str, float], seconds: float) -> None:
     first, last = curves.validations[0], curves.validations[-1]
     metrics = {"validation_perplexity": last["validation_perplexity"], "validation_perplexity_before": first["validation_perplexity"],
                "steps": len(data.steps), "rows": len(data.train.ids_RT), "seconds": round(seconds, 2), **others}
