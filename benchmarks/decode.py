@@ -24,7 +24,13 @@ from soaes.pipeline.provenance import provenance
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store
 
-DEFAULTS = {"models": "", "prompts": "", "each": "2", "rounds": "5", "out": "benchmarks/results/decode.json"}
+DEFAULTS = {
+    "models": "",
+    "prompts": "",
+    "each": "2",
+    "rounds": "5",
+    "out": "benchmarks/results/decode.json",
+}
 LEAST = {"each": 1, "rounds": 5}
 BUILD = "python -m soaes.run scale=tiny goal=distill"
 
@@ -41,7 +47,14 @@ def main(words: list[str]) -> None:
             race.run(number, counted=number > 0)
             print(f"round {number} of {asked['rounds']}", file=sys.stderr, flush=True)
         results = account.results(race)
-    write(Path(asked["out"]), results, **provenance(), target=target.name, draft=draft.name, prompts=of)
+    write(
+        Path(asked["out"]),
+        results,
+        **provenance(),
+        target=target.name,
+        draft=draft.name,
+        prompts=of,
+    )
     print(markdown(results))
 
 
@@ -49,7 +62,9 @@ def named(models: str) -> list[Path]:
     """The two folders of models=TARGET,DRAFT."""
     found = [Path(name) for name in models.split(",")]
     if len(found) != 2 or not all((folder / "config.json").is_file() for folder in found):
-        raise ValueError(f"models={models}: give two folders of models, models=TARGET,DRAFT, each with config.json, tokenizer.json and its weights")
+        raise ValueError(
+            f"models={models}: give two folders of models, models=TARGET,DRAFT, each with config.json, tokenizer.json and its weights"
+        )
     return found
 
 
@@ -64,17 +79,24 @@ def built(part: str) -> Path:
     store, recipe = speed_row()
     name = recipe.parents[part].name
     if not store.holds(name):
-        raise ValueError(f"{part} {name} is not in {store.root}: run `{BUILD}` first, or name models=TARGET,DRAFT and prompts=FILE")
+        raise ValueError(
+            f"{part} {name} is not in {store.root}: run `{BUILD}` first, or name models=TARGET,DRAFT and prompts=FILE"
+        )
     return store.folder(name)
 
 
 def ask(asked: dict[str, str], target: Path, draft: Path) -> tuple[list[dict], str]:
     """The prompts, and where they are from."""
     tokenizer, _ = chat_tokenizer(target)
-    known = [json.loads((folder / "config.json").read_text())["max_position_embeddings"] for folder in (target, draft)]
+    known = [
+        json.loads((folder / "config.json").read_text())["max_position_embeddings"]
+        for folder in (target, draft)
+    ]
     positions = min(known) - max(LENGTHS) - 1
     if asked["prompts"]:
-        return prompts.of_file(Path(asked["prompts"]), tokenizer, positions, int(asked["each"])), asked["prompts"]
+        return prompts.of_file(
+            Path(asked["prompts"]), tokenizer, positions, int(asked["each"])
+        ), asked["prompts"]
     documents = built("documents")
     return prompts.of_world(documents, tokenizer, positions), documents.name
 

@@ -43,12 +43,27 @@ def lies_in(near: float, far: float) -> str:
     return "cache" if near > NEARER * far else "memory"
 
 
-def random_pair(target: tuple[int, int], draft: tuple[int, int], vocabulary: int, n: int, eos: int, positions: int) -> DecoderPair:
+def random_pair(
+    target: tuple[int, int],
+    draft: tuple[int, int],
+    vocabulary: int,
+    n: int,
+    eos: int,
+    positions: int,
+) -> DecoderPair:
     """Untrained models of (layers, width), greedy: what a step costs depends on shapes, not on what was learnt."""
     torch.manual_seed(0)
-    engines = [Engine(_model(layers, width, vocabulary, positions)) for layers, width in (target, draft)]
+    engines = [
+        Engine(_model(layers, width, vocabulary, positions)) for layers, width in (target, draft)
+    ]
     settings = {"temperature": 0.0, "top_p": 1.0, "eos": eos}
-    return DecoderPair(Speculative(*engines, n=n, **settings), Autoregressive(engines[0], **settings), n, positions, timeable=True)
+    return DecoderPair(
+        Speculative(*engines, n=n, **settings),
+        Autoregressive(engines[0], **settings),
+        n,
+        positions,
+        timeable=True,
+    )
 
 
 def _model(layers: int, width: int, vocabulary: int, positions: int) -> Qwen2ForCausalLM:

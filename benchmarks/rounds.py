@@ -44,7 +44,10 @@ class Field:
 
     def ratios(self, one: str, other: str, of: list[int] | None = None) -> list[float]:
         """Tokens a second of one contender over another's, a number a round; over some questions, or all."""
-        return [per_second(ours, of) / per_second(theirs, of) for ours, theirs in zip(self.taken[one], self.taken[other], strict=True)]
+        return [
+            per_second(ours, of) / per_second(theirs, of)
+            for ours, theirs in zip(self.taken[one], self.taken[other], strict=True)
+        ]
 
 
 def _timed(decoder, question: dict, seed: int):
@@ -66,12 +69,22 @@ def spread(values: list[float]) -> tuple[float, float, float]:
     By order statistics: it lies outside the k-th least and k-th greatest of N with 2 P(Binomial(N, 1/2) < k). Fewer than five rounds
     cannot reach it and give the least and the greatest."""
     ordered, count = sorted(values), len(values)
-    outside = [2 * sum(math.comb(count, i) for i in range(k)) / 2**count for k in range(1, (count + 1) // 2 + 1)]
+    outside = [
+        2 * sum(math.comb(count, i) for i in range(k)) / 2**count
+        for k in range(1, (count + 1) // 2 + 1)
+    ]
     k = max((k for k, chance in enumerate(outside, 1) if 1 - chance >= CONFIDENCE), default=1)
     return statistics.median(ordered), ordered[k - 1], ordered[-k]
 
 
-def row(name: str, unit: str, values: list[float], target: float | None = None, better: str = "higher", limit: float | None = None) -> dict:
+def row(
+    name: str,
+    unit: str,
+    values: list[float],
+    target: float | None = None,
+    better: str = "higher",
+    limit: float | None = None,
+) -> dict:
     """A result. target: what is asked for; limit: what could be had at best here, in the same unit; None: neither is."""
     median, low, high = spread(values)
     return {"name": name, "unit": unit, "median": median, "low": low, "high": high, "rounds": len(values), "target": target,
@@ -89,18 +102,28 @@ def met(result: dict) -> str:
 
 def markdown(results: list[dict]) -> str:
     """The results as one table."""
-    lines = ["| what | median | low .. high | unit | target | met | limit |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| what | median | low .. high | unit | target | met | limit |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for result in results:
-        target, limit = ("" if result[key] is None else f"{result[key]:.4g}" for key in ("target", "limit"))
+        target, limit = (
+            "" if result[key] is None else f"{result[key]:.4g}" for key in ("target", "limit")
+        )
         between = f"{result['low']:.4g} .. {result['high']:.4g}"
-        lines.append(f"| {result['name']} | {result['median']:.4g} | {between} | {result['unit']} | {target} | {met(result)} | {limit} |")
+        lines.append(
+            f"| {result['name']} | {result['median']:.4g} | {between} | {result['unit']} | {target} | {met(result)} | {limit} |"
+        )
     return "\n".join(lines)
 
 
 def write(path: Path, results: list[dict], **facts: Any) -> None:
     """results, with what they were measured on and of beside them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**facts, "results": results}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps({**facts, "results": results}, indent=1, ensure_ascii=False) + "\n",
+        encoding="utf-8",
+    )
 
 
 def options(words: list[str], defaults: dict[str, str], least: dict[str, int]) -> dict[str, str]:

@@ -24,7 +24,8 @@ from benchmarks.train_padded import Padding
 from benchmarks.train_reading import Reading
 from benchmarks.train_steps import Distilling, Share
 from soaes.data import chat, teacher_store, token_store
-from soaes.model import checkpoint, soft_targets
+from soaes.model import checkpoint
+from soaes.model import soft_targets as formats
 from soaes.pipeline import sweep
 from soaes.pipeline.provenance import provenance
 from soaes.pipeline.runtime import Execution
@@ -34,8 +35,15 @@ from soaes.stages import teach
 DEFAULTS = {"rows": "", "rounds": "5", "lengths": "1000000", "out": "benchmarks/results/train.json"}
 LEAST = {"rounds": 5, "lengths": 1}
 BUILD = "python -m soaes.run scale=tiny goal=rows.stage2"
-SHAPES = {"2x96": (2, 96, 3, 1), "8x192": (8, 192, 6, 2)}  # layers, width, heads, key heads: conf/scale/tiny.yaml
-STEPS = {("2x96", 1): 60, ("8x192", 1): 20, ("8x192", 8): 8}  # of a turn, by model and rows of a step
+SHAPES = {
+    "2x96": (2, 96, 3, 1),
+    "8x192": (8, 192, 6, 2),
+}  # layers, width, heads, key heads: conf/scale/tiny.yaml
+STEPS = {
+    ("2x96", 1): 60,
+    ("8x192", 1): 20,
+    ("8x192", 8): 8,
+}  # of a turn, by model and rows of a step
 READ = 128  # rows of the store that is read
 
 
@@ -65,14 +73,23 @@ def found(rows: str) -> tuple[Path, Path, object]:
     store = Store(Path(rows).parent if rows else Path(tiny.runtime["store"]))
     name = Path(rows).name if rows else tiny.recipe.name
     if not store.holds(name):
-        raise ValueError(f"rows {name} are not in {store.root}: run `{BUILD}` first, or name rows=FOLDER of a store")
-    return store.folder(name), store.folder(read_recipe(store, name).parents["tokenizer"].name), store.lock("machine")
+        raise ValueError(
+            f"rows {name} are not in {store.root}: run `{BUILD}` first, or name rows=FOLDER of a store"
+        )
+    return (
+        store.folder(name),
+        store.folder(read_recipe(store, name).parents["tokenizer"].name),
+        store.lock("machine"),
+    )
 
 
 def contenders(rows: token_store.Rows, tokenizer: Path, scratch: Path, lengths: int) -> list[tuple]:
     """What takes turns, each with what its results are named after."""
     context = rows.ids_RT.shape[1]
-    models = {name: checkpoint.create(tokenizer, *shape, context, seed=0) for name, shape in SHAPES.items()}
+    models = {
+        name: checkpoint.create(tokenizer, *shape, context, seed=0)
+        for name, shape in SHAPES.items()
+    }
     padded = [(Padding(models[name], tokenizer, rows, step, steps), (f"{name}, {step} x {context} tokens a step",))
               for (name, step), steps in STEPS.items()]  # fmt: skip
     world = padded[0][0].lengths, context
@@ -85,9 +102,13 @@ def contenders(rows: token_store.Rows, tokenizer: Path, scratch: Path, lengths: 
 def stored(model, tokenizer: Path, rows: token_store.Rows, scratch: Path):
     """A teacher's store over the first rows, opened."""
     checkpoint.save(model, scratch / "teacher", tokenizer)
-    token_store.write(scratch / "rows" / "train", token_store.Rows(*(array[:READ] for array in rows)))
+    token_store.write(
+        scratch / "rows" / "train", token_store.Rows(*(array[:READ] for array in rows))
+    )
     (scratch / "store").mkdir()
-    teach.teach(scratch / "teacher", scratch / "rows", soft_targets.Hidden(), Execution(), out=scratch / "store")
+    teach.teach(
+        scratch / "teacher", scratch / "rows", formats.Hidden(), Execution(), out=scratch / "store"
+    )
     return teacher_store.load(scratch / "store", "rows", chat.tokenizer_digest(scratch / "teacher"))
 
 

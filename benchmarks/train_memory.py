@@ -14,9 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.rounds import row
-from soaes.model import chunked_loss, losses, soft_targets
+from soaes.model import chunked_loss, losses
+from soaes.model import soft_targets as formats
 
-TOKENS, VOCABULARY, WIDTH = 8192, 152_064, 64  # a row of the paper's and its vocabulary; a narrow model, since its width is not the point
+TOKENS, VOCABULARY, WIDTH = (
+    8192,
+    152_064,
+    64,
+)  # a row of the paper's and its vocabulary; a narrow model, since its width is not the point
 FEWER = (128, 256)  # tokens at which the whole is counted: at 8,192 it would take tens of gigabytes
 ALPHA, TAU = 0.5, 2.0
 TARGET = 8.0
@@ -28,17 +33,30 @@ def results(rounds: int, tokens: int = TOKENS, vocabulary: int = VOCABULARY) -> 
     few, more = (peak_of(_whole, fewer, vocabulary) for fewer in FEWER)
     whole = few + (more - few) * (tokens - FEWER[0]) / (FEWER[1] - FEWER[0])
     at = f"{tokens:,} tokens, vocabulary {vocabulary:,}"
-    yield row(f"peak memory of the KD loss, chunked, {at}", "GB", [ours / 1e9] * rounds, better="lower")
+    yield row(
+        f"peak memory of the KD loss, chunked, {at}", "GB", [ours / 1e9] * rounds, better="lower"
+    )
     yield row(f"peak memory of the KD loss, all at once, {at}, by the line through {FEWER[0]} and {FEWER[1]} tokens", "GB",
               [whole / 1e9] * rounds, better="lower")  # fmt: skip
-    yield row(f"peak memory of the KD loss, all at once / chunked, {at}", "ratio", [whole / ours] * rounds, TARGET)
+    yield row(
+        f"peak memory of the KD loss, all at once / chunked, {at}",
+        "ratio",
+        [whole / ours] * rounds,
+        TARGET,
+    )
 
 
 def peak_of(loss: Callable[..., torch.Tensor], tokens: int, vocabulary: int) -> int:
     """Bytes that a loss and its backward add at most to its inputs'."""
     torch.manual_seed(0)
-    student_ND, teacher_ND = torch.randn(tokens, WIDTH, requires_grad=True), torch.randn(tokens, WIDTH)
-    student_VD, teacher_VD = torch.randn(vocabulary, WIDTH, requires_grad=True), torch.randn(vocabulary, WIDTH)
+    student_ND, teacher_ND = (
+        torch.randn(tokens, WIDTH, requires_grad=True),
+        torch.randn(tokens, WIDTH),
+    )
+    student_VD, teacher_VD = (
+        torch.randn(vocabulary, WIDTH, requires_grad=True),
+        torch.randn(vocabulary, WIDTH),
+    )
     labels_N = torch.randint(vocabulary, (tokens,))
     with Alive() as counted:
         loss(student_ND, student_VD, teacher_ND, teacher_VD, labels_N).backward()
@@ -46,12 +64,12 @@ def peak_of(loss: Callable[..., torch.Tensor], tokens: int, vocabulary: int) -> 
 
 
 def _chunked(student_ND, student_VD, teacher_ND, teacher_VD, labels_N) -> torch.Tensor:
-    format = soft_targets.Hidden()
-    fields = format.encode(teacher_ND, teacher_VD)
+    soft_targets = formats.Hidden()
+    fields = soft_targets.encode(teacher_ND, teacher_VD)
 
     def of_chunk(logits_CV: torch.Tensor, where: slice) -> torch.Tensor:
         kept = {name: field[where] for name, field in fields.items()}
-        divergence = format.divergence(kept, teacher_VD, logits_CV, TAU, "forward")
+        divergence = soft_targets.divergence(kept, teacher_VD, logits_CV, TAU, "forward")
         return ALPHA * divergence + (1 - ALPHA) * losses.cross_entropy(logits_CV, labels_N[where])
 
     return chunked_loss.chunked_loss(student_ND, student_VD, of_chunk)
@@ -72,11 +90,17 @@ class Alive(TorchDispatchMode):
         super().__init__()
         self.bytes, self.peak, self.known = 0, 0, set()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        inputs = {_key(part) for part in tree_leaves((args, kwargs)) if isinstance(part, torch.Tensor)}
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        inputs = {
+            _key(part) for part in tree_leaves((args, kwargs)) if isinstance(part, torch.Tensor)
+        }
         made = func(*args, **(kwargs or {}))
         for part in tree_leaves(made):
-            if isinstance(part, torch.Tensor) and _key(part) not in self.known | inputs:  # views and in-place results are not new
+            if (
+                isinstance(part, torch.Tensor) and _key(part) not in self.known | inputs
+            ):  # views and in-place results are not new
                 self._born(part.untyped_storage())
         return made
 

@@ -21,24 +21,51 @@ class Reading:
 
     def __init__(self, store: Any, count: int, folder: Path):
         self.store, self.bytes = store, {}
-        each = [{name: field.numpy() for name, field in store.rows(np.array([at])).items()} for at in range(count)]
+        each = [
+            {name: field.numpy() for name, field in store.rows(np.array([at])).items()}
+            for at in range(count)
+        ]
         self.ends = np.cumsum([0, *(len(next(iter(one.values()))) for one in each)])
-        self.plain = {name: _written(folder / f"{name}.npy", np.concatenate([one[name] for one in each])) for name in each[0]}
+        self.plain = {
+            name: _written(folder / f"{name}.npy", np.concatenate([one[name] for one in each]))
+            for name in each[0]
+        }
         rng = np.random.default_rng(0)
-        self.asked = {rows: [np.sort(rng.choice(count, rows, replace=False)) for _ in range(reads)] for rows, reads in STEPS.items()}
+        self.asked = {
+            rows: [np.sort(rng.choice(count, rows, replace=False)) for _ in range(reads)]
+            for rows, reads in STEPS.items()
+        }
         ways = {"the store": self._ours, "plain files": self._plain}
-        self.turns = Turns({_named(way, rows): partial(self._rate, read, rows) for way, read in ways.items() for rows in STEPS})
+        self.turns = Turns(
+            {
+                _named(way, rows): partial(self._rate, read, rows)
+                for way, read in ways.items()
+                for rows in STEPS
+            }
+        )
 
     def run(self, number: int, counted: bool) -> None:
         self.turns.run(number, counted)
 
     def results(self) -> Iterator[dict]:
         for rows in STEPS:
-            taken, of = self.turns.taken[_named("the store", rows)], f"{rows} at once, {self.store.format.name}"
+            taken, of = (
+                self.turns.taken[_named("the store", rows)],
+                f"{rows} at once, {self.store.soft_targets.name}",
+            )
             yield row(f"rows read from the store, {of}", "rows/s", taken)
-            yield row(f"bytes read from the store, {of}", "MB/s", [rate * self.bytes[rows] / 1e6 for rate in taken])
+            yield row(
+                f"bytes read from the store, {of}",
+                "MB/s",
+                [rate * self.bytes[rows] / 1e6 for rate in taken],
+            )
             ratios = self.turns.ratios(_named("the store", rows), _named("plain files", rows))
-            yield row(f"reading from the store / from plain memory-mapped files, {of}", "ratio", ratios, limit=1.0)
+            yield row(
+                f"reading from the store / from plain memory-mapped files, {of}",
+                "ratio",
+                ratios,
+                limit=1.0,
+            )
 
     def _rate(self, read: Any, rows: int) -> float:
         """Rows a second. bytes[rows] are those of a row."""
@@ -53,7 +80,10 @@ class Reading:
         return list(self.store.rows(which).values())
 
     def _plain(self, which: np.ndarray) -> list:
-        return [np.concatenate([field[self.ends[at] : self.ends[at + 1]] for at in which]) for field in self.plain.values()]
+        return [
+            np.concatenate([field[self.ends[at] : self.ends[at + 1]] for at in which])
+            for field in self.plain.values()
+        ]
 
 
 def _named(way: str, rows: int) -> str:

@@ -18,15 +18,25 @@ from benchmarks.rounds import row
 from benchmarks.train_padded import BETAS, CLIP, LR, WEIGHT_DECAY, tensors
 from benchmarks.train_turns import Turns
 from soaes.data.token_store import IGNORE, Rows
-from soaes.model import attention, schedules, soft_targets
+from soaes.model import attention, schedules
+from soaes.model import soft_targets as formats
 from soaes.model.causal_lm import CausalLM
 from soaes.model.distilled_lm import DistilledLM
 
 TAUS = (1.0, 2.0, 3.0, 5.0)
-FORMATS = (soft_targets.Hidden(), soft_targets.TopK(256, TAUS), soft_targets.Sampled(64, TAUS))  # conf/format
+FORMATS = (
+    formats.Hidden(),
+    formats.TopK(256, TAUS),
+    formats.Sampled(64, TAUS),
+)  # conf/soft_targets
 ALPHA, TAU = 0.5, 2.0
 MORE = 1.10  # of a step of plain SFT; for `hidden`, of its limit
-SFT, STEPS, PRODUCTS, SQUARE = "sft", "cpt steps", "matrix products of a cpt step", "square matrix products"
+SFT, STEPS, PRODUCTS, SQUARE = (
+    "sft",
+    "cpt steps",
+    "matrix products of a cpt step",
+    "square matrix products",
+)
 SIDE = 1024  # of the square products
 
 
@@ -35,20 +45,32 @@ class Distilling:
 
     def __init__(self, model: Any, rows: Rows, steps: int, teacher_VD: torch.Tensor):
         self.model, self.teacher_VD = model, teacher_VD
-        self.batches = [tensors(rows, at) | {"step_tokens": max(1, int(rows.loss_tokens_R[at]))} for at in range(steps)]
+        self.batches = [
+            tensors(rows, at) | {"step_tokens": max(1, int(rows.loss_tokens_R[at]))}
+            for at in range(steps)
+        ]
         contenders = {SFT: _stepping(_causal(model), self.batches)}
-        for format in FORMATS:
-            contenders[format.name] = _stepping(_distilled(model, format, teacher_VD), self._signalled(format))
+        for soft_targets in FORMATS:
+            contenders[soft_targets.name] = _stepping(
+                _distilled(model, soft_targets, teacher_VD), self._signalled(soft_targets)
+            )
         self.turns = Turns(contenders, times=steps)
 
     def run(self, number: int, counted: bool) -> None:
         self.turns.run(number, counted)
 
     def results(self, of: str) -> Iterator[dict]:
-        for format in FORMATS:
-            limit = self._limit() if format.name == "hidden" else 1.0
-            name = f"a step with {format.name} / a step of plain SFT, {of}"
-            yield row(name, "ratio", self.turns.ratios(SFT, format.name), MORE * limit, "lower", limit)
+        for soft_targets in FORMATS:
+            limit = self._limit() if soft_targets.name == "hidden" else 1.0
+            name = f"a step with {soft_targets.name} / a step of plain SFT, {of}"
+            yield row(
+                name,
+                "ratio",
+                self.turns.ratios(SFT, soft_targets.name),
+                MORE * limit,
+                "lower",
+                limit,
+            )
 
     def _limit(self) -> float:
         """1 + d_T V N / (3 P): what the teacher's logits add to the 6 operations a weight and token of a step; the student's own head, too,
@@ -56,12 +78,20 @@ class Distilling:
         bearing = sum(batch["step_tokens"] for batch in self.batches)
         head = self.model.lm_head.weight.numel()
         tokens = sum(batch["ids_BT"].numel() for batch in self.batches)
-        return 1 + self.teacher_VD.numel() * bearing / (3 * ((_matrices(self.model) - head) * tokens + head * bearing))
+        return 1 + self.teacher_VD.numel() * bearing / (
+            3 * ((_matrices(self.model) - head) * tokens + head * bearing)
+        )
 
-    def _signalled(self, format: Any) -> list[dict]:
+    def _signalled(self, soft_targets: Any) -> list[dict]:
         generator = torch.Generator().manual_seed(0)
-        hidden = [torch.randn(batch["step_tokens"], self.teacher_VD.shape[1], generator=generator) for batch in self.batches]
-        return [batch | {"signal": format.encode(one, self.teacher_VD, generator)} for batch, one in zip(self.batches, hidden)]
+        hidden = [
+            torch.randn(batch["step_tokens"], self.teacher_VD.shape[1], generator=generator)
+            for batch in self.batches
+        ]
+        return [
+            batch | {"soft_targets": soft_targets.encode(one, self.teacher_VD, generator)}
+            for batch, one in zip(self.batches, hidden)
+        ]
 
 
 class Share:
@@ -70,10 +100,16 @@ class Share:
     def __init__(self, model: Any, rows: Rows, step: int, steps: int):
         self.model = model
         every = rows._replace(labels_RT=rows.ids_RT)
-        self.batches = [_joined([tensors(every, at * step + one) for one in range(step)]) for at in range(steps)]
+        self.batches = [
+            _joined([tensors(every, at * step + one) for one in range(step)]) for at in range(steps)
+        ]
         self.tokens = self.batches[0]["ids_BT"].numel()  # of a step
         products = partial(_per_second, _products(model, self.tokens))
-        steppers = {STEPS: _stepping(_causal(model), self.batches), PRODUCTS: products, SQUARE: partial(_per_second, _square())}
+        steppers = {
+            STEPS: _stepping(_causal(model), self.batches),
+            PRODUCTS: products,
+            SQUARE: partial(_per_second, _square()),
+        }
         self.turns = Turns(steppers, times=steps)
 
     def run(self, number: int, counted: bool) -> None:
@@ -81,29 +117,60 @@ class Share:
 
     def results(self, of: str) -> Iterator[dict]:
         taken = self.turns.taken
-        yield row(f"its bfloat16 matrix products alone / a step of CPT, {of}", "ratio", self.turns.ratios(STEPS, PRODUCTS), limit=1.0)
+        yield row(
+            f"its bfloat16 matrix products alone / a step of CPT, {of}",
+            "ratio",
+            self.turns.ratios(STEPS, PRODUCTS),
+            limit=1.0,
+        )
         work = 6 * _matrices(self.model) * self.tokens
         best = [rate * 2 * SIDE**3 for rate in taken[SQUARE]]
         shares = [rate * work / one for rate, one in zip(taken[STEPS], best, strict=True)]
-        yield row(f"6 operations a weight and token / the machine's, by bfloat16 products of {SIDE}, {of}", "ratio", shares, limit=1.0)
-        yield row(f"the machine's bfloat16 products of {SIDE}, one thread", "GFLOP/s", [one / 1e9 for one in best])
-        yield row(f"a step of CPT, {of}", "tokens/s", [rate * self.tokens for rate in taken[STEPS]], limit=median(taken[PRODUCTS]) * self.tokens)
+        yield row(
+            f"6 operations a weight and token / the machine's, by bfloat16 products of {SIDE}, {of}",
+            "ratio",
+            shares,
+            limit=1.0,
+        )
+        yield row(
+            f"the machine's bfloat16 products of {SIDE}, one thread",
+            "GFLOP/s",
+            [one / 1e9 for one in best],
+        )
+        yield row(
+            f"a step of CPT, {of}",
+            "tokens/s",
+            [rate * self.tokens for rate in taken[STEPS]],
+            limit=median(taken[PRODUCTS]) * self.tokens,
+        )
 
 
 def _settings(model: Any) -> dict[str, Any]:
     model = copy.deepcopy(model).train()
     attention.set_attention(model, "documents")
-    return {"model": model, "lr": LR, "schedule": partial(schedules.constant, warmup=0), "betas": BETAS, "weight_decay": WEIGHT_DECAY, "steps": 1}
+    return {
+        "model": model,
+        "lr": LR,
+        "schedule": partial(schedules.constant, warmup=0),
+        "betas": BETAS,
+        "weight_decay": WEIGHT_DECAY,
+        "steps": 1,
+    }
 
 
 def _causal(model: Any) -> CausalLM:
     return CausalLM(**_settings(model))
 
 
-def _distilled(model: Any, format: Any, head_VD: torch.Tensor) -> DistilledLM:
+def _distilled(model: Any, soft_targets: Any, head_VD: torch.Tensor) -> DistilledLM:
     """Its signal comes with the batches: of a store it takes the format and the head."""
-    store = SimpleNamespace(format=format, head_VD=head_VD, serves=lambda *asked: None, told=lambda tau: {})
-    return DistilledLM(**_settings(model), signal=store, alpha=ALPHA, tau=TAU)
+    store = SimpleNamespace(
+        soft_targets=soft_targets,
+        head_VD=head_VD,
+        check_supports=lambda *asked: None,
+        fidelity_at=lambda tau: {},
+    )
+    return DistilledLM(**_settings(model), teacher_store=store, alpha=ALPHA, tau=TAU)
 
 
 def _stepping(lit: CausalLM, batches: list[dict]) -> Callable[[], float]:
@@ -124,7 +191,9 @@ def _stepping(lit: CausalLM, batches: list[dict]) -> Callable[[], float]:
 
 def _joined(rows: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
     batch = {name: torch.cat([one[name] for one in rows]) for name in rows[0]}
-    return batch | {"step_tokens": int(((batch["labels_BT"] != IGNORE) & (batch["positions_BT"] > 0)).sum())}
+    return batch | {
+        "step_tokens": int(((batch["labels_BT"] != IGNORE) & (batch["positions_BT"] > 0)).sum())
+    }
 
 
 def _linears(model: Any) -> list[torch.nn.Linear]:
@@ -138,7 +207,13 @@ def _matrices(model: Any) -> int:
 
 def _products(model: Any, tokens: int) -> Callable[[], None]:
     """Of each matrix: forward, to its inputs, to its weights."""
-    every = [(torch.ones(tokens, linear.in_features, dtype=torch.bfloat16), linear.weight.detach().bfloat16()) for linear in _linears(model)]
+    every = [
+        (
+            torch.ones(tokens, linear.in_features, dtype=torch.bfloat16),
+            linear.weight.detach().bfloat16(),
+        )
+        for linear in _linears(model)
+    ]
 
     def work() -> None:
         for given, weight in every:

@@ -25,4 +25,6 @@ class Turns:
 
     def ratios(self, one: str, other: str) -> list[float]:
         """One's rate over the other's, a number a round."""
-        return [ours / theirs for ours, theirs in zip(self.taken[one], self.taken[other], strict=True)]
+        return [
+            ours / theirs for ours, theirs in zip(self.taken[one], self.taken[other], strict=True)
+        ]

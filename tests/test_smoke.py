@@ -10,14 +10,26 @@ import pytest
 
 from soaes.pipeline import compose
 
-EXPERIMENTS = ",".join(sorted(path.stem for kind in ("table", "speed") for path in (compose.CONF / "experiment").glob(f"{kind}*.yaml")))
+EXPERIMENTS = ",".join(
+    sorted(
+        path.stem
+        for kind in ("table", "speed")
+        for path in (compose.CONF / "experiment").glob(f"{kind}*.yaml")
+    )
+)
 
 
 @pytest.mark.nightly
 def test_six_tables_and_their_floors(tmp_path):
     def soaes(module, *words):
         environment = {**os.environ, "SOAES_STORE": str(tmp_path / "store")}
-        ran = subprocess.run([sys.executable, "-m", f"soaes.{module}", *words], env=environment, capture_output=True, text=True, cwd=Path.cwd())
+        ran = subprocess.run(
+            [sys.executable, "-m", f"soaes.{module}", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            cwd=Path.cwd(),
+        )
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return ran.stdout
 
@@ -25,7 +37,12 @@ def test_six_tables_and_their_floors(tmp_path):
     soaes("run", f"experiment={EXPERIMENTS}")
     assert time.monotonic() - began < 6 * 60
     tables = soaes("table")
-    assert tables.count("floor holds") == 5 and "not built" not in tables and "failed" not in tables and "not measured" not in tables
+    assert (
+        tables.count("floor holds") == 5
+        and "not built" not in tables
+        and "failed" not in tables
+        and "not measured" not in tables
+    )
     began = time.monotonic()
     assert "to go]" not in soaes("run", f"experiment={EXPERIMENTS}"), "something was built again"
     assert soaes("table") == tables and time.monotonic() - began < 10

@@ -15,10 +15,12 @@ import numpy as np
 from tokenizers import Tokenizer
 
 START, END, TEXT_END = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
-TEMPLATE = ("{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
-            "{% if message.role == 'assistant' %}{% generation %}{{ message.content + '<|im_end|>' }}{% endgeneration %}"
-            "{% else %}{{ message.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
-            "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
+    "{% if message.role == 'assistant' %}{% generation %}{{ message.content + '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ message.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def encode(tokenizer: Any, messages: list[dict[str, str]]) -> tuple[np.ndarray, np.ndarray]:
@@ -27,7 +29,11 @@ def encode(tokenizer: Any, messages: list[dict[str, str]]) -> tuple[np.ndarray, 
     bears: list[bool] = []
     for message in messages:
         answer = message["role"] == "assistant"
-        parts = ((f"{START}{message['role']}\n", False), (f"{message['content']}{END}", answer), ("\n", False))
+        parts = (
+            (f"{START}{message['role']}\n", False),
+            (f"{message['content']}{END}", answer),
+            ("\n", False),
+        )
         for text, loss in parts:
             tokens = tokenizer.encode(text, add_special_tokens=False).ids
             ids += tokens
@@ -37,20 +43,28 @@ def encode(tokenizer: Any, messages: list[dict[str, str]]) -> tuple[np.ndarray, 
 
 def prompt(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
     """Token ids up to where the assistant begins to speak."""
-    return [*encode(tokenizer, messages)[0].tolist(), *tokenizer.encode(f"{START}assistant\n", add_special_tokens=False).ids]
+    return [
+        *encode(tokenizer, messages)[0].tolist(),
+        *tokenizer.encode(f"{START}assistant\n", add_special_tokens=False).ids,
+    ]
 
 
 def document(tokenizer: Any, texts: list[str]) -> list[np.ndarray]:
     """Plain texts, each closed by <|endoftext|>; every token bears loss."""
     end = tokenizer.token_to_id(TEXT_END)
-    return [np.array([*encoding.ids, end], np.int32) for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    return [
+        np.array([*encoding.ids, end], np.int32)
+        for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)
+    ]
 
 
 def chat_tokenizer(target: Path) -> tuple[Tokenizer, int]:
     """The tokenizer of a model's folder, and the token that ends an answer."""
     tokenizer = Tokenizer.from_file(str(target / "tokenizer.json"))
     if tokenizer.token_to_id(END) is None:
-        raise ValueError(f"the tokenizer of {target} has no {END}, where an answer ends; use a chat tokenizer")
+        raise ValueError(
+            f"the tokenizer of {target} has no {END}, where an answer ends; use a chat tokenizer"
+        )
     return tokenizer, tokenizer.token_to_id(END)
 
 

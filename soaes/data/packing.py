@@ -21,7 +21,9 @@ class Packing(NamedTuple):
     dropped: list[int]  # documents left out, because they are longer than a row
 
 
-def best_fit(lengths: list[int], capacity: int, overflow: str = "error", names: list[str] | None = None) -> Packing:
+def best_fit(
+    lengths: list[int], capacity: int, overflow: str = "error", names: list[str] | None = None
+) -> Packing:
     """Best-fit decreasing: each piece, the longest first, goes to the fullest row that still holds it.
 
     lengths: tokens of each document. overflow: `split` cuts a longer document into full pieces and a rest, `drop` leaves it
@@ -29,7 +31,9 @@ def best_fit(lengths: list[int], capacity: int, overflow: str = "error", names: 
     return _packed(lengths, capacity, overflow, names, _best_fit)
 
 
-def sum_of_squares(lengths: list[int], capacity: int, overflow: str = "error", names: list[str] | None = None) -> Packing:
+def sum_of_squares(
+    lengths: list[int], capacity: int, overflow: str = "error", names: list[str] | None = None
+) -> Packing:
     """The sum-of-squares rule (Csirik et al., J. ACM 53, 2006) in a fixed random order; parameters as of `best_fit`.
 
     For documents of much the same length, of which the longest first leave the same gap in every row: 99.8 % full where best-fit decreasing
@@ -37,23 +41,37 @@ def sum_of_squares(lengths: list[int], capacity: int, overflow: str = "error", n
     return _packed(lengths, capacity, overflow, names, _sum_of_squares)
 
 
-def _packed(lengths: list[int], capacity: int, overflow: str, names: list[str] | None, place: Callable[[np.ndarray, int], np.ndarray]) -> Packing:
+def _packed(
+    lengths: list[int],
+    capacity: int,
+    overflow: str,
+    names: list[str] | None,
+    place: Callable[[np.ndarray, int], np.ndarray],
+) -> Packing:
     if overflow not in ("split", "drop", "error"):
-        raise ValueError(f"overflow={overflow}: a document longer than a row is either split, drop or error")
+        raise ValueError(
+            f"overflow={overflow}: a document longer than a row is either split, drop or error"
+        )
     lengths_D = np.array(lengths, np.int64)
     longer = np.flatnonzero(lengths_D > capacity).tolist()
     if longer and overflow == "error":
         first = longer[0]
         name = names[first] if names else f"document {first}"
-        raise ValueError(f"{name} has {lengths[first]:,} tokens, a row holds {capacity:,}; set packing.overflow=split or drop, or a larger context")
+        raise ValueError(
+            f"{name} has {lengths[first]:,} tokens, a row holds {capacity:,}; set packing.overflow=split or drop, or a larger context"
+        )
     dropped = longer if overflow == "drop" else []
     lengths_D[dropped] = 0
     pieces_P3 = _cut(lengths_D, capacity)
     length_P = pieces_P3[:, 2] - pieces_P3[:, 1]
     row_P = place(length_P, capacity)
-    order_P = np.lexsort([-length_P, row_P])  # in a row the longest lies first, of equals the earliest
+    order_P = np.lexsort(
+        [-length_P, row_P]
+    )  # in a row the longest lies first, of equals the earliest
     pieces_P4 = np.column_stack([row_P, pieces_P3])[order_P]
-    return Packing(pieces_P4, int(pieces_P4[:, 0].max(initial=-1)) + 1, len(longer) - len(dropped), dropped)
+    return Packing(
+        pieces_P4, int(pieces_P4[:, 0].max(initial=-1)) + 1, len(longer) - len(dropped), dropped
+    )
 
 
 def _cut(lengths_D: np.ndarray, capacity: int) -> np.ndarray:
@@ -62,14 +80,18 @@ def _cut(lengths_D: np.ndarray, capacity: int) -> np.ndarray:
     document_P = np.repeat(np.arange(len(lengths_D)), cuts_D)
     first_D = np.cumsum(cuts_D) - cuts_D
     start_P = capacity * (np.arange(len(document_P)) - first_D[document_P])
-    return np.column_stack([document_P, start_P, np.minimum(start_P + capacity, lengths_D[document_P])])
+    return np.column_stack(
+        [document_P, start_P, np.minimum(start_P + capacity, lengths_D[document_P])]
+    )
 
 
 def _best_fit(length_P: np.ndarray, capacity: int) -> np.ndarray:
     """[P]: the row of each piece. The longest is placed first, of equals the earliest."""
     lengths, counts = np.unique(length_P, return_counts=True)
     row_P = np.empty(len(length_P), np.int64)
-    row_P[np.argsort(-length_P, kind="stable")] = _place(zip(lengths[::-1].tolist(), counts[::-1].tolist()), capacity)
+    row_P[np.argsort(-length_P, kind="stable")] = _place(
+        zip(lengths[::-1].tolist(), counts[::-1].tolist()), capacity
+    )
     return row_P
 
 
@@ -78,7 +100,9 @@ def _sum_of_squares(length_P: np.ndarray, capacity: int) -> np.ndarray:
 
     The rows that are not full in the end are few; best-fit decreasing places their pieces anew."""
     row_P = np.empty(len(length_P), np.int64)
-    with_room = np.zeros(capacity + 1, np.int64)  # rows that are begun and not full, by the room that they have left
+    with_room = np.zeros(
+        capacity + 1, np.int64
+    )  # rows that are begun and not full, by the room that they have left
     rows_with: list[list[int]] = [[] for _ in range(capacity + 1)]
     begun = 0
     for piece in np.random.default_rng(0).permutation(len(length_P)).tolist():
@@ -103,9 +127,13 @@ def _sum_of_squares(length_P: np.ndarray, capacity: int) -> np.ndarray:
 def _least_squares(with_room: np.ndarray, length: int) -> int:
     """The room, of those of at least `length`, whose use lets the sum of squares grow least; the whole capacity is a new row."""
     capacity = len(with_room) - 1
-    growth = 2 * with_room[: capacity + 1 - length] - 2 * with_room[length:] + 2  # of moving one row from room r to r - length
+    growth = (
+        2 * with_room[: capacity + 1 - length] - 2 * with_room[length:] + 2
+    )  # of moving one row from room r to r - length
     growth[0] = 1 - 2 * with_room[length]  # a full row is counted no more
-    growth[-1] = 2 * with_room[capacity - length] + 1 if length < capacity else 0  # a new row was not counted before
+    growth[-1] = (
+        2 * with_room[capacity - length] + 1 if length < capacity else 0
+    )  # a new row was not counted before
     missing = with_room[length:] == 0
     missing[-1] = False
     growth[missing] = np.iinfo(np.int64).max
@@ -137,7 +165,9 @@ class _Opened:
 
     def __init__(self, capacity: int) -> None:
         self.capacity, self.count = capacity, 0
-        self.by_room: dict[int, list[int]] = defaultdict(list)  # room left -> rows with it, the earliest first
+        self.by_room: dict[int, list[int]] = defaultdict(
+            list
+        )  # room left -> rows with it, the earliest first
         self.rooms: list[int] = []  # in use, ascending: at most `capacity` of them
 
     def put(self, rows: list[int], room: int) -> None:

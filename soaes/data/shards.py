@@ -37,7 +37,10 @@ class Writer:
         if left and begun == {key: left.get(key) for key in begun}:
             self.contract = left
         elif any(folder.iterdir()):
-            print(f"{folder} holds nothing that a writer of {begun} could go on with: it is written anew", flush=True)
+            print(
+                f"{folder} holds nothing that a writer of {begun} could go on with: it is written anew",
+                flush=True,
+            )
             shutil.rmtree(folder)
             folder.mkdir()
 
@@ -48,7 +51,9 @@ class Writer:
 
     def put(self, name: str, make: Callable[[], np.ndarray]) -> None:
         """Write the array that `make` gives, unless a killed writer left it whole. OSError if it cannot be written."""
-        if name in self.contract["files"] and _whole(self.folder / name, self.contract["files"][name]):
+        if name in self.contract["files"] and _whole(
+            self.folder / name, self.contract["files"][name]
+        ):
             return
         self.contract["files"][name] = _replace(self.folder / name, *_npy(make()))
         self.seal()
@@ -63,7 +68,11 @@ class Shards:
     """The records of any rows. State: the shards opened so far, each checked at its first read."""
 
     def __init__(self, folder: Path, contract: dict[str, Any]) -> None:
-        self.folder, self.files, self.rows_per_shard = folder, contract["files"], contract["rows_per_shard"]
+        self.folder, self.files, self.rows_per_shard = (
+            folder,
+            contract["files"],
+            contract["rows_per_shard"],
+        )
         self.offsets_R1 = np.array(self.array(OFFSETS))
         self.opened: dict[int, np.ndarray] = {}
 
@@ -89,7 +98,9 @@ class Shards:
         if shard not in self.opened:
             records = self.array(name(shard))
             self.record = records.dtype
-            self.opened[shard] = np.asarray(records).view(np.uint8).reshape(len(records), self.record.itemsize)
+            self.opened[shard] = (
+                np.asarray(records).view(np.uint8).reshape(len(records), self.record.itemsize)
+            )
         return self.opened[shard]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -124,7 +135,13 @@ def _left(folder: Path) -> dict[str, Any] | None:
         told = json.loads(text)
         told.pop("sha256")
         return told if _sealed(told) == text else None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):  # a flipped bit makes any of these of it
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+    ):  # a flipped bit makes any of these of it
         return None
 
 
@@ -134,11 +151,17 @@ def _sealed(told: dict[str, Any]) -> bytes:
 
 
 def _whole(path: Path, entry: dict[str, Any]) -> bool:
-    return path.exists() and path.stat().st_size == entry["bytes"] and checksum(path) == entry["sha256"]
+    return (
+        path.exists()
+        and path.stat().st_size == entry["bytes"]
+        and checksum(path) == entry["sha256"]
+    )
 
 
 def _broken(path: Path) -> ValueError:
-    return ValueError(f"{path} is missing or not what was written; delete the folder {path.parent.parent} and run again")
+    return ValueError(
+        f"{path} is missing or not what was written; delete the folder {path.parent.parent} and run again"
+    )
 
 
 def _npy(array: np.ndarray) -> tuple[bytes, memoryview]:
@@ -150,7 +173,11 @@ def _npy(array: np.ndarray) -> tuple[bytes, memoryview]:
 
 def _replace(path: Path, *content: bytes | memoryview) -> dict[str, Any]:
     """A file under its name is whole, whenever the process ends. Returns its size and checksum, taken of what was to be written."""
-    part, count, digest = path.with_name(f"{path.name}.part"), sum(map(len, content)), hashlib.sha256()
+    part, count, digest = (
+        path.with_name(f"{path.name}.part"),
+        sum(map(len, content)),
+        hashlib.sha256(),
+    )
     try:
         with open(part, "wb") as handle:
             for piece in content:
@@ -162,6 +189,9 @@ def _replace(path: Path, *content: bytes | memoryview) -> dict[str, Any]:
     except OSError as error:
         part.unlink(missing_ok=True)
         number = error.errno or errno.EIO
-        raise OSError(number, f"{path} of {format_bytes(count)} could not be written: {os.strerror(number)}; "
-                              "a new run goes on at this file") from error
+        raise OSError(
+            number,
+            f"{path} of {format_bytes(count)} could not be written: {os.strerror(number)}; "
+            "a new run goes on at this file",
+        ) from error
     return {"bytes": count, "sha256": digest.hexdigest()}

@@ -13,7 +13,9 @@ def held_out(identifiers: list[str], share: float, seed: int) -> set[str]:
 
 def question(messages: list[dict]) -> str:
     """What is asked, as a key: all but the system prompt and the last answer, without case, width and spaces."""
-    asked = "\n".join(message["content"] for message in messages[:-1] if message["role"] != "system")
+    asked = "\n".join(
+        message["content"] for message in messages[:-1] if message["role"] != "system"
+    )
     return re.sub(r"\s+", "", unicodedata.normalize("NFKC", asked).casefold())
 
 

@@ -40,7 +40,14 @@ def load(folder: Path) -> Rows:
     return Rows(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in Rows._fields))
 
 
-def fill(documents: list[np.ndarray], loss: list[np.ndarray], pieces_P4: np.ndarray, rows: int, context: int, pad: int) -> Rows:
+def fill(
+    documents: list[np.ndarray],
+    loss: list[np.ndarray],
+    pieces_P4: np.ndarray,
+    rows: int,
+    context: int,
+    pad: int,
+) -> Rows:
     """Lay pieces (row, document, start, stop), sorted by row, into rows. A piece that is a later part of a document starts at position 0 as well.
 
     # positions [0 1 2 0 1]: a zero starts a document, so the fourth token must not see the first three.

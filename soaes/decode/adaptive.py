@@ -9,7 +9,10 @@ from typing import NamedTuple
 DECAY = 0.98  # a block counts e times less after 50 more: an estimate follows the texts
 SHARE = 0.01  # of the steps that drafting may lose for good, to find out whether it pays again
 MARGIN = 0.03  # that drafting must promise over one token a step, because estimates and clocks err
-START, CAP = 2, 10  # blocks of n_max tokens that may fail one after the other: at first, and once drafting has paid
+START, CAP = (
+    2,
+    10,
+)  # blocks of n_max tokens that may fail one after the other: at first, and once drafting has paid
 
 
 class Costs(NamedTuple):
@@ -41,9 +44,13 @@ class Adaptive:
 
     def __init__(self, n: int, costs: Costs):
         if len(costs.verify) != n + 1:
-            raise ValueError(f"{len(costs.verify)} costs of verification with n={n}: give n + 1, for 0 to n drafted tokens")
+            raise ValueError(
+                f"{len(costs.verify)} costs of verification with n={n}: give n + 1, for 0 to n drafted tokens"
+            )
         step = costs.verify[0]
-        self.prices = [(count * costs.draft + wide) / step for count, wide in enumerate(costs.verify)]
+        self.prices = [
+            (count * costs.draft + wide) / step for count, wide in enumerate(costs.verify)
+        ]
         self.worst = max(price - 1 for price in self.prices)
         self.seen: dict[int, Seen] = {}
         self.now: Seen | None = None

@@ -18,7 +18,9 @@ class Autoregressive:
         self.engines = (target,)
 
     @torch.inference_mode()
-    def generate(self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator) -> Generation:
+    def generate(
+        self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator
+    ) -> Generation:
         """Decode until eos or max_new_tokens; the prompt and the first token are one forward."""
         check_request(prompt_ids, max_new_tokens)
         self.target.begin(len(prompt_ids) + max_new_tokens)
@@ -36,7 +38,9 @@ class Autoregressive:
 
 def next_token(engine, sequence, temperature, top_p, generator) -> tuple[int, torch.Tensor | None]:
     """Read what the cache misses, choose a token; with it its distribution_V, which greedy decoding does not need."""
-    logits_1V = engine.forward(torch.tensor(sequence[engine.length :], device=engine.device), tail=1)
+    logits_1V = engine.forward(
+        torch.tensor(sequence[engine.length :], device=engine.device), tail=1
+    )
     if temperature == 0:
         return greedy(logits_1V)[0], None
     probabilities_V = warp(logits_1V[0], temperature, top_p)

@@ -12,7 +12,9 @@ class Generation:
     steps: int = 0  # forwards of the target
     accepted: int = 0  # drafted tokens that were emitted
     tests_per_position: list[int] = field(default_factory=list)
-    accepts_per_position: list[int] = field(default_factory=list)  # passed tests, also after a block's first rejection
+    accepts_per_position: list[int] = field(
+        default_factory=list
+    )  # passed tests, also after a block's first rejection
     overlap: float = 0.0  # sum of min(p, q) over all drafted positions
 
     @property
@@ -24,7 +26,9 @@ class Generation:
 def check_request(prompt_ids: list[int], max_new_tokens: int) -> None:
     """ValueError where there is nothing to read or nothing to write."""
     if not prompt_ids:
-        raise ValueError("the prompt has 0 tokens, decoding starts from at least 1; give the chat template a user turn")
+        raise ValueError(
+            "the prompt has 0 tokens, decoding starts from at least 1; give the chat template a user turn"
+        )
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens}: a generation has at least 1 new token")
 
@@ -33,6 +37,8 @@ class Verdict(NamedTuple):
     """What one block came to. `passed` holds the rule's own test at all n positions, also after the first failure."""
 
     accepted: int
-    token: int  # emitted after the accepted ones: the correction, or the bonus when all are accepted
+    token: (
+        int  # emitted after the accepted ones: the correction, or the bonus when all are accepted
+    )
     passed: list[bool]
     overlap: float  # sum over the n positions of sum min(p, q)

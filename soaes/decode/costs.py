@@ -2,7 +2,6 @@
 
 Knows the parts of our own decoders and the clock. Another library's are not ours to time: its rows go without an account."""
 
-
 import statistics
 import time
 from collections.abc import Callable
@@ -12,7 +11,10 @@ import torch
 from soaes.decode.sampling import one_hot
 from soaes.decode.speculative import verify
 
-TURNS, REPEATS = 20, 10  # a round is repeated, so that the processor's caches are as its own loop leaves them
+TURNS, REPEATS = (
+    20,
+    10,
+)  # a round is repeated, so that the processor's caches are as its own loop leaves them
 
 
 Round = dict[str, Callable]  # actions that follow each other, by name
@@ -25,12 +27,32 @@ def measure_costs(pair, questions: list[dict], generations: list, seed: int) -> 
     draft_prompt_cost, of reading the prompt; and baseline_share: what the matrix products of a step take alone, over the step.
     All are None where the backend's parts cannot be timed."""
     if not pair.timeable:
-        return dict.fromkeys(("draft_cost", "verify_cost", "verify_costs", "prompt_cost", "draft_prompt_cost", "baseline_share", "target_step_ms"))
-    order = sorted(range(len(questions)), key=lambda index: len(questions[index]["ids"] + generations[index].tokens))
+        return dict.fromkeys(
+            (
+                "draft_cost",
+                "verify_cost",
+                "verify_costs",
+                "prompt_cost",
+                "draft_prompt_cost",
+                "baseline_share",
+                "target_step_ms",
+            )
+        )
+    order = sorted(
+        range(len(questions)),
+        key=lambda index: len(questions[index]["ids"] + generations[index].tokens),
+    )
     middle = order[len(order) // 2]
     prompt, tokens = questions[middle]["ids"], generations[middle].tokens
-    sequence = (prompt + tokens[: (len(tokens) + 1) // 2])[: pair.baseline.target.positions - pair.n]
-    of_text = _medians(pair, _rounds(pair, sequence, torch.Generator().manual_seed(seed)), len(sequence) - 1, len(sequence) + pair.n + 1)
+    sequence = (prompt + tokens[: (len(tokens) + 1) // 2])[
+        : pair.baseline.target.positions - pair.n
+    ]
+    of_text = _medians(
+        pair,
+        _rounds(pair, sequence, torch.Generator().manual_seed(seed)),
+        len(sequence) - 1,
+        len(sequence) + pair.n + 1,
+    )
     of_prompt = _medians(pair, _readings(pair, prompt), 0, len(prompt) + pair.n + 1)
     step = of_text["step"]
     wide = [of_text[f"verify {width}"] / step for width in range(1, pair.n + 1)]
@@ -50,12 +72,20 @@ def _rounds(pair, sequence: list[int], generator: torch.Generator) -> list[Round
     caches with its own weights, and costs more there than after another draft's step."""
     baseline, method = pair.baseline, pair.method
     target = baseline.target
-    inputs = [(matrix, torch.zeros(1, len(matrix.plain), dtype=target.dtype, device=target.device)) for matrix in target.matrices]
-    rounds: list[Round] = [{"step": lambda: baseline.step(sequence, generator)}, {"products": lambda: [matrix(x_1K) for matrix, x_1K in inputs]}]
+    inputs = [
+        (matrix, torch.zeros(1, len(matrix.plain), dtype=target.dtype, device=target.device))
+        for matrix in target.matrices
+    ]
+    rounds: list[Round] = [
+        {"step": lambda: baseline.step(sequence, generator)},
+        {"products": lambda: [matrix(x_1K) for matrix, x_1K in inputs]},
+    ]
     if pair.n:
         method.adaptive = None  # a cost is one of a whole block
     for width in range(1, pair.n + 1):
-        drafted = (sequence * width)[-width:]  # what is verified does not matter to the clock, its width does
+        drafted = (sequence * width)[
+            -width:
+        ]  # what is verified does not matter to the clock, its width does
         q_nV = one_hot(torch.tensor(drafted, device=target.device), target.vocab, torch.float32)
         rounds.append({"propose": lambda: method.propose(sequence, method.n, generator)[0],
                        f"verify {width}": lambda drafted=drafted, q_nV=q_nV: verify(method, sequence, drafted, q_nV, generator)})  # fmt: skip
@@ -65,7 +95,12 @@ def _rounds(pair, sequence: list[int], generator: torch.Generator) -> list[Round
 def _readings(pair, prompt: list[int]) -> list[Round]:
     """The prompt's own forward of each model."""
     ids = torch.tensor(prompt, device=pair.baseline.target.device)
-    return [{name: lambda engine=engine: engine.forward(ids, tail=1) for name, engine in zip(("target", "draft"), pair.method.engines)}]
+    return [
+        {
+            name: lambda engine=engine: engine.forward(ids, tail=1)
+            for name, engine in zip(("target", "draft"), pair.method.engines)
+        }
+    ]
 
 
 def _medians(pair, rounds: list[Round], known: int, needed: int) -> dict[str, float]:
@@ -78,7 +113,10 @@ def _medians(pair, rounds: list[Round], known: int, needed: int) -> dict[str, fl
             for name, action in round_.items():
                 start = time.perf_counter()
                 result = action()
-                times[name].append((time.perf_counter() - start) / (max(1, len(result)) if name == "propose" else 1))
+                times[name].append(
+                    (time.perf_counter() - start)
+                    / (max(1, len(result)) if name == "propose" else 1)
+                )
                 for engine in pair.method.engines:
                     engine.rollback(min(engine.length, known))
     return {name: statistics.median(taken) for name, taken in times.items()}

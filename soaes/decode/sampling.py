@@ -22,7 +22,9 @@ def warp(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor
     check(temperature=temperature, top_p=top_p)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     if temperature == 0:
-        return one_hot(_without_nan(logits.argmax(-1), logits.max(-1).values), logits.shape[-1], logits.dtype)
+        return one_hot(
+            _without_nan(logits.argmax(-1), logits.max(-1).values), logits.shape[-1], logits.dtype
+        )
     probabilities = torch.softmax(logits / temperature, -1)
     _without_nan(probabilities, probabilities.sum(-1))
     return probabilities if top_p == 1 else nucleus(probabilities, top_p)
@@ -30,7 +32,10 @@ def warp(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor
 
 def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     """The smallest set of most probable tokens whose mass reaches top_p, renormalised."""
-    for count in (FIRST, probabilities.shape[-1]):  # a full sort costs ten times the first 64 of 1,500 tokens
+    for count in (
+        FIRST,
+        probabilities.shape[-1],
+    ):  # a full sort costs ten times the first 64 of 1,500 tokens
         sorted_, tokens = probabilities.topk(min(count, probabilities.shape[-1]), -1)
         mass = sorted_.cumsum(-1)
         if bool((mass[..., -1] >= top_p).all()):

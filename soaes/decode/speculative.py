@@ -35,7 +35,9 @@ class Speculative:
         self.engines = (target, draft)
         self.adaptive = adapted(self, adaptive)
 
-    def generate(self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator) -> Generation:
+    def generate(
+        self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator
+    ) -> Generation:
         """Decode until eos or max_new_tokens."""
         return draft_and_verify(self, prompt_ids, max_new_tokens, generator)
 
@@ -51,7 +53,9 @@ class Speculative:
 
 
 @torch.inference_mode()
-def draft_and_verify(decoder, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator) -> Generation:
+def draft_and_verify(
+    decoder, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator
+) -> Generation:
     """The loop of every drafting decoder: they differ in `propose` alone.
 
     A block drafts at most what may still be written, less the token that the target adds: nothing is ever cut off.
@@ -73,7 +77,9 @@ def draft_and_verify(decoder, prompt_ids: list[int], max_new_tokens: int, genera
     return out
 
 
-def verify(decoder, sequence: list[int], drafted: list[int], q_nV, generator: torch.Generator) -> Verdict:
+def verify(
+    decoder, sequence: list[int], drafted: list[int], q_nV, generator: torch.Generator
+) -> Verdict:
     """One forward of the target over a block, and the rule that accepts it."""
     target = decoder.target
     ids = torch.tensor(sequence[target.length :] + drafted, device=target.device)
@@ -83,7 +89,9 @@ def verify(decoder, sequence: list[int], drafted: list[int], q_nV, generator: to
     return decoder.rule(warp(logits, decoder.temperature, decoder.top_p), q_nV, drafted, generator)
 
 
-def _take(out: Generation, sequence: list[int], drafted: list[int], verdict: Verdict, eos: int) -> None:
+def _take(
+    out: Generation, sequence: list[int], drafted: list[int], verdict: Verdict, eos: int
+) -> None:
     """Write a verdict down. A drafted eos is the last of its block: once accepted, no token follows it."""
     new = drafted[: verdict.accepted]
     if eos not in new:
@@ -117,11 +125,17 @@ def timed_costs(decoder) -> Costs:
     for engine in decoder.engines:
         engine.begin(len(text) + decoder.n + 1)
     for width in [*range(decoder.n + 1)] * COST_TURNS:
-        for _ in range(COST_BLOCK):  # the same block again finds its matrices in the processor's caches, as in a text
+        for _ in range(
+            COST_BLOCK
+        ):  # the same block again finds its matrices in the processor's caches, as in a text
             if width:
                 taken, (drafted, _) = _timed(decoder.propose, text, width, generator)
                 seconds[-1].append(taken / max(1, len(drafted)))
-            seconds[width].append(_timed(verify, decoder, text, text[:1] * width, _certain(decoder, width), generator)[0])
+            seconds[width].append(
+                _timed(
+                    verify, decoder, text, text[:1] * width, _certain(decoder, width), generator
+                )[0]
+            )
             for engine in decoder.engines:
                 engine.rollback(min(engine.length, len(text) - 1))
     *verifications, draft = map(min, seconds)
@@ -141,7 +155,9 @@ def _certain(decoder, width):
 
 def _refuse_pair(target, draft) -> None:
     if draft is target:
-        raise ValueError("the draft is the target: nothing is gained; name a smaller model as draft")
+        raise ValueError(
+            "the draft is the target: nothing is gained; name a smaller model as draft"
+        )
     if draft.vocab != target.vocab:
         raise ValueError(
             f"the draft has a vocabulary of {draft.vocab:,}, the target of {target.vocab:,}; "

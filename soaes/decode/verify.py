@@ -1,6 +1,6 @@
 """The rules that accept drafted tokens. Pure functions of distributions; each rule samples from the very law that a test enumerates.
 
-`rejection` (the default), `block` and `match` emit the target's distribution exactly; `paper_literal` does not and is here to be shown.
+`rejection` (the default), `block` and `token_match` emit the target's distribution exactly; `paper_literal` does not and is here to be shown.
 All are called as rule(p_rows, q_rows, drafted, generator) -> Verdict, and rule.law(p_rows, q_rows, drafted) is what they draw from.
 Under greedy decoding the exact rules are one, `greedy_match`.
 """
@@ -30,11 +30,16 @@ def drawn(law: Callable[..., Law]) -> Callable[..., Verdict]:
     """A rule from its law: draw the n tests, then the token that follows the accepted ones."""
 
     @wraps(law)
-    def rule(p_rows: torch.Tensor, q_rows: torch.Tensor, drafted: list[int], generator: torch.Generator) -> Verdict:
+    def rule(
+        p_rows: torch.Tensor, q_rows: torch.Tensor, drafted: list[int], generator: torch.Generator
+    ) -> Verdict:
         if not drafted:  # nothing to test: one step of the target
             return Verdict(0, sample(p_rows[0], generator), [], 0.0)
         chances, count, following = law(p_rows, q_rows, drafted)
-        passed = [u < chance for u, chance in zip(uniforms(len(drafted), generator).tolist(), chances, strict=True)]
+        passed = [
+            u < chance
+            for u, chance in zip(uniforms(len(drafted), generator).tolist(), chances, strict=True)
+        ]
         accepted = count(passed)
         overlap = float(torch.minimum(p_rows[:-1], q_rows).sum())
         return Verdict(accepted, sample(following(accepted), generator), passed, overlap)
@@ -77,11 +82,18 @@ def block(p_rows: torch.Tensor, q_rows: torch.Tensor, drafted: list[int]) -> Law
     owed_nV = (scale_n1 * p_rows[:-1] - q_rows).clamp_(min=0.0)
     masses = owed_nV.sum(-1).tolist()
     # all kept and nothing owed: p equals q here, so the block goes on whatever this test says
-    chances = [mass / (mass + 1 - keep) if mass + 1 - keep > 0 else 1.0 for mass, keep in zip(masses[1:], kept[1:])]
+    chances = [
+        mass / (mass + 1 - keep) if mass + 1 - keep > 0 else 1.0
+        for mass, keep in zip(masses[1:], kept[1:])
+    ]
     return Law(
         [*chances, kept[-1]],
         last_pass,
-        lambda accepted: p_rows[-1] if accepted == len(drafted) else _normalised(owed_nV[accepted], p_rows[accepted]),
+        lambda accepted: (
+            p_rows[-1]
+            if accepted == len(drafted)
+            else _normalised(owed_nV[accepted], p_rows[accepted])
+        ),
     )
 
 
@@ -92,7 +104,11 @@ def token_match(p_rows: torch.Tensor, q_rows: torch.Tensor, drafted: list[int]) 
     A sample of p equals the drafted token with p(token), else it is one of the others: that is `rejection` of a draft that is
     certain of its token.
     """
-    return rejection.law(p_rows, one_hot(torch.tensor(drafted, device=p_rows.device), p_rows.shape[-1], p_rows.dtype), drafted)
+    return rejection.law(
+        p_rows,
+        one_hot(torch.tensor(drafted, device=p_rows.device), p_rows.shape[-1], p_rows.dtype),
+        drafted,
+    )
 
 
 @drawn
@@ -110,7 +126,9 @@ paper_literal.exact = False
 
 def greedy_match(predicted: list[int], drafted: list[int]) -> Verdict:
     """Every exact rule for one-hot distributions: a drafted token stands where it is the target's argmax."""
-    passed = [best == token for best, token in zip(predicted, drafted)]  # the last prediction is the bonus
+    passed = [
+        best == token for best, token in zip(predicted, drafted)
+    ]  # the last prediction is the bonus
     accepted = first_run(passed)
     return Verdict(accepted, predicted[accepted], passed, float(sum(passed)))
 
@@ -145,4 +163,6 @@ def _normalised(owed_V, limit_V):
 def _drafted(p_rows, q_rows, drafted) -> tuple[list[float], list[float]]:
     """p and q of the drafted tokens; q is positive, because the draft drew them."""
     tokens_n1 = torch.tensor(drafted, device=p_rows.device)[:, None]
-    return p_rows[:-1].gather(1, tokens_n1)[:, 0].tolist(), q_rows.gather(1, tokens_n1)[:, 0].tolist()
+    return p_rows[:-1].gather(1, tokens_n1)[:, 0].tolist(), q_rows.gather(1, tokens_n1)[
+        :, 0
+    ].tolist()

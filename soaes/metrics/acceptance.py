@@ -5,12 +5,14 @@ all n positions, also after a rejection; accepted/drafted is lower (58.9 % under
 """
 
 
-def per_position_rate(accepts_per_position: list[int], tests_per_position: list[int]) -> float | None:
+def per_position_rate(
+    accepts_per_position: list[int], tests_per_position: list[int]
+) -> float | None:
     """Per cent of all accept tests that passed; None where nothing was drafted."""
     return _percent(sum(accepts_per_position), sum(tests_per_position))
 
 
-def accepted_over_drafted(accepted: int, drafted: int) -> float | None:
+def draft_acceptance_rate(accepted: int, drafted: int) -> float | None:
     """Per cent of the drafted tokens that were emitted; None where nothing was drafted."""
     return _percent(accepted, drafted)
 
@@ -20,7 +22,7 @@ def mean_overlap(overlap: float, drafted: int) -> float | None:
     return _percent(overlap, drafted)
 
 
-def tokens_per_step(tokens: int, steps: int) -> float:
+def mean_acceptance_length(tokens: int, steps: int) -> float:
     """New tokens a forward of the target; 1 for autoregression."""
     return tokens / steps
 
@@ -50,8 +52,12 @@ def accounted_speedup(predictions: list[dict], costs: dict) -> float | None:
     """
     if costs["draft_cost"] is None:
         return None
-    plain = sum(costs["prompt_cost"] + item["autoregressive_new_tokens"] - 1 for item in predictions)
-    tokens = [sum(item[f"{side}new_tokens"] for item in predictions) for side in ("", "autoregressive_")]
+    plain = sum(
+        costs["prompt_cost"] + item["autoregressive_new_tokens"] - 1 for item in predictions
+    )
+    tokens = [
+        sum(item[f"{side}new_tokens"] for item in predictions) for side in ("", "autoregressive_")
+    ]
     return tokens[0] / sum(_taken(item, costs) for item in predictions) / (tokens[1] / plain)
 
 
@@ -59,9 +65,16 @@ def _taken(item: dict, costs: dict) -> float:
     """Steps of autoregression that a prompt and its blocks take."""
     tests = item["tests_per_position"]  # blocks that drafted at least 1, 2 .. n tokens
     reached = [item["steps"], *tests, 0]
-    blocks = [more - less for more, less in zip(reached, reached[1:])]  # of 0, 1 .. n drafted tokens
-    first = max((width for width, count in enumerate(blocks) if count), default=0)  # the block that the prompt was read with
-    verified = sum(count * cost for count, cost in zip(blocks, costs["verify_costs"])) - costs["verify_costs"][first]
+    blocks = [
+        more - less for more, less in zip(reached, reached[1:])
+    ]  # of 0, 1 .. n drafted tokens
+    first = max(
+        (width for width, count in enumerate(blocks) if count), default=0
+    )  # the block that the prompt was read with
+    verified = (
+        sum(count * cost for count, cost in zip(blocks, costs["verify_costs"]))
+        - costs["verify_costs"][first]
+    )
     drafted = max(0, item["drafted"] - 1) * costs["draft_cost"] + costs["draft_prompt_cost"]
     return costs["prompt_cost"] + verified + drafted
 
@@ -72,14 +85,19 @@ def _percent(part: float, whole: int) -> float | None:
 
 def acceptance_metrics(predictions: list[dict]) -> dict:
     """Decision 13: both readings of the acceptance rate, in per cent, and the overlap, which is the least noisy. None: not told."""
-    tests, accepts = (_columns(predictions, f"{name}_per_position") for name in ("tests", "accepts"))
-    tokens, steps, accepted, drafted = (sum(item[name] for item in predictions) for name in ("new_tokens", "steps", "accepted", "drafted"))
+    tests, accepts = (
+        _columns(predictions, f"{name}_per_position") for name in ("tests", "accepts")
+    )
+    tokens, steps, accepted, drafted = (
+        sum(item[name] for item in predictions)
+        for name in ("new_tokens", "steps", "accepted", "drafted")
+    )
     overlaps = [item["overlap"] for item in predictions]
     return {
-        "acceptance_rate": per_position_rate(accepts, tests),
-        "accepted_over_drafted": accepted_over_drafted(accepted, drafted),
+        "acceptance_rate_per_position": per_position_rate(accepts, tests),
+        "draft_acceptance_rate": draft_acceptance_rate(accepted, drafted),
         "overlap": None if None in overlaps else mean_overlap(sum(overlaps), drafted),
-        "tokens_per_step": tokens_per_step(tokens, steps),
+        "mean_acceptance_length": mean_acceptance_length(tokens, steps),
         "new_tokens_mean": tokens / len(predictions),
         "tests_per_position": tests,
         "accepts_per_position": accepts,
@@ -95,5 +113,10 @@ def by_task(measure, predictions: list[dict]) -> dict:
     """The metrics of all predictions, and of each task under its name, e.g. report_speedup."""
     found = measure(predictions)
     for task in sorted({item["task"] for item in predictions}):
-        found |= {f"{task}_{name}": value for name, value in measure([item for item in predictions if item["task"] == task]).items()}
+        found |= {
+            f"{task}_{name}": value
+            for name, value in measure(
+                [item for item in predictions if item["task"] == task]
+            ).items()
+        }
     return found

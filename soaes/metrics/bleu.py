@@ -12,5 +12,7 @@ def score(prediction: str, reference: str) -> float:
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
     return 100 * float(
-        sentence_bleu([list(reference)], list(prediction), smoothing_function=SmoothingFunction().method3)
+        sentence_bleu(
+            [list(reference)], list(prediction), smoothing_function=SmoothingFunction().method3
+        )
     )

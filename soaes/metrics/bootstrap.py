@@ -8,7 +8,7 @@ Two corrections. Of n samples in a stratum n - 1 are drawn and weighted n / (n -
 (Rao and Wu 1988). A mean over S drawn seeds varies too little by (S - 1) / S, and few seeds tell little about their own spread: the
 seeds' part of each deviation is widened by sqrt(S / (S - 1)) and by Student's t over the normal quantile (the expanded percentile
 interval, Hesterberg 2015, "What teachers should know about the bootstrap"). One seed has no such part: the interval is then over
-the samples alone. Measured coverage stands in tests/test_intervals.py: at least the nominal, more where questions outweigh seeds."""
+the samples alone. Measured coverage stands in tests/metrics/test_bootstrap.py: at least the nominal, more where questions outweigh seeds."""
 
 from __future__ import annotations
 
@@ -21,10 +21,23 @@ import numpy as np
 REPLICATES = 2000
 SEED = 20  # of the draws: the same numbers give the same interval
 NORMAL = 1.959964
-STUDENT = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)  # t at 97.5 % for 1 .. 10 degrees of freedom
+STUDENT = (
+    12.7062,
+    4.3027,
+    3.1824,
+    2.7764,
+    2.5706,
+    2.4469,
+    2.3646,
+    2.3060,
+    2.2622,
+    2.2281,
+)  # t at 97.5 % for 1 .. 10 degrees of freedom
 # B replicates, S seeds, N samples
 
-Pool = tuple[tuple[Hashable, Hashable], ...]  # of each sample its stratum (drawn by itself) and what it is known by in every row
+Pool = tuple[
+    tuple[Hashable, Hashable], ...
+]  # of each sample its stratum (drawn by itself) and what it is known by in every row
 Terms = Sequence["Measured"]
 
 
@@ -57,10 +70,16 @@ class Effect:
 def effect(seeds: Sequence[Terms], combine: Callable[[Sequence], np.ndarray]) -> Effect:
     """The effect of `combine` over the terms of each seed, which are the same metrics in the same order; both numbers and arrays go in."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        centre_S = np.array([combine([np.float64(term.value) for term in terms]) for terms in seeds], dtype=float)
+        centre_S = np.array(
+            [combine([np.float64(term.value) for term in terms]) for terms in seeds], dtype=float
+        )
         deviation_B = _deviations(seeds, combine, centre_S)
     mean = float(centre_S.mean())
-    if not any(term.sampled for terms in seeds for term in terms) and len(seeds) == 1 or not np.isfinite(mean):
+    if (
+        not any(term.sampled for terms in seeds for term in terms)
+        and len(seeds) == 1
+        or not np.isfinite(mean)
+    ):
         return Effect(mean, np.nan, np.nan, len(seeds))
     low, high = mean + np.nanquantile(deviation_B, (0.025, 0.975))
     return Effect(mean, float(low), float(high), len(seeds))
@@ -69,7 +88,12 @@ def effect(seeds: Sequence[Terms], combine: Callable[[Sequence], np.ndarray]) ->
 def _deviations(seeds: Sequence[Terms], combine: Callable, centre_S: np.ndarray) -> np.ndarray:
     """Replicates less the effect: what comes of the drawn seeds, widened, and what comes of the drawn samples."""
     pool = _union([term.sampled.pool for terms in seeds for term in terms if term.sampled])
-    values_SB = np.stack([np.broadcast_to(combine([_replicates(term, pool) for term in terms]), REPLICATES) for terms in seeds])
+    values_SB = np.stack(
+        [
+            np.broadcast_to(combine([_replicates(term, pool) for term in terms]), REPLICATES)
+            for terms in seeds
+        ]
+    )
     drawn_BS = _drawn_seeds(len(seeds))
     of_seeds_B = centre_S[drawn_BS].mean(1) - centre_S.mean()
     of_samples_B = (values_SB - centre_S[:, None])[drawn_BS, np.arange(REPLICATES)[:, None]].mean(1)
@@ -87,7 +111,9 @@ def _resampled(sampled: Samples, pool: Pool) -> np.ndarray:
     if sampled.pool != pool:
         places = {key: at for at, key in enumerate(pool)}
         counts_BN = counts_BN[:, [places[key] for key in sampled.pool]]
-    with np.errstate(divide="ignore", invalid="ignore"):  # a statistic none of whose samples was drawn is NaN, and left out
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # a statistic none of whose samples was drawn is NaN, and left out
         return sampled.statistic(counts_BN)
 
 
@@ -108,7 +134,11 @@ def draws(pool: Pool) -> np.ndarray:
     for places in strata.values():
         if (n := len(places)) > 1:
             drawn = rng.integers(n, size=(REPLICATES, n - 1)) + n * np.arange(REPLICATES)[:, None]
-            counts_BN[:, places] = np.bincount(drawn.ravel(), minlength=REPLICATES * n).reshape(REPLICATES, n) * n / (n - 1)
+            counts_BN[:, places] = (
+                np.bincount(drawn.ravel(), minlength=REPLICATES * n).reshape(REPLICATES, n)
+                * n
+                / (n - 1)
+            )
     return counts_BN
 
 
@@ -129,5 +159,9 @@ def student(freedom: int) -> float:
     if freedom <= len(STUDENT):
         return STUDENT[freedom - 1]
     z = NORMAL
-    terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
     return z + sum(term / freedom**power for power, term in enumerate(terms, 1))

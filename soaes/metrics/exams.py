@@ -31,8 +31,15 @@ TEMPLATES = {  # exam -> the harness's template, and what precedes a subject's n
     "ceval": ("ceval/_default_ceval_yaml", "ceval/ceval-valid_"),
 }
 # the newline keeps the answer a token of its own: "：《" is one
-CLOZE = {"description": "", "doc_to_text": "{{question.strip()}}\n答案：\n", "doc_to_choice": "{{[A, B, C, D]}}", "target_delimiter": ""}
-env.from_string = cache(env.from_string)  # the harness compiles its templates anew for every shot of every question
+CLOZE = {
+    "description": "",
+    "doc_to_text": "{{question.strip()}}\n答案：\n",
+    "doc_to_choice": "{{[A, B, C, D]}}",
+    "target_delimiter": "",
+}
+env.from_string = cache(
+    env.from_string
+)  # the harness compiles its templates anew for every shot of every question
 # B prompts, T tokens, D width, M last positions, A tokens of one answer, V vocabulary
 
 
@@ -48,7 +55,9 @@ class Reader(TemplateLM):
     def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, batch: int) -> None:
         super().__init__()
         self.model, self.tokenizer, self.batch = model.eval(), tokenizer, batch
-        self.tok_encode = lru_cache(maxsize=8)(self.tok_encode)  # the four letters of a question share its prompt
+        self.tok_encode = lru_cache(maxsize=8)(
+            self.tok_encode
+        )  # the four letters of a question share its prompt
 
     @property
     def eot_token_id(self) -> int:
@@ -57,9 +66,13 @@ class Reader(TemplateLM):
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_) -> list[int]:
         return self.tokenizer.encode(string, add_special_tokens=False).ids
 
-    def _loglikelihood_tokens(self, requests: list, disable_tqdm: bool = False, **_) -> list[tuple[float, bool]]:
+    def _loglikelihood_tokens(
+        self, requests: list, disable_tqdm: bool = False, **_
+    ) -> list[tuple[float, bool]]:
         """Each (text, prompt, answer) as (log-likelihood of the answer in nats, whether it is the greedy one)."""
-        askers = defaultdict(list)  # the tokens to read -> who asks: " A" .. " D" after one prompt are read once
+        askers = defaultdict(
+            list
+        )  # the tokens to read -> who asks: " A" .. " D" after one prompt are read once
         for at, (_text, prompt, answer) in enumerate(requests):
             askers[tuple(prompt + answer[:-1])].append(at)
         order = sorted(askers, key=len, reverse=True)
@@ -76,7 +89,9 @@ class Reader(TemplateLM):
     def _states(self, part: list[tuple[int, ...]]) -> list[torch.Tensor]:
         """Final hidden states of each row. Padding stands right of the tokens, where a causal model does not look."""
         longest = max(map(len, part))
-        ids_BT = torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens in part], device=self.model.device)
+        ids_BT = torch.tensor(
+            [[*tokens, *[0] * (longest - len(tokens))] for tokens in part], device=self.model.device
+        )
         states_BTD = self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
         return [states_BTD[row, : len(tokens)] for row, tokens in enumerate(part)]
 
@@ -86,7 +101,10 @@ class Reader(TemplateLM):
         scores_MV = logits_MV.float().log_softmax(-1)
         judged = []
         for answer in answers:
-            last_AV, ids_A = scores_MV[-len(answer) :], torch.tensor(answer, device=scores_MV.device)
+            last_AV, ids_A = (
+                scores_MV[-len(answer) :],
+                torch.tensor(answer, device=scores_MV.device),
+            )
             greedy = bool((last_AV.argmax(-1) == ids_A).all())
             judged.append((last_AV.gather(1, ids_A[:, None]).sum().item(), greedy))
         return judged
@@ -101,10 +119,12 @@ class Reader(TemplateLM):
         raise NotImplementedError
 
 
-def answers(reader: Reader, exams: dict, shots: int, limit: int | None, answer: str = "letter") -> list[dict]:
+def answers(
+    reader: Reader, exams: dict, shots: int, limit: int | None, scoring: str = "letter"
+) -> list[dict]:
     """Every question answered: exam, subject, question, the log-likelihoods of A .. D, the picked and the right letter.
 
-    `exams` is exam -> "dev" or "test" -> rows; `limit` is the number of questions of each subject. answer: "letter" shows the
+    `exams` is exam -> "dev" or "test" -> rows; `limit` is the number of questions of each subject. scoring: "letter" shows the
     options and scores their letters, as the paper; "text" shows the question alone and scores each option's own words (the
     cloze formulation of OLMES, Gu et al. 2024: models of a few million weights know facts long before they know letters).
     """
@@ -113,12 +133,17 @@ def answers(reader: Reader, exams: dict, shots: int, limit: int | None, answer: 
     tasks, places = {}, {}
     for exam, subject, dev, test in _subjects(exams, shots):
         name = f"{exam}_{subject}"
-        tasks[name], places[name] = _task(name, exam, subject, dev, test, shots, answer), (exam, subject)
+        tasks[name], places[name] = (
+            _task(name, exam, subject, dev, test, shots, scoring),
+            (exam, subject),
+        )
     found = evaluate(reader, {"tasks": tasks, "groups": {}}, limit=limit, bootstrap_iters=0)
-    return [_answer(*places[name], sample) for name, rows in found["samples"].items() for sample in rows]
+    return [
+        _answer(*places[name], sample) for name, rows in found["samples"].items() for sample in rows
+    ]
 
 
-def summary(rows: list[dict], shots: int, answer: str = "letter") -> dict:
+def summary(rows: list[dict], shots: int, scoring: str = "letter") -> dict:
     """Accuracy in percent by exam: the mean over its subjects, as both benchmarks report it.
 
     The standard error, in points, is that of the accuracy over all questions of the exam. `average` is of CMMLU and
@@ -133,8 +158,15 @@ def summary(rows: list[dict], shots: int, answer: str = "letter") -> dict:
         right = mean(pooled)
         found[exam] = 100 * mean(mean(subject) for subject in subjects.values())
         found[f"{exam}_questions"] = len(pooled)
-        found[f"{exam}_standard_error"] = 100 * math.sqrt(right * (1 - right) / max(1, len(pooled) - 1))
-    found |= {"shots": shots, "answer": answer, "chance": CHANCE, "harness": f"lm-eval {version('lm-eval')}"}
+        found[f"{exam}_standard_error"] = 100 * math.sqrt(
+            right * (1 - right) / max(1, len(pooled) - 1)
+        )
+    found |= {
+        "shots": shots,
+        "scoring": scoring,
+        "chance": CHANCE,
+        "harness": f"lm-eval {version('lm-eval')}",
+    }
     if missing := [exam for exam in ("cmmlu", "ceval") if exam not in marks]:
         return found | {"missing": f"no questions of {' and '.join(missing)} in the data"}
     return found | {"average": mean((found["cmmlu"], found["ceval"]))}
@@ -145,7 +177,10 @@ def _subjects(exams: dict, shots: int) -> list[tuple[str, str, list[dict], list[
     found = []
     for exam, parts in exams.items():
         for subject in dict.fromkeys(row["subject"] for row in parts["test"]):
-            dev, test = ([row for row in parts[part] if row["subject"] == subject] for part in ("dev", "test"))
+            dev, test = (
+                [row for row in parts[part] if row["subject"] == subject]
+                for part in ("dev", "test")
+            )
             if len(dev) < shots:
                 raise ValueError(
                     f"exam {exam}, subject {subject}: {len(dev)} dev questions are fewer than shots={shots}; "
@@ -155,12 +190,22 @@ def _subjects(exams: dict, shots: int) -> list[tuple[str, str, list[dict], list[
     return found
 
 
-def _task(name: str, exam: str, subject: str, dev: list[dict], test: list[dict], shots: int, answer: str) -> ConfigurableTask:
+def _task(
+    name: str, exam: str, subject: str, dev: list[dict], test: list[dict], shots: int, scoring: str
+) -> ConfigurableTask:
     """The harness's own task, with our rows in the place of its download."""
-    rows = {"dev": Dataset.from_list(list(map(_columns, dev))), "test": Dataset.from_list(list(map(_columns, test)))}
-    ours = {"task": name, "dataset_path": name, "dataset_name": None, "custom_dataset": lambda **_: rows}
+    rows = {
+        "dev": Dataset.from_list(list(map(_columns, dev))),
+        "test": Dataset.from_list(list(map(_columns, test))),
+    }
+    ours = {
+        "task": name,
+        "dataset_path": name,
+        "dataset_name": None,
+        "custom_dataset": lambda **_: rows,
+    }
     splits = {"validation_split": None, "test_split": "test", "num_fewshot": shots}
-    config = _template(exam, subject) | ours | splits | (CLOZE if answer == "text" else {})
+    config = _template(exam, subject) | ours | splits | (CLOZE if scoring == "text" else {})
     config.pop("include", None)
     return ConfigurableTask(config=config)
 
@@ -171,7 +216,9 @@ def _template(exam: str, subject: str) -> dict:
     special = f"{subjects}{subject}.yaml"
     if exam in TEMPLATES and (UPSTREAM / special).exists():
         return _yaml(general) | _yaml(special)
-    return _yaml(general) | {"description": f"以下是关于{subject}的单项选择题，请直接给出正确答案的选项。\n\n"}
+    return _yaml(general) | {
+        "description": f"以下是关于{subject}的单项选择题，请直接给出正确答案的选项。\n\n"
+    }
 
 
 def _columns(row: dict) -> dict:
@@ -186,7 +233,9 @@ def _answer(exam: str, subject: str, sample: dict) -> dict:
             f"exam {exam}, subject {subject}: log-likelihoods {scores} are no numbers; the model has diverged"
         )
     picked = LETTERS[scores.index(max(scores))]
-    assert (picked == sample["doc"]["answer"]) == bool(sample["acc"])  # we count what the harness counts
+    assert (picked == sample["doc"]["answer"]) == bool(
+        sample["acc"]
+    )  # we count what the harness counts
     asked = {"exam": exam, "subject": subject, "question": sample["doc"]["question"]}
     return asked | {
         "loglikelihood": dict(zip(LETTERS, scores, strict=True)),

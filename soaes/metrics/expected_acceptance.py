@@ -46,7 +46,9 @@ def expected(r_T: np.ndarray, n: int, most: int) -> Expected:
         accepted += r * tested_K.sum()
         places_K = np.concatenate([[1 - r * tested_K.sum()], r * tested_K])
     # after the last token place k > 0 means: k accepted, eos the last of them, and the block ended there
-    drafted -= sum(places_K[k] * (_room(n, most, len(r_T) - k) - k) for k in range(1, min(n, len(r_T)) + 1))
+    drafted -= sum(
+        places_K[k] * (_room(n, most, len(r_T) - k) - k) for k in range(1, min(n, len(r_T)) + 1)
+    )
     return Expected(*map(float, (steps, accepted, reached, drafted)))
 
 
@@ -55,7 +57,9 @@ def _room(n: int, most: int, written: int) -> int:
     return min(n, most - written - 1)
 
 
-def speedup(tokens: float, steps: float, drafted: float, draft_cost: float, verify_cost: float) -> float:
+def speedup(
+    tokens: float, steps: float, drafted: float, draft_cost: float, verify_cost: float
+) -> float:
     """Tokens over the time that they take, in steps of autoregression: tokens / (v steps + c drafted).
 
     draft_cost c: one step of the draft; verify_cost v: one verification of n + 1 tokens, which may depend on n. With n drafted tokens in

@@ -42,7 +42,9 @@ def common_length(left: list[str], right: list[str]) -> int:
 def _longest_f1(predicted: list[str], expected: list[str]) -> float:
     common = common_length(expected, predicted)
     precision, recall = common / len(predicted), common / len(expected)
-    return 2 * (precision * recall) / (precision + recall + 1e-8)  # rouge-chinese's epsilon, to agree to the last digit
+    return (
+        2 * (precision * recall) / (precision + recall + 1e-8)
+    )  # rouge-chinese's epsilon, to agree to the last digit
 
 
 def _words(spaced: str) -> list[str]:

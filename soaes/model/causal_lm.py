@@ -18,21 +18,31 @@ from soaes.model import checkpoint, chunked_loss, losses
 
 class CausalLM(pl.LightningModule):
     """model: a Hugging Face causal LM. lr: peak rate. schedule(step, steps) -> factor on it. steps: optimizer steps in all.
-    offloaded: the optimizer's state lies in the processor's memory."""
+    cpu_offload: the optimizer's state lies in the processor's memory."""
 
-    def __init__(self, model: Any, lr: float, schedule: Callable[[int, int], float], betas: tuple[float, float], weight_decay: float,
-                 steps: int, offloaded: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        lr: float,
+        schedule: Callable[[int, int], float],
+        betas: tuple[float, float],
+        weight_decay: float,
+        steps: int,
+        cpu_offload: bool = False,
+    ) -> None:
         super().__init__()
         self.model, self.lr, self.schedule, self.steps = model, lr, schedule, steps
         self.betas, self.weight_decay = tuple(betas), weight_decay
-        self.grad_norm, self.offloaded = math.nan, offloaded
+        self.grad_norm, self.cpu_offload = math.nan, cpu_offload
 
     def predicting(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """(hidden_ND, labels_N): final hidden states where the next token bears loss, row after row, and that token.
 
         Attention is block-diagonal: transformers derives it from positions that restart, as long as there is no attention
         mask and no cache. A label at position 0 belongs to the next document and is predicted from nothing."""
-        outputs = self.model.model(input_ids=batch["ids_BT"], position_ids=batch["positions_BT"], use_cache=False)
+        outputs = self.model.model(
+            input_ids=batch["ids_BT"], position_ids=batch["positions_BT"], use_cache=False
+        )
         following_BT = torch.where(batch["positions_BT"] > 0, batch["labels_BT"], IGNORE)
         following_BT = torch.nn.functional.pad(following_BT[:, 1:], (0, 1), value=IGNORE)
         where_BT = following_BT != IGNORE
@@ -44,11 +54,15 @@ class CausalLM(pl.LightningModule):
         return self.cross_entropy(hidden_ND, labels_N)
 
     def cross_entropy(self, hidden_ND: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
-        return self.of_logits(hidden_ND, lambda logits_CV, where: losses.cross_entropy(logits_CV, labels_N[where]))
+        return self.of_logits(
+            hidden_ND, lambda logits_CV, where: losses.cross_entropy(logits_CV, labels_N[where])
+        )
 
     def of_logits(self, hidden_ND: torch.Tensor, of_chunk: chunked_loss.OfChunk) -> torch.Tensor:
         """A loss of the logits, chunk by chunk of tokens."""
-        if checkpoint.sharded(self.model):  # ZeRO-3 gathers a weight only where its module is called
+        if checkpoint.sharded(
+            self.model
+        ):  # ZeRO-3 gathers a weight only where its module is called
             return of_chunk(self.model.lm_head(hidden_ND).float(), slice(None))
         return chunked_loss.chunked_loss(hidden_ND, self.model.lm_head.weight, of_chunk)
 
@@ -58,7 +72,9 @@ class CausalLM(pl.LightningModule):
         scale = self.trainer.accumulate_grad_batches * self.trainer.world_size
         loss = self.loss_sum(batch) * (scale / batch["step_tokens"])
         if not torch.isfinite(loss):
-            raise ValueError(f"the loss is {loss.item()} at step {self.global_step}, micro-batch {at}; lower optim.<phase>.lr")
+            raise ValueError(
+                f"the loss is {loss.item()} at step {self.global_step}, micro-batch {at}; lower optim.<phase>.lr"
+            )
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -79,22 +95,35 @@ class CausalLM(pl.LightningModule):
         """What else a module has to say of its training, once it is over."""
         return {}
 
-    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: float | None = None,
-                                    gradient_clip_algorithm: str | None = None) -> None:
-        self.grad_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf))
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        self.grad_norm = float(
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf)
+        )
 
     def configure_optimizers(self) -> dict[str, Any]:
         matrices = [weight for weight in self.parameters() if weight.ndim > 1]
-        others = [weight for weight in self.parameters() if weight.ndim <= 1]  # norms and biases do not decay
-        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimizer = _adamw(self.offloaded)(groups, lr=self.lr, betas=self.betas)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_factor, self.schedule, self.steps))
+        others = [
+            weight for weight in self.parameters() if weight.ndim <= 1
+        ]  # norms and biases do not decay
+        groups = [
+            {"params": matrices, "weight_decay": self.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimizer = _adamw(self.cpu_offload)(groups, lr=self.lr, betas=self.betas)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, partial(_factor, self.schedule, self.steps)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _adamw(offloaded: bool) -> Any:
+def _adamw(cpu_offload: bool) -> Any:
     """AdamW; DeepSpeed takes its own of the same rule where the optimizer's state lies in the processor's memory."""
-    if not offloaded:
+    if not cpu_offload:
         return partial(torch.optim.AdamW, fused=True)
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 

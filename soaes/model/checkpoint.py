@@ -12,21 +12,45 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config, Qwe
 from soaes.data import chat
 from soaes.pipeline.runtime import first_rank
 
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "vocab.json", "merges.txt")
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+)
 
 
-def create(tokenizer: Path, layers: int, width: int, heads: int, kv_heads: int, context: int, seed: int) -> PreTrainedModel:
+def create(
+    tokenizer: Path, layers: int, width: int, heads: int, kv_heads: int, context: int, seed: int
+) -> PreTrainedModel:
     """A Qwen2 model with random weights: SwiGLU of 3 times the width, a head of its own as in Qwen2.5-7B and -72B."""
     from tokenizers import Tokenizer
 
     words = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
     if width % heads or heads % kv_heads:
-        raise ValueError(f"width={width}, heads={heads}, kv_heads={kv_heads}: heads must divide width, and kv_heads must divide heads")
+        raise ValueError(
+            f"width={width}, heads={heads}, kv_heads={kv_heads}: heads must divide width, and kv_heads must divide heads"
+        )
     torch.manual_seed(seed)
-    shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
-             "intermediate_size": 3 * width, "vocab_size": words.get_vocab_size(), "max_position_embeddings": 4 * context}
-    ends = {"bos_token_id": None, "eos_token_id": words.token_to_id(chat.END), "pad_token_id": words.token_to_id(chat.TEXT_END)}
-    model = Qwen2ForCausalLM(Qwen2Config(**shape, **ends, tie_word_embeddings=False, initializer_range=0.02))
+    shape = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "intermediate_size": 3 * width,
+        "vocab_size": words.get_vocab_size(),
+        "max_position_embeddings": 4 * context,
+    }
+    ends = {
+        "bos_token_id": None,
+        "eos_token_id": words.token_to_id(chat.END),
+        "pad_token_id": words.token_to_id(chat.TEXT_END),
+    }
+    model = Qwen2ForCausalLM(
+        Qwen2Config(**shape, **ends, tie_word_embeddings=False, initializer_range=0.02)
+    )
     _start(model)
     return model
 

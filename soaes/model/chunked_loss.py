@@ -14,10 +14,14 @@ import torch
 from torch.autograd.function import once_differentiable
 
 OfChunk = Callable[[torch.Tensor, slice], torch.Tensor]
-CHUNK = 256  # tokens: 156 MB a float32 array at V = 152,064, of which a KD loss has some six at once
+CHUNK = (
+    256  # tokens: 156 MB a float32 array at V = 152,064, of which a KD loss has some six at once
+)
 
 
-def chunked_loss(hidden_ND: torch.Tensor, head_VD: torch.Tensor, of_chunk: OfChunk, chunk: int = CHUNK) -> torch.Tensor:
+def chunked_loss(
+    hidden_ND: torch.Tensor, head_VD: torch.Tensor, of_chunk: OfChunk, chunk: int = CHUNK
+) -> torch.Tensor:
     """Sum over chunks of of_chunk(logits_CV, where), with where = the chunk's slice of the N tokens and logits = hidden @ head.T.
 
     of_chunk returns a scalar that is a sum over tokens; its gradient reaches hidden_ND and head_VD alone. Under autocast the
@@ -34,7 +38,9 @@ def chunked_loss(hidden_ND: torch.Tensor, head_VD: torch.Tensor, of_chunk: OfChu
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND: torch.Tensor, head_VD: torch.Tensor, of_chunk: OfChunk, chunk: int) -> torch.Tensor:
+    def forward(
+        ctx: Any, hidden_ND: torch.Tensor, head_VD: torch.Tensor, of_chunk: OfChunk, chunk: int
+    ) -> torch.Tensor:
         total = hidden_ND.new_zeros((), dtype=_exact(hidden_ND))
         to_hidden, to_head = ctx.needs_input_grad[:2]
         grad_ND = torch.empty_like(hidden_ND) if to_hidden else None
@@ -56,24 +62,34 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
+    def backward(
+        ctx: Any, grad: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
         # in place: a second backward through it is an error, not a wrong number
         grad_ND, grad_VD = (None if each is None else each.mul_(grad) for each in ctx.saved_tensors)
         return grad_ND, grad_VD, None, None
 
 
-def _differentiated(logits_CV: torch.Tensor, where: slice, of_chunk: OfChunk) -> tuple[torch.Tensor, torch.Tensor]:
+def _differentiated(
+    logits_CV: torch.Tensor, where: slice, of_chunk: OfChunk
+) -> tuple[torch.Tensor, torch.Tensor]:
     """A chunk's loss, and its gradient in the chunk's logits."""
     with torch.enable_grad():
         value = of_chunk(logits_CV.requires_grad_(), where)
     return value.detach(), torch.autograd.grad(value, logits_CV)[0]
 
 
-def _with_product(sum_VD: torch.Tensor | None, grad_VC: torch.Tensor, hidden_CD: torch.Tensor, exact: torch.dtype) -> torch.Tensor:
+def _with_product(
+    sum_VD: torch.Tensor | None, grad_VC: torch.Tensor, hidden_CD: torch.Tensor, exact: torch.dtype
+) -> torch.Tensor:
     """sum_VD + grad_VC @ hidden_CD, None being zero: in one go where the types agree, else the product in its type and the sum in its own."""
     if sum_VD is None:
         return (grad_VC @ hidden_CD).to(exact)
-    return sum_VD.addmm_(grad_VC, hidden_CD) if grad_VC.dtype == exact else sum_VD.add_(grad_VC @ hidden_CD)
+    return (
+        sum_VD.addmm_(grad_VC, hidden_CD)
+        if grad_VC.dtype == exact
+        else sum_VD.add_(grad_VC @ hidden_CD)
+    )
 
 
 def _logits(hidden_CD: torch.Tensor, head_VD: torch.Tensor) -> torch.Tensor:
@@ -82,7 +98,9 @@ def _logits(hidden_CD: torch.Tensor, head_VD: torch.Tensor) -> torch.Tensor:
 
 def _computing(tensor: torch.Tensor) -> torch.Tensor:
     device = tensor.device.type
-    return tensor.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tensor
+    return (
+        tensor.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tensor
+    )
 
 
 def _exact(tensor: torch.Tensor) -> torch.dtype:

@@ -44,10 +44,20 @@ def total_variation(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: flo
     return OF_LOGS["total_variation"](*_logs(teacher_NV, student_NV, tau))
 
 
-DIVERGENCES: dict[str, Callable[..., torch.Tensor]] = {"forward": kl, "reverse": reverse_kl, "total_variation": total_variation}
-OF_LOGS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {  # the same, of log-probabilities: there is no more to normalise
-    "forward": lambda teacher, student: F.kl_div(student, teacher, reduction="sum", log_target=True),
-    "reverse": lambda teacher, student: F.kl_div(teacher, student, reduction="sum", log_target=True),
+DIVERGENCES: dict[str, Callable[..., torch.Tensor]] = {
+    "forward": kl,
+    "reverse": reverse_kl,
+    "total_variation": total_variation,
+}
+OF_LOGS: dict[
+    str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+] = {  # the same, of log-probabilities: there is no more to normalise
+    "forward": lambda teacher, student: F.kl_div(
+        student, teacher, reduction="sum", log_target=True
+    ),
+    "reverse": lambda teacher, student: F.kl_div(
+        teacher, student, reduction="sum", log_target=True
+    ),
     "total_variation": lambda teacher, student: (teacher.exp() - student.exp()).clamp_min(0).sum(),
 }
 
@@ -59,8 +69,14 @@ def entropy(logits_NV: torch.Tensor, tau: float) -> torch.Tensor:
     return -(logs.exp() * logs).sum()
 
 
-def distillation(divergence: Callable[[torch.Tensor], torch.Tensor], student_NV: torch.Tensor, labels_N: torch.Tensor, alpha: float, tau: float,
-                 tau_squared: bool = False) -> torch.Tensor:
+def distillation(
+    divergence: Callable[[torch.Tensor], torch.Tensor],
+    student_NV: torch.Tensor,
+    labels_N: torch.Tensor,
+    alpha: float,
+    tau: float,
+    tau_squared: bool = False,
+) -> torch.Tensor:
     """Eq. 2: alpha * L_KL + (1 - alpha) * L_SFT, summed over N tokens. alpha = 0 is plain SFT, to the bit.
 
     divergence: L_KL of the student's logits at tau: `kl` of a teacher's, or what a signal format makes of what it kept.
@@ -88,7 +104,9 @@ def _exact(logits_NV: torch.Tensor) -> torch.Tensor:
     return logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
 
 
-def _common(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _common(
+    teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     validation.check(tau=tau)
     common = min(teacher_NV.shape[-1], student_NV.shape[-1])
     return _exact(teacher_NV[:, :common]), _exact(student_NV[:, :common])
@@ -108,9 +126,16 @@ class _ForwardKL(torch.autograd.Function):
     """sum p (log p - log q) of softmaxes at tau; d/d student = (q - p) / tau."""
 
     @staticmethod
-    def forward(ctx: Any, teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float) -> torch.Tensor:
-        (p_NV, less_teacher_N), (q_NV, less_student_N) = _softmax(teacher_NV, tau), _softmax(student_NV, tau)
-        loss_N = (teacher_NV - student_NV).mul_(p_NV).sum(-1) / tau + less_teacher_N - less_student_N
+    def forward(
+        ctx: Any, teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float
+    ) -> torch.Tensor:
+        (p_NV, less_teacher_N), (q_NV, less_student_N) = (
+            _softmax(teacher_NV, tau),
+            _softmax(student_NV, tau),
+        )
+        loss_N = (
+            (teacher_NV - student_NV).mul_(p_NV).sum(-1) / tau + less_teacher_N - less_student_N
+        )
         ctx.save_for_backward(q_NV.sub_(p_NV))
         ctx.tau = tau
         return loss_N.sum()
@@ -118,35 +143,53 @@ class _ForwardKL(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, torch.Tensor, None]:
-        return None, ctx.saved_tensors[0].mul_(grad / ctx.tau), None  # in place: a second backward is an error, not a wrong number
+        return (
+            None,
+            ctx.saved_tensors[0].mul_(grad / ctx.tau),
+            None,
+        )  # in place: a second backward is an error, not a wrong number
 
 
 class _LogProbabilities(torch.autograd.Function):
     """log q at K ids, q the softmax at tau; d log q_i / d z_j = ([i = j] - q_j) / tau."""
 
     @staticmethod
-    def forward(ctx: Any, logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float) -> torch.Tensor:
+    def forward(
+        ctx: Any, logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float
+    ) -> torch.Tensor:
         q_NV, less_normaliser_N = _softmax(logits_NV, tau)
         ctx.save_for_backward(q_NV, ids_NK)
         ctx.tau = tau
-        return logits_NV.gather(1, ids_NK) / tau + less_normaliser_N[:, None]  # not log q, where q may be 0
+        return (
+            logits_NV.gather(1, ids_NK) / tau + less_normaliser_N[:, None]
+        )  # not log q, where q may be 0
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_NK: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (q_NV, ids_NK), grad_NK = ctx.saved_tensors, grad_NK / ctx.tau
-        return q_NV.mul_(-grad_NK.sum(-1, keepdim=True)).scatter_add_(1, ids_NK, grad_NK), None, None  # in place, as above
+        return (
+            q_NV.mul_(-grad_NK.sum(-1, keepdim=True)).scatter_add_(1, ids_NK, grad_NK),
+            None,
+            None,
+        )  # in place, as above
 
 
 class _LogShares(torch.autograd.Function):
     """log q at K ids, and of all others R as one: d log sum_R q / d z_j = ([j in R] q_j / sum_R q - q_j) / tau."""
 
     @staticmethod
-    def forward(ctx: Any, logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float) -> torch.Tensor:
+    def forward(
+        ctx: Any, logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float
+    ) -> torch.Tensor:
         q_NV, less_normaliser_N = _softmax(logits_NV, tau)
         kept_NK = logits_NV.gather(1, ids_NK) / tau + less_normaliser_N[:, None]
-        others_NV = q_NV.scatter_(1, ids_NK, torch.zeros_like(kept_NK))  # a number in place of the zeros takes thrice the time
-        rest_N1 = others_NV.sum(-1, keepdim=True).clamp_min(torch.finfo(q_NV.dtype).tiny)  # 1 - the sum of the kept would cancel
+        others_NV = q_NV.scatter_(
+            1, ids_NK, torch.zeros_like(kept_NK)
+        )  # a number in place of the zeros takes thrice the time
+        rest_N1 = others_NV.sum(-1, keepdim=True).clamp_min(
+            torch.finfo(q_NV.dtype).tiny
+        )  # 1 - the sum of the kept would cancel
         ctx.save_for_backward(others_NV, ids_NK, kept_NK, rest_N1)
         ctx.tau = tau
         return torch.cat([kept_NK, rest_N1.log()], dim=1)
@@ -157,4 +200,8 @@ class _LogShares(torch.autograd.Function):
         (others_NV, ids_NK, kept_NK, rest_N1), grad_NS = ctx.saved_tensors, grad_NS / ctx.tau
         total_N1 = grad_NS.sum(-1, keepdim=True)
         to_kept_NK = torch.addcmul(grad_NS[:, :-1], kept_NK.exp(), total_N1, value=-1)
-        return others_NV.mul_(grad_NS[:, -1:] / rest_N1 - total_N1).scatter_(1, ids_NK, to_kept_NK), None, None  # in place, as above
+        return (
+            others_NV.mul_(grad_NS[:, -1:] / rest_N1 - total_N1).scatter_(1, ids_NK, to_kept_NK),
+            None,
+            None,
+        )  # in place, as above

@@ -6,7 +6,7 @@ Every format has
 - `encode(hidden_ND, head_VD, generator)`: these arrays for N tokens, from final hidden states; logits = hidden @ head.T;
 - `divergence(fields_N, head_VD, student_NV, tau, kind)`: its sum over N tokens in nats, differentiable in the student's logits;
 - `probabilities(fields_N, head_VD, vocab, tau)`: the teacher's distribution as far as it can be had back, [N, V];
-- `serves(tau, kind)`: ValueError, with the way out, for a temperature or a divergence that it cannot give.
+- `check_supports(tau, kind)`: ValueError, with the way out, for a temperature or a divergence that it cannot give.
 
 # N tokens, D width, V vocabulary, K ids kept of a token, S temperatures, M draws of a token"""
 
@@ -41,19 +41,30 @@ class Hidden:
     def fields(self, width: int, vocab: int) -> Shapes:
         return {"hidden": ((width,), _stored(self.dtype))}
 
-    def encode(self, hidden_ND: torch.Tensor, head_VD: torch.Tensor, generator: Any = None) -> Fields:
+    def encode(
+        self, hidden_ND: torch.Tensor, head_VD: torch.Tensor, generator: Any = None
+    ) -> Fields:
         return {"hidden": bits(hidden_ND, self.dtype)}
 
     def logits(self, fields_N: Fields, head_VD: torch.Tensor) -> torch.Tensor:
         return _logits(_values(fields_N["hidden"], self.dtype), head_VD)
 
-    def divergence(self, fields_N: Fields, head_VD: torch.Tensor | None, student_NV: torch.Tensor, tau: float, kind: str) -> torch.Tensor:
+    def divergence(
+        self,
+        fields_N: Fields,
+        head_VD: torch.Tensor | None,
+        student_NV: torch.Tensor,
+        tau: float,
+        kind: str,
+    ) -> torch.Tensor:
         return losses.DIVERGENCES[kind](self.logits(fields_N, head_VD), student_NV, tau)
 
-    def probabilities(self, fields_N: Fields, head_VD: torch.Tensor | None, vocab: int, tau: float) -> torch.Tensor:
+    def probabilities(
+        self, fields_N: Fields, head_VD: torch.Tensor | None, vocab: int, tau: float
+    ) -> torch.Tensor:
         return (self.logits(fields_N, head_VD).double() / tau).softmax(-1)
 
-    def serves(self, tau: float, kind: str) -> None:
+    def check_supports(self, tau: float, kind: str) -> None:
         validation.check_supports(vars(self), tau, kind)
 
 
@@ -66,7 +77,9 @@ class Full(Hidden):
     def fields(self, width: int, vocab: int) -> Shapes:
         return {"logits": ((vocab,), _stored(self.dtype))}
 
-    def encode(self, hidden_ND: torch.Tensor, head_VD: torch.Tensor, generator: Any = None) -> Fields:
+    def encode(
+        self, hidden_ND: torch.Tensor, head_VD: torch.Tensor, generator: Any = None
+    ) -> Fields:
         return {"logits": bits(_logits(hidden_ND, head_VD), self.dtype)}
 
     def logits(self, fields_N: Fields, head_VD: torch.Tensor | None) -> torch.Tensor:
@@ -93,14 +106,28 @@ class TopK:
 
     def fields(self, width: int, vocab: int) -> Shapes:
         kept = min(self.k, self.vocab or vocab)
-        return {"logits": ((kept,), _stored(self.dtype)), "ids": ((kept,), _ids(self.vocab or vocab)), "tail": ((len(self.taus),), "float32")}
+        return {
+            "logits": ((kept,), _stored(self.dtype)),
+            "ids": ((kept,), _ids(self.vocab or vocab)),
+            "tail": ((len(self.taus),), "float32"),
+        }
 
-    def encode(self, hidden_ND: torch.Tensor, head_VD: torch.Tensor, generator: Any = None) -> Fields:
+    def encode(
+        self, hidden_ND: torch.Tensor, head_VD: torch.Tensor, generator: Any = None
+    ) -> Fields:
         logits_NV = _logits(hidden_ND, head_VD)[:, : self.vocab]
         kept_NK, ids_NK = logits_NV.topk(min(self.k, logits_NV.shape[1]))
-        tail_NS = torch.stack([losses.log_shares(logits_NV, ids_NK, tau)[:, -1] for tau in self.taus], dim=1)
-        relative_NK = kept_NK - kept_NK[:, :1]  # near 0 where the mass is, and there a short float is fine
-        return {"logits": bits(relative_NK, self.dtype), "ids": _narrow(ids_NK, logits_NV.shape[1]), "tail": tail_NS.float()}
+        tail_NS = torch.stack(
+            [losses.log_shares(logits_NV, ids_NK, tau)[:, -1] for tau in self.taus], dim=1
+        )
+        relative_NK = (
+            kept_NK - kept_NK[:, :1]
+        )  # near 0 where the mass is, and there a short float is fine
+        return {
+            "logits": bits(relative_NK, self.dtype),
+            "ids": _narrow(ids_NK, logits_NV.shape[1]),
+            "tail": tail_NS.float(),
+        }
 
     def log_shares(self, fields_N: Fields, tau: float) -> torch.Tensor:
         """[N, K + 1]: the teacher's log-probabilities of the kept ids at tau and of the tail."""
@@ -108,17 +135,26 @@ class TopK:
         kept_NK = (_values(fields_N["logits"], self.dtype).float() / tau).log_softmax(-1)
         return torch.cat([kept_NK + torch.log1p(-tail_N1.exp()), tail_N1], dim=1)
 
-    def divergence(self, fields_N: Fields, head_VD: torch.Tensor | None, student_NV: torch.Tensor, tau: float, kind: str) -> torch.Tensor:
+    def divergence(
+        self,
+        fields_N: Fields,
+        head_VD: torch.Tensor | None,
+        student_NV: torch.Tensor,
+        tau: float,
+        kind: str,
+    ) -> torch.Tensor:
         student = losses.log_shares(student_NV[:, : self.vocab], fields_N["ids"].long(), tau)
         return losses.OF_LOGS[kind](self.log_shares(fields_N, tau), student)
 
-    def probabilities(self, fields_N: Fields, head_VD: torch.Tensor | None, vocab: int, tau: float) -> torch.Tensor:
+    def probabilities(
+        self, fields_N: Fields, head_VD: torch.Tensor | None, vocab: int, tau: float
+    ) -> torch.Tensor:
         """With the tail spread evenly over the ids that are not kept."""
         shares = self.log_shares(fields_N, tau).exp()
         each_N1 = shares[:, -1:] / max(1, vocab - shares.shape[1] + 1)
         return each_N1.repeat(1, vocab).scatter_(1, fields_N["ids"].long(), shares[:, :-1])
 
-    def serves(self, tau: float, kind: str) -> None:
+    def check_supports(self, tau: float, kind: str) -> None:
         validation.check_supports(vars(self), tau, kind)
 
 
@@ -141,52 +177,87 @@ class Sampled:
         _settle(self)
 
     def fields(self, width: int, vocab: int) -> Shapes:
-        return {"ids": ((len(self.taus), self.draws), _ids(self.vocab or vocab)), "entropy": ((len(self.taus),), "float32")}
+        return {
+            "ids": ((len(self.taus), self.draws), _ids(self.vocab or vocab)),
+            "entropy": ((len(self.taus),), "float32"),
+        }
 
-    def encode(self, hidden_ND: torch.Tensor, head_VD: torch.Tensor, generator: torch.Generator) -> Fields:
+    def encode(
+        self, hidden_ND: torch.Tensor, head_VD: torch.Tensor, generator: torch.Generator
+    ) -> Fields:
         logits_NV = _logits(hidden_ND, head_VD)[:, : self.vocab]
-        offset_NS = torch.rand(len(logits_NV), len(self.taus), dtype=torch.float64, generator=generator, device=generator.device)
-        drawn = [_systematic(logits_NV, tau, offset_N, self.draws) for tau, offset_N in zip(self.taus, offset_NS.to(logits_NV.device).T)]
+        offset_NS = torch.rand(
+            len(logits_NV),
+            len(self.taus),
+            dtype=torch.float64,
+            generator=generator,
+            device=generator.device,
+        )
+        drawn = [
+            _systematic(logits_NV, tau, offset_N, self.draws)
+            for tau, offset_N in zip(self.taus, offset_NS.to(logits_NV.device).T)
+        ]
         ids_NSM, entropy_NS = (torch.stack(each, dim=1) for each in zip(*drawn))
         return {"ids": _narrow(ids_NSM, logits_NV.shape[1]), "entropy": entropy_NS.float()}
 
-    def divergence(self, fields_N: Fields, head_VD: torch.Tensor | None, student_NV: torch.Tensor, tau: float, kind: str) -> torch.Tensor:
-        self.serves(tau, kind)  # whoever asks for another kind would be given this one
+    def divergence(
+        self,
+        fields_N: Fields,
+        head_VD: torch.Tensor | None,
+        student_NV: torch.Tensor,
+        tau: float,
+        kind: str,
+    ) -> torch.Tensor:
+        self.check_supports(tau, kind)  # whoever asks for another kind would be given this one
         at = self.taus.index(tau)
-        logs_NM = losses.log_probabilities(student_NV[:, : self.vocab], fields_N["ids"][:, at].long(), tau)
+        logs_NM = losses.log_probabilities(
+            student_NV[:, : self.vocab], fields_N["ids"][:, at].long(), tau
+        )
         return -logs_NM.mean(1).sum() - fields_N["entropy"][:, at].sum()
 
-    def probabilities(self, fields_N: Fields, head_VD: torch.Tensor | None, vocab: int, tau: float) -> torch.Tensor:
+    def probabilities(
+        self, fields_N: Fields, head_VD: torch.Tensor | None, vocab: int, tau: float
+    ) -> torch.Tensor:
         """The shares of the draws."""
         ids_NM = fields_N["ids"][:, self.taus.index(tau)].long()
         each_NM = torch.full(ids_NM.shape, 1 / self.draws, device=ids_NM.device)
         return each_NM.new_zeros(len(ids_NM), vocab).scatter_add_(1, ids_NM, each_NM)
 
-    def serves(self, tau: float, kind: str) -> None:
+    def check_supports(self, tau: float, kind: str) -> None:
         validation.check_supports(vars(self), tau, kind)
 
 
 FORMATS = {each.name: each for each in (Hidden, Full, TopK, Sampled)}
 
 
-def bytes_per_token(format: Any, width: int, vocab: int) -> int:
+def bytes_per_token(soft_targets: Any, width: int, vocab: int) -> int:
     """What a token takes in a store of `format`, from shapes alone; the head, stored once, is not counted."""
-    shapes = format.fields(width, vocab).values()
-    return sum(torch.Size(shape).numel() * getattr(torch, dtype).itemsize for shape, dtype in shapes)
+    shapes = soft_targets.fields(width, vocab).values()
+    return sum(
+        torch.Size(shape).numel() * getattr(torch, dtype).itemsize for shape, dtype in shapes
+    )
 
 
-def _settle(format: Any) -> None:
+def _settle(soft_targets: Any) -> None:
     """Settings read from YAML or JSON: `taus` as a tuple of floats. ValueError for what is out of range."""
-    validation.check(**vars(format))
-    object.__setattr__(format, "taus", tuple(float(tau) for tau in format.taus))
+    validation.check(**vars(soft_targets))
+    object.__setattr__(soft_targets, "taus", tuple(float(tau) for tau in soft_targets.taus))
 
 
-def _systematic(logits_NV: torch.Tensor, tau: float, offset_N: torch.Tensor, draws: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _systematic(
+    logits_NV: torch.Tensor, tau: float, offset_N: torch.Tensor, draws: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """ids_NM and entropy_N in nats; in float64, so that the least probable id of a large vocabulary has its share of [0, 1)."""
     p_NV = (logits_NV.double() / tau).softmax(-1)
     cumulated_NV = p_NV.cumsum(-1)
-    places_NM = (offset_N[:, None] + torch.arange(draws, device=offset_N.device)) / draws * cumulated_NV[:, -1:]
-    ids_NM = torch.searchsorted(cumulated_NV, places_NM, right=True).clamp_max(logits_NV.shape[1] - 1)
+    places_NM = (
+        (offset_N[:, None] + torch.arange(draws, device=offset_N.device))
+        / draws
+        * cumulated_NV[:, -1:]
+    )
+    ids_NM = torch.searchsorted(cumulated_NV, places_NM, right=True).clamp_max(
+        logits_NV.shape[1] - 1
+    )
     return ids_NM, -torch.xlogy(p_NV, p_NV).sum(-1)
 
 
@@ -219,8 +290,15 @@ def _narrow(ids: torch.Tensor, vocab: int) -> torch.Tensor:
     return ids.to(getattr(torch, _ids(vocab)))
 
 
-def fidelity(format: Any, hidden_ND: torch.Tensor, head_VD: torch.Tensor, student_NV: torch.Tensor, taus: Sequence[float], repeats: int,
-             generator: torch.Generator) -> list[dict[str, float | None]]:
+def fidelity(
+    soft_targets: Any,
+    hidden_ND: torch.Tensor,
+    head_VD: torch.Tensor,
+    student_NV: torch.Tensor,
+    taus: Sequence[float],
+    repeats: int,
+    generator: torch.Generator,
+) -> list[dict[str, float | None]]:
     """At each of `taus` what `format` loses of the forward KL of N tokens, against the teacher itself and for this student:
 
     bytes: a token's; entropy: the teacher's, nats a token; kl: KL(teacher || what is had back), nats a token, None where an id of the
@@ -229,35 +307,75 @@ def fidelity(format: Any, hidden_ND: torch.Tensor, head_VD: torch.Tensor, studen
     Draws are encoded `repeats` times (at least 2), and their bias is judged by `along`: the projection of mean g on the exact g, less 1,
     with its 95 % interval (low, high), since gradient_bias is uncertain by some sqrt(gradient_variance / repeats). Others: None.
     smallest_k: of top-k, the k from which the gradient is within 1 % of the exact one."""
-    kept = [format.encode(hidden_ND, head_VD, generator) for _ in range(repeats if isinstance(format, Sampled) else 1)]
-    taken = {"bytes": bytes_per_token(format, head_VD.shape[1], head_VD.shape[0])}
-    lost = [{"tau": float(tau), **taken, **_lost(format, kept, hidden_ND, head_VD, student_NV, tau)} for tau in taus]
-    if isinstance(format, TopK):
-        return [line | {"smallest_k": smallest_k(hidden_ND, head_VD, student_NV, line["tau"])} for line in lost]
+    kept = [
+        soft_targets.encode(hidden_ND, head_VD, generator)
+        for _ in range(repeats if isinstance(soft_targets, Sampled) else 1)
+    ]
+    taken = {"bytes": bytes_per_token(soft_targets, head_VD.shape[1], head_VD.shape[0])}
+    lost = [
+        {
+            "tau": float(tau),
+            **taken,
+            **_lost(soft_targets, kept, hidden_ND, head_VD, student_NV, tau),
+        }
+        for tau in taus
+    ]
+    if isinstance(soft_targets, TopK):
+        return [
+            line | {"smallest_k": smallest_k(hidden_ND, head_VD, student_NV, line["tau"])}
+            for line in lost
+        ]
     return lost
 
 
-def _lost(format: Any, kept: list[Fields], hidden_ND: torch.Tensor, head_VD: torch.Tensor, student_NV: torch.Tensor, tau: float) -> dict:
+def _lost(
+    soft_targets: Any,
+    kept: list[Fields],
+    hidden_ND: torch.Tensor,
+    head_VD: torch.Tensor,
+    student_NV: torch.Tensor,
+    tau: float,
+) -> dict:
     teacher_NV = _logits(hidden_ND, head_VD)
     exact_NV = _gradient(student_NV, lambda student: losses.kl(teacher_NV, student, tau))
     size, times = exact_NV.square().sum(), len(kept)
-    mean_NV, back_NV, squares, along = torch.zeros_like(exact_NV), torch.zeros_like(teacher_NV, dtype=torch.float64), [], []
+    mean_NV, back_NV, squares, along = (
+        torch.zeros_like(exact_NV),
+        torch.zeros_like(teacher_NV, dtype=torch.float64),
+        [],
+        [],
+    )
     for fields in kept:
-        gradient_NV = _gradient(student_NV, lambda student: format.divergence(fields, head_VD, student, tau, "forward"))  # noqa: B023
+        gradient_NV = _gradient(
+            student_NV,
+            lambda student: soft_targets.divergence(fields, head_VD, student, tau, "forward"),
+        )  # noqa: B023
         mean_NV += gradient_NV / times
-        back_NV += format.probabilities(fields, head_VD, teacher_NV.shape[1], tau) / times
+        back_NV += soft_targets.probabilities(fields, head_VD, teacher_NV.shape[1], tau) / times
         squares.append(gradient_NV.square().sum() / size)
         along.append(((gradient_NV * exact_NV).sum() / size).item() - 1)
-    variance = (sum(squares) / times - mean_NV.square().sum() / size).item() * times / (times - 1) if times > 1 else 0.0
+    variance = (
+        (sum(squares) / times - mean_NV.square().sum() / size).item() * times / (times - 1)
+        if times > 1
+        else 0.0
+    )
     bias = ((mean_NV - exact_NV).square().sum() / size).item() - variance / times
     half = student_t(times - 1) * statistics.stdev(along) / times**0.5 if times > 1 else math.nan
     middle = statistics.mean(along)
-    return {"entropy": losses.entropy(teacher_NV, tau).item() / len(teacher_NV), "kl": _kl(teacher_NV, back_NV, tau),
-            "gradient_bias": max(0.0, bias) ** 0.5, "gradient_variance": variance, "along": middle,
-            "low": middle - half if times > 1 else None, "high": middle + half if times > 1 else None}
+    return {
+        "entropy": losses.entropy(teacher_NV, tau).item() / len(teacher_NV),
+        "kl": _kl(teacher_NV, back_NV, tau),
+        "gradient_bias": max(0.0, bias) ** 0.5,
+        "gradient_variance": variance,
+        "along": middle,
+        "low": middle - half if times > 1 else None,
+        "high": middle + half if times > 1 else None,
+    }
 
 
-def _gradient(student_NV: torch.Tensor, divergence: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+def _gradient(
+    student_NV: torch.Tensor, divergence: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
     with torch.enable_grad():
         student = student_NV.detach().clone().requires_grad_()
         return torch.autograd.grad(divergence(student), student)[0].double()
@@ -269,16 +387,27 @@ def _kl(teacher_NV: torch.Tensor, back_NV: torch.Tensor, tau: float) -> float | 
     return nats if math.isfinite(nats) else None
 
 
-def smallest_k(hidden_ND: torch.Tensor, head_VD: torch.Tensor, student_NV: torch.Tensor, tau: float, limit: float = 0.01) -> int:
+def smallest_k(
+    hidden_ND: torch.Tensor,
+    head_VD: torch.Tensor,
+    student_NV: torch.Tensor,
+    tau: float,
+    limit: float = 0.01,
+) -> int:
     """The smallest k of TopK whose forward KL has a gradient within `limit` (relative, over the N tokens, before rounding) of the exact one.
 
     On kept ids the gradient is exact; in the tail it is q - r q instead of q - p, r the quotient of the tails' masses."""
     error_V, exact = torch.zeros(len(head_VD), dtype=torch.float64, device=head_VD.device), 0.0
     for hidden_1D, student_1V in zip(hidden_ND.split(1), student_NV[:, : len(head_VD)].split(1)):
-        p_V, q_V = ((logits[0].double() / tau).softmax(-1) for logits in (_logits(hidden_1D, head_VD), student_1V))
+        p_V, q_V = (
+            (logits[0].double() / tau).softmax(-1)
+            for logits in (_logits(hidden_1D, head_VD), student_1V)
+        )
         p_V, order_V = p_V.sort(descending=True)
         q_V = q_V[order_V]
-        p, q, pp, pq, qq = (each.flip(-1).cumsum(-1).flip(-1) for each in (p_V, q_V, p_V**2, p_V * q_V, q_V**2))  # beyond k = 0 .. V - 1
+        p, q, pp, pq, qq = (
+            each.flip(-1).cumsum(-1).flip(-1) for each in (p_V, q_V, p_V**2, p_V * q_V, q_V**2)
+        )  # beyond k = 0 .. V - 1
         error_V += pp - 2 * (p / q) * pq + (p / q) ** 2 * qq
         exact += (q_V - p_V).square().sum()
     within = (error_V.clamp_min(0) / exact).sqrt() < limit

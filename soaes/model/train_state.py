@@ -21,14 +21,23 @@ def write(folder: Path, state: dict[str, Any]) -> None:
     """A checkpoint under its final name is whole: it comes there by one rename. OSError if it cannot be written; those before it stay."""
     making, final = folder / "making", folder / f"step-{state['step']:08d}"
     try:
-        for path in (making, final):  # what a kill left half-written, and a damaged one that was passed over
+        for path in (
+            making,
+            final,
+        ):  # what a kill left half-written, and a damaged one that was passed over
             shutil.rmtree(path, ignore_errors=True)
         making.mkdir(parents=True)
         with open(making / "state.pt", "wb") as handle:
             torch.save(state, handle)
             _onto_disk(handle)
         with open(making / "manifest.json", "w") as handle:
-            json.dump({"bytes": (making / "state.pt").stat().st_size, "sha256": checksum(making / "state.pt")}, handle)
+            json.dump(
+                {
+                    "bytes": (making / "state.pt").stat().st_size,
+                    "sha256": checksum(making / "state.pt"),
+                },
+                handle,
+            )
             _onto_disk(handle)
         os.replace(making, final)
         _names_onto_disk(folder)
@@ -36,8 +45,11 @@ def write(folder: Path, state: dict[str, Any]) -> None:
         shutil.rmtree(making, ignore_errors=True)
         cause = error if isinstance(error, OSError) else error.__context__
         number = getattr(cause, "errno", None) or errno.EIO
-        raise OSError(number, f"no checkpoint of step {state['step']:,} could be written into {folder}: {os.strerror(number)}; "
-                              "the one before it is as it was; runtime.execution.checkpoint_every=0 trains without") from error
+        raise OSError(
+            number,
+            f"no checkpoint of step {state['step']:,} could be written into {folder}: {os.strerror(number)}; "
+            "the one before it is as it was; runtime.execution.checkpoint_every=0 trains without",
+        ) from error
     before = [path for path in _checkpoints(folder) if path < final]
     for path in set(_checkpoints(folder)) - {final, *before[-1:]}:
         shutil.rmtree(path, ignore_errors=True)
@@ -52,7 +64,12 @@ def newest(folder: Path, contract: dict[str, Any]) -> dict[str, Any] | None:
             _check_contract(state["contract"], contract)
             print(f"resume: going on after step {state['step']:,}", flush=True)
             return state
-        except (OSError, ValueError, KeyError, TypeError) as error:  # the last two: a manifest that says something else
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ) as error:  # the last two: a manifest that says something else
             print(f"resume: {path.name} is passed over: {error}", flush=True)
     if found:
         print("resume: no checkpoint is left; starting anew", flush=True)
@@ -78,12 +95,22 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_contract(written: dict[str, Any], wanted: dict[str, Any]) -> None:
-    changed = [f"{key}={written.get(key)}, now {value}" for key, value in wanted.items() if written.get(key) != value]
+    changed = [
+        f"{key}={written.get(key)}, now {value}"
+        for key, value in wanted.items()
+        if written.get(key) != value
+    ]
     if changed:
         raise ValueError(f"it was written with {'; '.join(changed)}")
 
 
-READ = ("model/*.py", "data/**/*.py", "metrics/rouge.py", "stages/train.py", "stages/teach.py")  # what computes weights, curves or signals
+READ = (
+    "model/*.py",
+    "data/**/*.py",
+    "metrics/rouge.py",
+    "stages/train.py",
+    "stages/teach.py",
+)  # what computes weights, curves or signals
 
 
 def code_digest() -> str:

@@ -17,7 +17,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from soaes.pipeline import resolvers
 from soaes.pipeline.recipe import Recipe
@@ -33,11 +37,17 @@ def recipe_at(cfg: DictConfig, key: str) -> Recipe:
     try:
         found = _value(_select(cfg, key), {})
     except MissingMandatoryValue as error:
-        raise ValueError(f"{error.full_key or key} has no value; set it on the command line or in the scale") from None
+        raise ValueError(
+            f"{error.full_key or key} has no value; set it on the command line or in the scale"
+        ) from None
     except InterpolationResolutionError as error:
-        raise ValueError(f"{error.full_key or key}: {str(error).splitlines()[0]}{suggest(cfg, str(error))}") from None
+        raise ValueError(
+            f"{error.full_key or key}: {str(error).splitlines()[0]}{suggest(cfg, str(error))}"
+        ) from None
     if not isinstance(found, Recipe):
-        raise ValueError(f"{key} is not a stage but {type(found).__name__}; stages: {', '.join(stage_keys(cfg))}")
+        raise ValueError(
+            f"{key} is not a stage but {type(found).__name__}; stages: {', '.join(stage_keys(cfg))}"
+        )
     return found
 
 
@@ -78,7 +88,12 @@ def _walk(path: str, node: DictConfig) -> Iterator[tuple[str, DictConfig]]:
     yield path, node
     for key in node:
         inner = node._get_node(key)
-        if isinstance(inner, DictConfig) and not inner._is_interpolation() and not inner._is_missing() and not inner._is_none():
+        if (
+            isinstance(inner, DictConfig)
+            and not inner._is_interpolation()
+            and not inner._is_missing()
+            and not inner._is_none()
+        ):
             yield from _walk(f"{path}.{key}".lstrip("."), inner)
 
 
@@ -108,7 +123,13 @@ def chosen_option(arguments: list[str], group: str) -> str:
     """The option of a config group that a command line chooses: the last word for it, else run.yaml's."""
     given = [word.split("=", 1)[1] for word in arguments if word.startswith(f"{group}=")]
     defaults = OmegaConf.load(CONF / "run.yaml").defaults
-    return given[-1] if given else next(entry[group] for entry in defaults if isinstance(entry, DictConfig) and group in entry)
+    return (
+        given[-1]
+        if given
+        else next(
+            entry[group] for entry in defaults if isinstance(entry, DictConfig) and group in entry
+        )
+    )
 
 
 def compose_job(job: list[str]) -> DictConfig:
@@ -118,7 +139,9 @@ def compose_job(job: list[str]) -> DictConfig:
         options = [word for word in words if (CONF / word.key_or_group).is_dir()]
         values = [word for word in words if word not in options]
         if not all(word.type is OverrideType.CHANGE and word.package is None for word in values):
-            return copy.deepcopy(_composed(*job))  # added, deleted or misplaced: the order of words counts
+            return copy.deepcopy(
+                _composed(*job)
+            )  # added, deleted or misplaced: the order of words counts
         cfg = copy.deepcopy(_composed(*(word.input_line for word in options)))
         try:
             for word in values:
@@ -139,7 +162,12 @@ def _composed(*words: str) -> DictConfig:
 def runtime_settings(cfg: DictConfig) -> dict[str, Any]:
     """How stages are run, as plain values: conf/runtime, the logger, and where the data lies."""
     plain = OmegaConf.to_container(cfg.runtime, resolve=True)
-    return {**plain, "logger": OmegaConf.to_container(cfg.logger, resolve=True), "root": cfg.data.get("root"), "dry": cfg.dry}
+    return {
+        **plain,
+        "logger": OmegaConf.to_container(cfg.logger, resolve=True),
+        "root": cfg.data.get("root"),
+        "dry": cfg.dry,
+    }
 
 
 def _advice(message: str, job: list[str]) -> str:

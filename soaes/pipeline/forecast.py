@@ -2,7 +2,6 @@
 
 Knows recipes and the store; starts nothing."""
 
-
 from __future__ import annotations
 
 import json
@@ -17,13 +16,19 @@ from soaes.pipeline.provenance import machine
 from soaes.pipeline.recipe import PARENT, Recipe
 from soaes.pipeline.store import Store
 
-MODELS = ("parent", "model", "teacher", "target")  # the argument by which a stage reads its model, the one that decides its time first
+MODELS = (
+    "parent",
+    "model",
+    "target",
+)  # the argument by which a stage reads its model, the one that decides its time first
 
 
 LATEST = 40  # stages of a kind that are looked at, so that a store of thousands costs no more than one of hundreds
 
 
-OVERTIME = 1.1  # a stage beyond what was expected of it is taken to need a tenth more than it has had
+OVERTIME = (
+    1.1  # a stage beyond what was expected of it is taken to need a tenth more than it has had
+)
 
 
 POINTS = 100  # soaes.model.callbacks logs a point every steps // POINTS steps
@@ -36,9 +41,15 @@ class Forecast:
 
     def __init__(self, store: Store, todo: dict[str, Recipe]) -> None:
         self.store, self.todo = store, todo
-        self.written = {name: recipe.written for goal in todo.values() for name, recipe in goal.ancestry().items()}
+        self.written = {
+            name: recipe.written
+            for goal in todo.values()
+            for name, recipe in goal.ancestry().items()
+        }
         self.best: dict[str, tuple[tuple[int, ...], float]] = {}
-        self.extra: list[float] = []  # seconds that a stage of this build took beyond those in its manifest: its process, W&B
+        self.extra: list[
+            float
+        ] = []  # seconds that a stage of this build took beyond those in its manifest: its process, W&B
         for stage in {recipe.stage for recipe in todo.values()}:
             for name in store.names(stage)[-LATEST:]:
                 self._compare(name)
@@ -64,7 +75,9 @@ class Forecast:
             if _family(written) == _family(recipe.written):
                 unlike = self._size(recipe.written) != size, recipe.target != written["_target_"]
                 apart = (*unlike, elsewhere, len(differences(recipe.written, written)))
-                if other not in self.best or apart <= self.best[other][0]:  # of equals the later one
+                if (
+                    other not in self.best or apart <= self.best[other][0]
+                ):  # of equals the later one
                     self.best[other] = apart, made["seconds"]
 
     def _size(self, written: dict[str, Any]) -> tuple[Any, ...]:
@@ -96,11 +109,17 @@ def critical_path(todo: dict[str, Recipe], seconds: dict[str, float]) -> dict[st
     return way
 
 
-def eta(todo: dict[str, Recipe], seconds: dict[str, float], alone: list[str], workers: int) -> float:
+def eta(
+    todo: dict[str, Recipe], seconds: dict[str, float], exclusive: list[str], workers: int
+) -> float:
     """Seconds until all is done, given those that each stage still needs: no less than the longest way, no less than a fair
     share of the work; and then, one by one, what runs with the machine to itself."""
-    shared = {name: left for name, left in seconds.items() if todo[name].stage not in alone}
-    return max(max(critical_path(todo, shared).values(), default=0.0), sum(shared.values()) / workers) + sum(seconds.values()) - sum(shared.values())
+    shared = {name: left for name, left in seconds.items() if todo[name].stage not in exclusive}
+    return (
+        max(max(critical_path(todo, shared).values(), default=0.0), sum(shared.values()) / workers)
+        + sum(seconds.values())
+        - sum(shared.values())
+    )
 
 
 def training_progress(path: Path, elapsed: float) -> tuple[float, float] | None:
@@ -117,10 +136,14 @@ def training_progress(path: Path, elapsed: float) -> tuple[float, float] | None:
         points = [json.loads(line) for line in path.read_text().splitlines()]
     except FileNotFoundError:  # not begun, or done and renamed since
         return None
-    steps = [point["step"] for point in points if "loss" in point]
+    steps = [point["step"] for point in points if "train/loss" in point]
     gap = steps[-1] - steps[-2] if len(steps) > 1 else 1
     took = points[-1]["seconds"] if gap > 1 else 0.0
-    return (min(0.99, steps[-1] / (POINTS * (gap + 0.5)) * (took + age) / took), took + age) if took else None
+    return (
+        (min(0.99, steps[-1] / (POINTS * (gap + 0.5)) * (took + age) / took), took + age)
+        if took
+        else None
+    )
 
 
 @dataclass
@@ -138,6 +161,8 @@ def running(name: str, elapsed: float, forecast: Forecast, curve: Path) -> Runni
     share, took = training_progress(curve, elapsed) or (None, elapsed)
     expected, guessed = max(forecast.seconds(name), OVERTIME * took), forecast.guessed(name)
     if share is None:
-        return Running(name, elapsed, None if guessed else elapsed / max(expected, 1.0), expected - elapsed)
+        return Running(
+            name, elapsed, None if guessed else elapsed / max(expected, 1.0), expected - elapsed
+        )
     trust = 1.0 if guessed else min(1.0, 10 * share)
     return Running(name, elapsed, share, trust * took / share + (1 - trust) * expected - took)

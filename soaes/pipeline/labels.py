@@ -1,6 +1,5 @@
 """From recipes to words: labels, differences, family trees. Knows recipes only."""
 
-
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -8,7 +7,11 @@ from typing import Any
 
 from soaes.pipeline.recipe import PARENT, Recipe
 
-SFT = {("dialogue",): "stage-1 SFT", ("qa",): "stage-2 SFT", ("dialogue", "qa"): "stage-1&2 joint SFT"}
+SFT = {
+    ("dialogue",): "stage-1 SFT",
+    ("qa",): "stage-2 SFT",
+    ("dialogue", "qa"): "stage-1&2 joint SFT",
+}
 
 
 def label(model: Recipe) -> str:
@@ -27,7 +30,7 @@ def label(model: Recipe) -> str:
         return f"{before} + distillation"
     if model.stage == "instruct":
         return before.replace("Base", "Instruct")
-    reads = arguments["rows"].arguments["read"]
+    reads = arguments["rows"].arguments["sources"]
     return f"{before} + {SFT.get(tuple(reads), 'SFT on ' + '+'.join(reads))}"
 
 
@@ -36,21 +39,33 @@ def flatten(value: Any, path: str = "") -> dict[str, Any]:
     if isinstance(value, dict) and set(value) == {PARENT}:
         return {path: value[PARENT]}
     if isinstance(value, dict) and value:
-        return {key: inner for name, part in value.items() for key, inner in flatten(part, f"{path}.{name}".lstrip(".")).items()}
+        return {
+            key: inner
+            for name, part in value.items()
+            for key, inner in flatten(part, f"{path}.{name}".lstrip(".")).items()
+        }
     return {path: value}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Keys in which two written recipes differ -> (one's value, other's value)."""
     a, b = flatten(one), flatten(other)
-    return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+    return {
+        key: (a.get(key), b.get(key))
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key)
+    }
 
 
 def lineage_tree(recipe: Recipe, seen: set[str] | None = None, indent: int = 0) -> Iterator[str]:
     """The whole lineage of a recipe, one line a stage, each told once."""
     seen = set() if seen is None else seen
-    scalars = {key: value for key, value in flatten(recipe.written).items()
-               if key != "_target_" and not any(key == path or key.startswith(path + ".") for path in recipe.parents)}
+    scalars = {
+        key: value
+        for key, value in flatten(recipe.written).items()
+        if key != "_target_"
+        and not any(key == path or key.startswith(path + ".") for path in recipe.parents)
+    }
     again = recipe.name in seen
     seen.add(recipe.name)
     words = "(above)" if again else "  ".join(f"{key}={value}" for key, value in scalars.items())

@@ -21,6 +21,7 @@ TITLES = 22  # characters of `benchmark-` and its hash: the bars stay where they
 
 # ---------------------------------------------------------------- what is shown
 
+
 @dataclass
 class BoardState:
     """What the board shows. rows: table -> (rows done, rows). guessed: kinds of stages whose time is a guess."""
@@ -36,12 +37,27 @@ class BoardState:
 
 def board_lines(state: BoardState, width: int) -> list[str]:
     """The board's lines, each at most `width` characters."""
-    titles = max(TITLES, *(len(title) for title in [*state.rows, *(stage.name for stage in state.running)]))
-    tables = [f"{title:<{titles}}  {_bar(done / total)}  {done}/{total} rows" for title, (done, total) in state.rows.items()]
-    stages = [f"{stage.name:<{titles}}  {_bar(stage.share)}  {_percent(stage.share)}  {duration(stage.elapsed)}" for stage in state.running]
+    titles = max(
+        TITLES, *(len(title) for title in [*state.rows, *(stage.name for stage in state.running)])
+    )
+    tables = [
+        f"{title:<{titles}}  {_bar(done / total)}  {done}/{total} rows"
+        for title, (done, total) in state.rows.items()
+    ]
+    stages = [
+        f"{stage.name:<{titles}}  {_bar(stage.share)}  {_percent(stage.share)}  {duration(stage.elapsed)}"
+        for stage in state.running
+    ]
     failed = f", {state.failed} failed" if state.failed else ""
     guess = f"; a guess for {', '.join(state.guessed)}" if state.guessed else ""
-    return [line[:width] for line in [*tables, *stages, f"{state.done}/{state.stages} stages{failed}, {duration(state.left)} to go{guess}"]]
+    return [
+        line[:width]
+        for line in [
+            *tables,
+            *stages,
+            f"{state.done}/{state.stages} stages{failed}, {duration(state.left)} to go{guess}",
+        ]
+    ]
 
 
 def _bar(share: float | None, cells: int = 10) -> str:
@@ -68,15 +84,26 @@ def job_line(experiment: str, words: str, name: str, metrics: dict[str, Any]) ->
 
 def headline(metrics: dict[str, Any]) -> str:
     """The first few numbers of a stage's metrics, for the terminal."""
-    numbers = [(key, value) for key, value in metrics.items() if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    numbers = [
+        (key, value)
+        for key, value in metrics.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    ]
     return "  ".join(f"{key} {value:.4g}" for key, value in numbers[:3])
 
 
 def checkpoint_note(store: Store, recipe: Recipe) -> str:
     """`cpt-1a2b has a checkpoint of step 1,200 to go on from; ` for each stage of an ancestry that ended too early; empty where none has one."""
     resume = {name: store.unfinished(name) / "resume" for name in recipe.ancestry()}
-    steps = {name: [int(path.name.partition("-")[2]) for path in folder.glob("step-*")] for name, folder in resume.items()}
-    return "".join(f"{name} has a checkpoint of step {max(some):,} to go on from; " for name, some in steps.items() if some)
+    steps = {
+        name: [int(path.name.partition("-")[2]) for path in folder.glob("step-*")]
+        for name, folder in resume.items()
+    }
+    return "".join(
+        f"{name} has a checkpoint of step {max(some):,} to go on from; "
+        for name, some in steps.items()
+        if some
+    )
 
 
 class Screen:
@@ -94,7 +121,9 @@ class Screen:
 
     def draw(self, state: BoardState) -> None:
         width, height = shutil.get_terminal_size()
-        self._show("", board_lines(state, width - 1)[1 - height:])  # one line taller, and its top could not be taken back
+        self._show(
+            "", board_lines(state, width - 1)[1 - height :]
+        )  # one line taller, and its top could not be taken back
         self.last = time.monotonic()
 
     def say(self, line: str) -> None:

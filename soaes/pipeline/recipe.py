@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-PARENT = "_store_"  # in a written recipe, {_store_: cpt-1a2b3c4d5e} stands for the recipe of that folder
+PARENT = (
+    "_store_"  # in a written recipe, {_store_: cpt-1a2b3c4d5e} stands for the recipe of that folder
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,10 @@ class Recipe:
 
     @cached_property
     def written(self) -> dict[str, Any]:
-        return {"_target_": self.target, **{key: _plain(value) for key, value in self.arguments.items()}}
+        return {
+            "_target_": self.target,
+            **{key: _plain(value) for key, value in self.arguments.items()},
+        }
 
     @cached_property
     def parents(self) -> dict[str, Recipe]:
@@ -84,7 +89,10 @@ def _declared(plain: Any) -> Any:
         return [_declared(inner) for inner in plain]
     if not isinstance(plain, dict):
         return plain
-    return {key: inner.rpartition(".")[2] if key == "_target_" else _declared(inner) for key, inner in plain.items()}
+    return {
+        key: inner.rpartition(".")[2] if key == "_target_" else _declared(inner)
+        for key, inner in plain.items()
+    }
 
 
 def revive(written: dict[str, dict[str, Any]]) -> dict[str, Recipe]:
@@ -93,11 +101,18 @@ def revive(written: dict[str, dict[str, Any]]) -> dict[str, Recipe]:
 
     def value(plain: Any) -> Any:
         if isinstance(plain, dict):
-            return known.get(plain[PARENT]) or _lost(plain[PARENT]) if set(plain) == {PARENT} else {key: value(inner) for key, inner in plain.items()}
+            return (
+                known.get(plain[PARENT]) or _lost(plain[PARENT])
+                if set(plain) == {PARENT}
+                else {key: value(inner) for key, inner in plain.items()}
+            )
         return [value(inner) for inner in plain] if isinstance(plain, list) else plain
 
     for name, text in written.items():
-        known[name] = Recipe(text["_target_"], {key: value(inner) for key, inner in text.items() if key != "_target_"})
+        known[name] = Recipe(
+            text["_target_"],
+            {key: value(inner) for key, inner in text.items() if key != "_target_"},
+        )
     return known
 
 
@@ -106,5 +121,3 @@ def _lost(name: str) -> Recipe:
     lost = Recipe(name.rpartition("-")[0], {})
     lost.__dict__["name"] = name
     return lost
-
-

@@ -1,6 +1,5 @@
 """What conf/ may ask for in `${...}`: a data folder's digest, the machine, a library, the process."""
 
-
 from __future__ import annotations
 
 import os

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Execution(NamedTuple):
-    """device: cpu or cuda. devices: processes of one stage. micro_batch: rows at once on each. attention: `documents`, or one of transformers'.
+    """device: cpu or cuda. devices: processes of one stage. micro_batch_size: rows at once on each. attention: `documents`, or one of transformers'.
 
     checkpoint_every: seconds of training between two checkpoints that a killed stage goes on from, 0: none. Only where every rank holds the
     whole state (strategy auto or ddp)."""
@@ -15,13 +15,15 @@ class Execution(NamedTuple):
     device: str = "cpu"
     devices: int = 1
     threads: int = 1
-    micro_batch: int = 8
+    micro_batch_size: int = 8
     strategy: Any = "auto"  # a Lightning strategy, by name or as an object
     attention: str = "sdpa"
-    checkpointing: bool = False  # gradient checkpointing
-    compile: bool = False  # torch.compile of the model's body: tens of seconds before the first step
-    offloaded: bool = False  # the optimizer's state lies in the processor's memory (DeepSpeed)
-    loaders: int = 0  # processes that read rows ahead of training, on each device
+    gradient_checkpointing: bool = False  # gradient checkpointing
+    compile: bool = (
+        False  # torch.compile of the model's body: tens of seconds before the first step
+    )
+    cpu_offload: bool = False  # the optimizer's state lies in the processor's memory (DeepSpeed)
+    num_workers: int = 0  # processes that read rows ahead of training, on each device
     checkpoint_every: float = 0.0
 
 

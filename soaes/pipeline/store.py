@@ -2,7 +2,6 @@
 
 Knows files and checksums only: no Hydra, no torch."""
 
-
 from __future__ import annotations
 
 import fcntl
@@ -41,7 +40,9 @@ class Store:
 
     def names(self, stage: str) -> list[str]:
         """Complete folders of a stage, oldest first."""
-        found = [path for path in self.root.glob(f"{stage}-*") if path.name.rpartition("-")[0] == stage]
+        found = [
+            path for path in self.root.glob(f"{stage}-*") if path.name.rpartition("-")[0] == stage
+        ]
         return [path.name for path in sorted(found, key=lambda path: path.stat().st_mtime)]
 
     def recipe(self, name: str) -> dict[str, Any]:
@@ -78,7 +79,9 @@ class Store:
             out.mkdir(parents=True, exist_ok=True)
             for left in set(out.iterdir()) - {out / "resume", *_with_contract(out)}:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
-            (out / "recipe.yaml").write_text(yaml.safe_dump(recipe.written, allow_unicode=True, sort_keys=False))
+            (out / "recipe.yaml").write_text(
+                yaml.safe_dump(recipe.written, allow_unicode=True, sort_keys=False)
+            )
             yield out
             os.replace(out, self.folder(recipe.name))
 
@@ -86,8 +89,15 @@ class Store:
         """ValueError if a file of an output is missing, has another size, or fails the checksum that the manifest has of it."""
         for path, entry in self.manifest(name)["files"].items():
             file = self.folder(name) / path
-            if not file.exists() or file.stat().st_size != entry["bytes"] or "sha256" in entry and checksum(file) != entry["sha256"]:
-                raise ValueError(f"{file} is not what {name} was built as; delete the folder {name} and run again")
+            if (
+                not file.exists()
+                or file.stat().st_size != entry["bytes"]
+                or "sha256" in entry
+                and checksum(file) != entry["sha256"]
+            ):
+                raise ValueError(
+                    f"{file} is not what {name} was built as; delete the folder {name} and run again"
+                )
 
 
 def read_recipe(store: Store, name: str) -> Recipe:
@@ -124,12 +134,16 @@ def check_room(folder: Path, needed: int, what: str, or_else: str) -> None:
     """ValueError if fewer than `needed` bytes are free on the disk of `folder`, which itself need not be there yet."""
     free = shutil.disk_usage(folder.parent).free
     if free < needed:
-        raise ValueError(f"{what} need {format_bytes(needed)} more in {folder}, {format_bytes(free)} are free; free some space, or {or_else}")
+        raise ValueError(
+            f"{what} need {format_bytes(needed)} more in {folder}, {format_bytes(free)} are free; free some space, or {or_else}"
+        )
 
 
 def format_bytes(count: int) -> str:
     """Bytes in a unit that fits: `1.5 GB`, `36.0 MB`, `0.2 kB`."""
-    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if count >= unit), (1e3, "kB"))
+    unit, name = next(
+        ((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if count >= unit), (1e3, "kB")
+    )
     return f"{count / unit:,.1f} {name}"
 
 
@@ -142,8 +156,18 @@ def write_manifest(out: Path, **facts: Any) -> None:
     """The last file of an output: its files with sizes and checksums, and what is recorded but not hashed.
 
     What a contract vouches for is not read once more: the manifest has the contract's checksum, and the contract has theirs."""
-    vouched = {folder / name for folder in _with_contract(out) for name in json.loads((folder / CONTRACT).read_text())["files"]}
-    files = {str(path.relative_to(out)): {"bytes": path.stat().st_size} | ({} if path in vouched else {"sha256": checksum(path)})
-             for path in sorted(out.rglob("*")) if path.is_file() and path.name not in ("manifest.json", "log.txt")}
+    vouched = {
+        folder / name
+        for folder in _with_contract(out)
+        for name in json.loads((folder / CONTRACT).read_text())["files"]
+    }
+    files = {
+        str(path.relative_to(out)): {"bytes": path.stat().st_size}
+        | ({} if path in vouched else {"sha256": checksum(path)})
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and path.name not in ("manifest.json", "log.txt")
+    }
     made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    (out / "manifest.json").write_text(json.dumps({"files": files, "made": made, **facts}, indent=1, ensure_ascii=False))
+    (out / "manifest.json").write_text(
+        json.dumps({"files": files, "made": made, **facts}, indent=1, ensure_ascii=False)
+    )

@@ -79,11 +79,23 @@ def combinations(arguments: list[str]) -> list[tuple[dict[str, str], list[str]]]
         given = OverridesParser.create().parse_overrides([*_params(arguments), *arguments])
     except HydraException as error:
         said = str(error).splitlines()[0].partition(": ")[2] or str(error).splitlines()[0]
-        raise ValueError(f"{said}: not an override; it reads key=value, and text beyond letters and digits takes quotes: 'key=\"值\"'") from None
-    last = {override.get_key_element(): override for override in given}  # a later word for a key replaces an earlier one
-    swept = [key for key in last if last[key].is_sweep_override() or key in dict(param.split("=", 1) for param in _params(arguments))]
+        raise ValueError(
+            f"{said}: not an override; it reads key=value, and text beyond letters and digits takes quotes: 'key=\"值\"'"
+        ) from None
+    last = {
+        override.get_key_element(): override for override in given
+    }  # a later word for a key replaces an earlier one
+    swept = [
+        key
+        for key in last
+        if last[key].is_sweep_override()
+        or key in dict(param.split("=", 1) for param in _params(arguments))
+    ]
     (batch,) = BasicSweeper.split_arguments(list(last.values()), max_batch_size=None)
-    return [({key: dict(word.split("=", 1) for word in job)[key] for key in swept}, job) for job in batch]
+    return [
+        ({key: dict(word.split("=", 1) for word in job)[key] for key in swept}, job)
+        for job in batch
+    ]
 
 
 def _params(arguments: list[str]) -> list[str]:
@@ -91,7 +103,9 @@ def _params(arguments: list[str]) -> list[str]:
     name = experiment_of(arguments)
     path = CONF / "experiment" / f"{name}.yaml"
     if name and not path.exists():
-        raise ValueError(f"experiment={name}: there is none; {nearest(name, [file.stem for file in path.parent.glob('*.yaml')])}")
+        raise ValueError(
+            f"experiment={name}: there is none; {nearest(name, [file.stem for file in path.parent.glob('*.yaml')])}"
+        )
     params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") if name else None
     return [f"{key}={value}" for key, value in (params or {}).items()]
 
@@ -99,11 +113,18 @@ def _params(arguments: list[str]) -> list[str]:
 def experiment_names(words: list[str]) -> list[str]:
     """The grids that a command line names, `experiment=a,b` or `experiment=table*`, or one without a name."""
     known = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-    return [match for name in experiment_of(words).split(",") for match in fnmatch.filter(known, name) or [name]]
+    return [
+        match
+        for name in experiment_of(words).split(",")
+        for match in fnmatch.filter(known, name) or [name]
+    ]
 
 
 def experiment_of(arguments: list[str]) -> str:
-    return next((word.split("=", 1)[1] for word in arguments if word.lstrip("+").startswith("experiment=")), "")
+    return next(
+        (word.split("=", 1)[1] for word in arguments if word.lstrip("+").startswith("experiment=")),
+        "",
+    )
 
 
 def _row(arguments: list[str], swept: dict[str, str], job: list[str]) -> Job:
@@ -112,10 +133,12 @@ def _row(arguments: list[str], swept: dict[str, str], job: list[str]) -> Job:
     for ancestor in recipe.ancestry().values():
         _check(ancestor.written)
         if ancestor.stage == "distill":
-            _check_signal(**ancestor.arguments)
+            _check_soft_targets(**ancestor.arguments)
         if ancestor.target == "soaes.stages.teach.teach_vllm":
-            format = ancestor.arguments["format"]
-            validation.check_vllm_supports(format["_target_"].rpartition(".")[2].lower(), format)
+            soft_targets = ancestor.arguments["soft_targets"]
+            validation.check_vllm_supports(
+                soft_targets["_target_"].rpartition(".")[2].lower(), soft_targets
+            )
     how = runtime_settings(cfg)
     _check(how)
     return Job(experiment_of(arguments), swept, recipe, how)
@@ -130,23 +153,47 @@ def _check(plain: dict[str, Any]) -> None:
         validation.check(**{name: value})
 
 
-def _check_signal(teacher: Recipe, tau: float, module: dict[str, Any], **others: Any) -> None:
+def _check_soft_targets(
+    teacher_logits: Recipe, tau: float, module: dict[str, Any], **others: Any
+) -> None:
     """What is kept of a teacher must serve what its student asks for. How near it comes to the exact loss is known once it is stored."""
-    validation.check_supports(teacher.arguments["format"], tau, module.get("divergence", "forward"))
+    validation.check_supports(
+        teacher_logits.arguments["soft_targets"], tau, module.get("divergence", "forward")
+    )
 
 
 def _key(arguments: list[str]) -> str:
     """What the rows are a function of, besides the data: conf/, our own rules, the words, the machine and its libraries."""
     files = [*sorted(CONF.rglob("*.yaml")), *sorted(Path(__file__).parent.glob("*.py"))]
     state = hashlib.sha256(b"".join(path.read_bytes() for path in files))
-    state.update(json.dumps([arguments, str(cache_folder(arguments)), machine("cpu"), machine("cuda"), *map(library, BACKENDS)]).encode())
+    state.update(
+        json.dumps(
+            [
+                arguments,
+                str(cache_folder(arguments)),
+                machine("cpu"),
+                machine("cuda"),
+                *map(library, BACKENDS),
+            ]
+        ).encode()
+    )
     return state.hexdigest()[:16]
 
 
 def _written(found: list[Job]) -> dict[str, Any]:
-    stages = {name: recipe.written for row in found for name, recipe in row.recipe.ancestry().items()}
-    roots = {row.runtime["root"]: data_digest(row.runtime["root"]) for row in found if row.runtime["root"]}
-    return {"roots": roots, "stages": stages, "rows": [[row.experiment, row.overrides, row.recipe.name, row.runtime] for row in found]}
+    stages = {
+        name: recipe.written for row in found for name, recipe in row.recipe.ancestry().items()
+    }
+    roots = {
+        row.runtime["root"]: data_digest(row.runtime["root"])
+        for row in found
+        if row.runtime["root"]
+    }
+    return {
+        "roots": roots,
+        "stages": stages,
+        "rows": [[row.experiment, row.overrides, row.recipe.name, row.runtime] for row in found],
+    }
 
 
 def _revived(kept: dict[str, Any]) -> list[Job]:

@@ -27,7 +27,11 @@ class WandbRun:
 
     def summarise(self, metrics: dict[str, Any], *files: Path) -> None:
         for file in files:
-            self._try(lambda file=file: self.run and self.run.save(str(file), base_path=str(file.parent), policy="now"))
+            self._try(
+                lambda file=file: (
+                    self.run and self.run.save(str(file), base_path=str(file.parent), policy="now")
+                )
+            )
         self._try(lambda: self.run and self.run.summary.update(metrics))
 
     def finish(self, exit_code: int = 0) -> None:
@@ -72,7 +76,9 @@ def track_stage(recipe: Recipe, runtime: dict[str, Any], out: Path) -> Iterator[
     if not first_rank():
         yield None
         return
-    mirror = WandbRun(runtime, id=recipe.name, name=recipe.name, job_type=recipe.stage, config=recipe.written)
+    mirror = WandbRun(
+        runtime, id=recipe.name, name=recipe.name, job_type=recipe.stage, config=recipe.written
+    )
     try:
         yield Tracker(out / "curves.jsonl", mirror)
     except BaseException:
@@ -83,10 +89,24 @@ def track_stage(recipe: Recipe, runtime: dict[str, Any], out: Path) -> Iterator[
     mirror.finish()
 
 
-def track_job(name: str, experiment: str, overrides: dict[str, str], recipe: Recipe, metrics: dict[str, Any], runtime: dict[str, Any]) -> None:
+def track_job(
+    name: str,
+    experiment: str,
+    overrides: dict[str, str],
+    recipe: Recipe,
+    metrics: dict[str, Any],
+    runtime: dict[str, Any],
+) -> None:
     """A run per row, also when every stage was cached: config = the overrides, summary = metrics, links to its stage runs."""
     words = " ".join(f"{key}={value}" for key, value in overrides.items()) or recipe.name
-    mirror = WandbRun(runtime, id=name, name=words, group=experiment, job_type="row", config={**overrides, "stages": sorted(recipe.ancestry())})
+    mirror = WandbRun(
+        runtime,
+        id=name,
+        name=words,
+        group=experiment,
+        job_type="row",
+        config={**overrides, "stages": sorted(recipe.ancestry())},
+    )
     mirror.summarise(metrics)
     mirror.finish()
 
@@ -96,5 +116,17 @@ def _start(logger: dict[str, Any], **about: Any) -> Any:
     import wandb  # late: a cached sweep without new rows never pays for it
 
     Path(logger["folder"]).mkdir(parents=True, exist_ok=True)
-    settings = wandb.Settings(x_disable_stats=True, x_disable_meta=True, disable_git=True, disable_code=True, console="off")
-    return wandb.init(project=logger["project"], mode=logger["mode"], dir=logger["folder"], settings=settings, **about)
+    settings = wandb.Settings(
+        x_disable_stats=True,
+        x_disable_meta=True,
+        disable_git=True,
+        disable_code=True,
+        console="off",
+    )
+    return wandb.init(
+        project=logger["project"],
+        mode=logger["mode"],
+        dir=logger["folder"],
+        settings=settings,
+        **about,
+    )

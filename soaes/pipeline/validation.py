@@ -16,21 +16,35 @@ def _at_least(least: int, what: str) -> tuple[Callable[[Any], bool], str]:
 
 
 NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "alpha": (lambda value: 0 <= value <= 1, "a KD weight lies in [0, 1]; 0 is plain SFT, 1 distillation alone"),
-    "tau": (lambda value: value > 0, "a temperature of distillation is positive; the paper sweeps 1, 2, 3, 5"),
+    "alpha": (
+        lambda value: 0 <= value <= 1,
+        "a KD weight lies in [0, 1]; 0 is plain SFT, 1 distillation alone",
+    ),
+    "tau": (
+        lambda value: value > 0,
+        "a temperature of distillation is positive; the paper sweeps 1, 2, 3, 5",
+    ),
     "k": _at_least(1, "the logits kept of a token"),
     "draws": _at_least(1, "the ids drawn for a token"),
     "n": (_whole(1), "a block drafts at least 1 token; for none set decode=autoregressive"),
-    "match": _at_least(1, "the longest n-gram that prompt lookup matches"),
+    "max_ngram": _at_least(1, "the longest n-gram that prompt lookup matches"),
     "top_p": (lambda value: 0 < value <= 1, "top-p lies in (0, 1]; 1 keeps the whole distribution"),
-    "temperature": (lambda value: value >= 0, "a temperature of sampling is at least 0; 0 is greedy"),
-    "replay": (lambda value: 0 <= value < 1, "general text's share of the tokens lies in [0, 1); 0 is CPT on the domain alone, as the paper's"),
-    "apart": _at_least(0, "what is set apart: enterprises of the world, questions of an evaluation"),
+    "temperature": (
+        lambda value: value >= 0,
+        "a temperature of sampling is at least 0; 0 is greedy",
+    ),
+    "replay": (
+        lambda value: 0 <= value < 1,
+        "general text's share of the tokens lies in [0, 1); 0 is CPT on the domain alone, as the paper's",
+    ),
+    "unseen_enterprises": _at_least(
+        0, "what is set apart: enterprises of the world, questions of an evaluation"
+    ),
     "context": _at_least(16, "the tokens of a row"),
     "lr": (lambda value: value > 0, "a learning rate is positive"),
-    "total_batch": _at_least(1, "the rows of a step"),
+    "global_batch_size": _at_least(1, "the rows of a step"),
     "epochs": (lambda value: value > 0, "training takes more than 0 epochs"),
-    "tokens": _at_least(1, "a token budget (null for none)"),
+    "max_tokens": _at_least(1, "a token budget (null for none)"),
     "seed": _at_least(0, "a seed"),
     "shots": _at_least(0, "the examples that an exam shows"),
     "limit": _at_least(1, "the questions to answer (null for all)"),
@@ -39,22 +53,35 @@ NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_new_tokens": _at_least(1, "the most new tokens"),
     "prompts": _at_least(1, "the prompts of a speed row"),
     "rounds": (_whole(3), "a speed is the median of at least 3 rounds"),
-    "workers": _at_least(1, "the stages side by side"),
+    "parallel_stages": _at_least(1, "the stages side by side"),
     "devices": _at_least(1, "the devices of a stage"),
     "threads": _at_least(1, "the threads of a stage"),
-    "checkpoint_every": (lambda value: value >= 0, "seconds of training between two checkpoints; 0 for none"),
-    "vocab": _at_least(1, "the ids that teacher and student have in common (null for the teacher's)"),
-    "micro_batch": _at_least(1, "the rows at once on a device"),
+    "checkpoint_every": (
+        lambda value: value >= 0,
+        "seconds of training between two checkpoints; 0 for none",
+    ),
+    "vocab": _at_least(
+        1, "the ids that teacher and student have in common (null for the teacher's)"
+    ),
+    "micro_batch_size": _at_least(1, "the rows at once on a device"),
 }
 WORDS: dict[str, tuple[str, ...]] = {
     "overflow": ("auto", "split", "drop", "error"),
     "dtype": ("float32", "bfloat16", "float16"),
     "divergence": ("forward", "reverse", "total_variation"),
     "split": ("train", "dev", "test"),
-    "answer": ("letter", "text"),
+    "scoring": ("letter", "text"),
 }
-FLAGS = ("tau_squared", "checkpointing", "compile", "offloaded")
-NEEDED = ("alpha", "tau", "divergence", "dtype", "k", "draws", "taus")  # null is no value of these; of all others it is
+FLAGS = ("tau_squared", "gradient_checkpointing", "compile", "cpu_offload")
+NEEDED = (
+    "alpha",
+    "tau",
+    "divergence",
+    "dtype",
+    "k",
+    "draws",
+    "taus",
+)  # null is no value of these; of all others it is
 
 
 def check(**values: Any) -> None:
@@ -62,15 +89,21 @@ def check(**values: Any) -> None:
     for name, value in values.items():
         if (value is None and name not in NEEDED) or isinstance(value, dict):
             continue
-        if name in FLAGS and not isinstance(value, bool):  # of "no" Hydra makes a word, and a word is true
+        if name in FLAGS and not isinstance(
+            value, bool
+        ):  # of "no" Hydra makes a word, and a word is true
             raise ValueError(f"{name}={value}: true or false")
         if name in WORDS and value not in WORDS[name]:
             raise ValueError(f"{name}={_word(value)}: one of {', '.join(WORDS[name])}")
         if name in NUMBERS and not _in_range(name, value):
             raise ValueError(f"{name}={_word(value)}: {NUMBERS[name][1]}")
-        if name == "taus" and not (isinstance(value, Sequence) and value and all(_in_range("tau", tau) for tau in value)):
-            raise ValueError(f"taus={_word(value)}: a list of the temperatures that a signal is kept at, one or more and positive, "
-                             "as in 'format.taus=[1,2,3,5]', the paper's sweep")
+        if name == "taus" and not (
+            isinstance(value, Sequence) and value and all(_in_range("tau", tau) for tau in value)
+        ):
+            raise ValueError(
+                f"taus={_word(value)}: a list of the temperatures that a signal is kept at, one or more and positive, "
+                "as in 'soft_targets.taus=[1,2,3,5]', the paper's sweep"
+            )
 
 
 def check_supports(settings: Mapping[str, Any], tau: float, divergence: str) -> None:
@@ -79,27 +112,41 @@ def check_supports(settings: Mapping[str, Any], tau: float, divergence: str) -> 
     What is drawn gives one divergence alone, and what is kept at some temperatures (`taus`) serves no other."""
     check(tau=tau, divergence=divergence)
     if "draws" in settings and divergence != "forward":
-        raise ValueError(f"divergence={divergence}: drawn ids give the forward KL alone; set format=hidden, which serves every divergence")
+        raise ValueError(
+            f"divergence={divergence}: drawn ids give the forward KL alone; set soft_targets=hidden, which serves every divergence"
+        )
     if tau not in settings.get("taus", [tau]):
         known = ", ".join(f"{each:g}" for each in settings["taus"])
-        raise ValueError(f"tau={tau:g}: the signal was kept at {known}; add it to format.taus, or set format=hidden, which serves every tau")
+        raise ValueError(
+            f"tau={tau:g}: the signal was kept at {known}; add it to soft_targets.taus, or set soft_targets=hidden, which serves every tau"
+        )
 
 
-def check_vllm_supports(name: str, settings: Mapping[str, Any], vocabulary: int | None = None) -> None:
+def check_vllm_supports(
+    name: str, settings: Mapping[str, Any], vocabulary: int | None = None
+) -> None:
     """ValueError, with the way out, if vLLM cannot tell what a signal format of these settings keeps of a teacher's vocabulary, where it is known."""
-    way_out = "or teacher=transformers, which serves every format"
+    way_out = "or teacher_logits=transformers, which serves every format"
     if "k" not in settings:
-        raise ValueError(f"format={name}: vLLM tells the likeliest ids alone; set format=topk 'format.taus=[1]', {way_out}")
+        raise ValueError(
+            f"soft_targets={name}: vLLM tells the likeliest ids alone; set soft_targets=topk 'soft_targets.taus=[1]', {way_out}"
+        )
     if list(settings["taus"]) != [1]:
         told = ", ".join(f"{tau:g}" for tau in settings["taus"])
-        raise ValueError(f"format.taus=[{told}]: vLLM normalises at temperature 1 alone; set 'format.taus=[1]', {way_out}")
+        raise ValueError(
+            f"soft_targets.taus=[{told}]: vLLM normalises at temperature 1 alone; set 'soft_targets.taus=[1]', {way_out}"
+        )
     if vocabulary and settings["vocab"] not in (None, vocabulary):
-        raise ValueError(f"format.vocab={settings['vocab']}: vLLM normalises over all {vocabulary:,} ids of the teacher; "
-                         f"set format.vocab=null, {way_out}")
+        raise ValueError(
+            f"soft_targets.vocab={settings['vocab']}: vLLM normalises over all {vocabulary:,} ids of the teacher; "
+            f"set soft_targets.vocab=null, {way_out}"
+        )
 
 
 def _in_range(name: str, value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    number = (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    )
     return number and NUMBERS[name][0](value)
 
 
@@ -108,11 +155,16 @@ def _word(value: Any) -> Any:
     return "null" if value is None else value
 
 
-OURS = ("soaes.", "pytorch_lightning.strategies.")  # what a configuration may call: Hydra itself would call anything
+OURS = (
+    "soaes.",
+    "pytorch_lightning.strategies.",
+)  # what a configuration may call: Hydra itself would call anything
 
 
 def check_target(target: str) -> str:
     """A `_target_` that may be called; ValueError for any other."""
     if not str(target).startswith(OURS):
-        raise ValueError(f"_target_: {target} is not ours to call; it must start with {' or '.join(OURS)}")
+        raise ValueError(
+            f"_target_: {target} is not ours to call; it must start with {' or '.join(OURS)}"
+        )
     return target

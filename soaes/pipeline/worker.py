@@ -41,17 +41,32 @@ def run(store: Store, recipe: Recipe, runtime: dict[str, Any], out: Path) -> Non
     began = time.monotonic()
     function = locate(recipe.target)
     wanted = inspect.signature(function).parameters
-    arguments = _without_revision(function, {key: realise(value, store) for key, value in recipe.arguments.items()})
+    arguments = _without_revision(
+        function, {key: realise(value, store) for key, value in recipe.arguments.items()}
+    )
     code = provenance.code_digest(recipe)
     for parent in recipe.parents.values():
         store.verify(parent.name)
     with tracking.track_stage(recipe, runtime, out) as tracker:
         context = {"execution": runtime["execution"], "root": runtime["root"], "tracker": tracker}
-        chosen = {key: realise(value, store) for key, value in context.items() if key in wanted and key not in arguments}
+        chosen = {
+            key: realise(value, store)
+            for key, value in context.items()
+            if key in wanted and key not in arguments
+        }
         function(**chosen, **arguments, out=out)
         if tracker is not None:  # the first rank
-            seconds, memory = tracker.earlier + time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-            write_manifest(out, seconds=round(seconds, 2), peak_memory_mb=memory, source=code, **provenance.provenance())
+            seconds, memory = (
+                tracker.earlier + time.monotonic() - began,
+                resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            )
+            write_manifest(
+                out,
+                seconds=round(seconds, 2),
+                peak_memory_mb=memory,
+                source=code,
+                **provenance.provenance(),
+            )
 
 
 def realise(value: Any, store: Store) -> Any:
@@ -103,4 +118,6 @@ def _redirect(path: Path) -> None:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    main(Store(folder.parent.parent), folder.name, json.loads((folder / "runtime.json").read_text()))
+    main(
+        Store(folder.parent.parent), folder.name, json.loads((folder / "runtime.json").read_text())
+    )

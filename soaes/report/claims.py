@@ -41,14 +41,21 @@ class ClaimResult:
     @property
     def weakest(self) -> Comparison:
         """The pair that decides: of those with the claim's verdict the one that is least on the claim's side."""
-        return min((pair for pair in self.pairs if pair.verdict == self.verdict), key=lambda pair: pair.strength)
+        return min(
+            (pair for pair in self.pairs if pair.verdict == self.verdict),
+            key=lambda pair: pair.strength,
+        )
 
 
 def judge(tables: dict[str, Table], name: str) -> list[ClaimResult]:
     """Every claim of a table. `tables` must have those that its claims speak of."""
-    return [ClaimResult(key, claim["text"] + _tolerance(claim), _all([pair.verdict for pair in pairs]), pairs)
-            for key, claim in tables[name].claims.items()
-            if (pairs := [_pair(tables, name, sides, claim) for sides in claim["pairs"]])]
+    return [
+        ClaimResult(
+            key, claim["text"] + _tolerance(claim), _all([pair.verdict for pair in pairs]), pairs
+        )
+        for key, claim in tables[name].claims.items()
+        if (pairs := [_pair(tables, name, sides, claim) for sides in claim["pairs"]])
+    ]
 
 
 def _tolerance(claim: dict[str, Any]) -> str:
@@ -57,28 +64,49 @@ def _tolerance(claim: dict[str, Any]) -> str:
 
 def _all(verdicts: list[str]) -> str:
     """Of a claim, by its pairs: it fails with any, and holds only with all."""
-    return next((verdict for verdict in ("fails", NOT_MEASURED, "undecided") if verdict in verdicts), "holds")
+    return next(
+        (verdict for verdict in ("fails", NOT_MEASURED, "undecided") if verdict in verdicts),
+        "holds",
+    )
 
 
-def _pair(tables: dict[str, Table], name: str, sides: list[Side], claim: dict[str, Any]) -> Comparison:
+def _pair(
+    tables: dict[str, Table], name: str, sides: list[Side], claim: dict[str, Any]
+) -> Comparison:
     effect = _effect(tables, name, sides)
     paper = _paper(tables, name, sides)
     text = " - ".join(map(str, sides))
     if effect is None:
         return Comparison(text, NOT_MEASURED, None, paper, float("-inf"))
-    return Comparison(text, verdict(effect, claim.get("margin", 0.0), claim.get("within")), effect, paper, _strength(effect, claim))
+    return Comparison(
+        text,
+        verdict(effect, claim.get("margin", 0.0), claim.get("within")),
+        effect,
+        paper,
+        _strength(effect, claim),
+    )
 
 
 def verdict(effect: Effect, margin: float = 0.0, within: float | None = None) -> str:
     """An effect without an interval (NaN) decides nothing."""
     low, high = effect.low, effect.high
     if within is not None:
-        return "holds" if -within < low and high < within else "fails" if low > within or high < -within else "undecided"
+        return (
+            "holds"
+            if -within < low and high < within
+            else "fails"
+            if low > within or high < -within
+            else "undecided"
+        )
     return "holds" if low > -margin else "fails" if high < -margin else "undecided"
 
 
 def _strength(effect: Effect, claim: dict[str, Any]) -> float:
-    on_its_side = claim["within"] - abs(effect.value) if "within" in claim else effect.value + claim.get("margin", 0.0)
+    on_its_side = (
+        claim["within"] - abs(effect.value)
+        if "within" in claim
+        else effect.value + claim.get("margin", 0.0)
+    )
     half_width = (effect.high - effect.low) / 2
     return on_its_side / half_width if half_width > 0 else on_its_side
 
@@ -86,7 +114,11 @@ def _strength(effect: Effect, claim: dict[str, Any]) -> float:
 def _effect(tables: dict[str, Table], name: str, sides: list[Side]) -> Effect | None:
     """Over the seeds in which both sides are measured; None without any."""
     terms = list(_terms(tables, name, sides))
-    common = [seed for seed in terms[0][0].measured if all(_of_seed(line, metric, seed) for line, metric in terms)]
+    common = [
+        seed
+        for seed in terms[0][0].measured
+        if all(_of_seed(line, metric, seed) for line, metric in terms)
+    ]
     by_seed = [[_of_seed(line, metric, seed) for line, metric in terms] for seed in common]
     return bootstrap.effect(by_seed, _difference(sides)) if by_seed else None
 
@@ -101,7 +133,9 @@ def _paper(tables: dict[str, Table], name: str, sides: list[Side]) -> float | No
     return None if None in values else float(_difference(sides)(values))
 
 
-def _terms(tables: dict[str, Table], name: str, sides: list[Side]) -> Iterator[tuple[TableRow, str]]:
+def _terms(
+    tables: dict[str, Table], name: str, sides: list[Side]
+) -> Iterator[tuple[TableRow, str]]:
     for text in terms(sides):
         *where, row, metric = text.split(".")
         yield tables[where[0] if where else name].lines[row], metric
@@ -122,9 +156,13 @@ def _terms_of(side: str) -> list[str]:
 
 def _difference(sides: list[Side]) -> Callable:
     """left - right, of the values of their terms in order; a side of two terms is their quotient."""
+
     def of(values: list) -> Any:
         rest = iter(values)
-        sums = [_value(side, [next(rest) for _ in _terms_of(side)]) if isinstance(side, str) else side for side in sides]
+        sums = [
+            _value(side, [next(rest) for _ in _terms_of(side)]) if isinstance(side, str) else side
+            for side in sides
+        ]
         return sums[0] - sums[1]
 
     return of
@@ -143,6 +181,8 @@ def kept_at(scores: list, matched: list, level: float) -> Any:
     for at in range(len(scores) - 1):
         step = matched[at + 1] - matched[at]
         crosses = (matched[at] < level) & (matched[at + 1] >= level) & np.isnan(found)
-        here = scores[at] + (scores[at + 1] - scores[at]) * (level - matched[at]) / np.where(step == 0, np.nan, step)
+        here = scores[at] + (scores[at + 1] - scores[at]) * (level - matched[at]) / np.where(
+            step == 0, np.nan, step
+        )
         found = np.where(crosses, here / scores[0], found)
     return found

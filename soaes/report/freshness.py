@@ -15,19 +15,39 @@ from soaes.pipeline.recipe import Recipe
 from soaes.report import results
 from soaes.report.results import Table
 
-HERE = ("runtime.", "runtime=", "logger=", "logger.", "wandb.")  # overrides of how a stage is run: they are in no recipe
+HERE = (
+    "runtime.",
+    "runtime=",
+    "logger=",
+    "logger.",
+    "wandb.",
+)  # overrides of how a stage is run: they are in no recipe
 
 
 def write(tables: dict[str, Table], overrides: list[str], folder: Path) -> None:
     """recipes.json: {tables: {table: {row: {seed: [recipe]}}}, scale, overrides} of what was read."""
-    read = {name: {key: {str(seed): [key_of(goal) for goal in goals] for seed, goals in line.recipes.items()}
-                   for key, line in table.lines.items() if line.recipes} for name, table in tables.items()}
-    told = {"scale": compose.chosen_option(overrides, "scale"), "overrides": [word for word in overrides if not word.startswith(HERE)], "tables": read}
+    read = {
+        name: {
+            key: {
+                str(seed): [key_of(goal) for goal in goals] for seed, goals in line.recipes.items()
+            }
+            for key, line in table.lines.items()
+            if line.recipes
+        }
+        for name, table in tables.items()
+    }
+    told = {
+        "scale": compose.chosen_option(overrides, "scale"),
+        "overrides": [word for word in overrides if not word.startswith(HERE)],
+        "tables": read,
+    }
     (folder / "recipes.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
 
 
 def key_of(recipe: Recipe) -> str:
-    arguments = {key: value for key, value in recipe.arguments.items() if key not in ("machine", "library")}
+    arguments = {
+        key: value for key, value in recipe.arguments.items() if key not in ("machine", "library")
+    }
     return Recipe(recipe.target, arguments).name
 
 
@@ -39,13 +59,22 @@ def check(folders: list[Path]) -> tuple[list[str], bool]:
         for name, rows in told["tables"].items():
             differing = _differing(name, rows, told["overrides"])
             stale = stale or bool(differing)
-            lines.append(f"{folder}/{name}: " + (f"stale, its recipes are others now: {', '.join(differing)}" if differing else "as conf/ has it"))
+            lines.append(
+                f"{folder}/{name}: "
+                + (
+                    f"stale, its recipes are others now: {', '.join(differing)}"
+                    if differing
+                    else "as conf/ has it"
+                )
+            )
     return lines, stale
 
 
 def _told(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise ValueError(f"{path}: there is none; `python -m soaes.table --out {path.parent}` writes it beside the tables")
+        raise ValueError(
+            f"{path}: there is none; `python -m soaes.table --out {path.parent}` writes it beside the tables"
+        )
     return json.loads(path.read_text())
 
 
@@ -54,6 +83,15 @@ def _differing(name: str, rows: dict[str, dict[str, list[str]]], overrides: list
     if name not in results.table_names():
         return list(rows)
     described, words = results.table_spec(name)["rows"], results.first_seed(overrides)
-    today = {key: [key_of(goal) for goals in results.row_recipes(key, row, words).values() for goal in goals] for key, row in described.items()}
+    today = {
+        key: [
+            key_of(goal)
+            for goals in results.row_recipes(key, row, words).values()
+            for goal in goals
+        ]
+        for key, row in described.items()
+    }
     told = {key: next(iter(seeds.values())) for key, seeds in rows.items()}
-    return [key for key in dict.fromkeys([*told, *today]) if told.get(key, []) != today.get(key, [])]
+    return [
+        key for key in dict.fromkeys([*told, *today]) if told.get(key, []) != today.get(key, [])
+    ]

@@ -19,7 +19,10 @@ side, and is **undecided** else. The difference that decides is shown. Where a c
 
 def write(root: Path) -> None:
     """root/verdicts.csv and root/README.md from root/SCALE/verdicts.csv of every scale that has one, the scale of most seeds first."""
-    folders = sorted((path.parent for path in root.glob("*/verdicts.csv")), key=lambda folder: -_seeds(_read(folder)))
+    folders = sorted(
+        (path.parent for path in root.glob("*/verdicts.csv")),
+        key=lambda folder: -_seeds(_read(folder)),
+    )
     found = {folder: _read(folder) for folder in folders}
     lines = [line for rows in found.values() for line in rows]
     with open(root / "verdicts.csv", "w", newline="") as handle:
@@ -27,7 +30,12 @@ def write(root: Path) -> None:
         writer.writeheader()
         writer.writerows(lines)
     first, *others = found
-    parts = [TOP, f"## `{first.name}`: {_told(first)}\n", _table(first, found[first]), *(_line(folder, found[folder]) for folder in others)]
+    parts = [
+        TOP,
+        f"## `{first.name}`: {_told(first)}\n",
+        _table(first, found[first]),
+        *(_line(folder, found[folder]) for folder in others),
+    ]
     (root / "README.md").write_text("\n".join(parts) + "\n")
 
 
@@ -46,14 +54,23 @@ def _told(folder: Path) -> str:
 
 
 def _table(folder: Path, rows: list[dict[str, str]]) -> str:
-    body = [f"| [{row['claim']}]({folder.name}/{row['table']}.md) | {row['text']} | **{row['verdict']}** | {_effect(row)} | "
-            f"{_short(row['paper_effect'])} | {row['seeds']} |" for row in rows]
-    head = "| claim | what the paper says | verdict here | effect [95 % interval] | paper's | seeds |"
+    body = [
+        f"| [{row['claim']}]({folder.name}/{row['table']}.md) | {row['text']} | **{row['verdict']}** | {_effect(row)} | "
+        f"{_short(row['paper_effect'])} | {row['seeds']} |"
+        for row in rows
+    ]
+    head = (
+        "| claim | what the paper says | verdict here | effect [95 % interval] | paper's | seeds |"
+    )
     return "\n".join([head, "|---|---|---|---|---|---|", *body, ""])
 
 
 def _effect(row: dict[str, str]) -> str:
-    return f"{_short(row['effect'])} [{_short(row['low'])}, {_short(row['high'])}]" if row["low"] else _short(row["effect"]) or "-"
+    return (
+        f"{_short(row['effect'])} [{_short(row['low'])}, {_short(row['high'])}]"
+        if row["low"]
+        else _short(row["effect"]) or "-"
+    )
 
 
 def _short(number: str) -> str:
@@ -61,6 +78,9 @@ def _short(number: str) -> str:
 
 
 def _line(folder: Path, rows: list[dict[str, str]]) -> str:
-    counts = {word: sum(row["verdict"] == word for row in rows) for word in ("holds", "fails", "undecided", "not measured")}
+    counts = {
+        word: sum(row["verdict"] == word for row in rows)
+        for word in ("holds", "fails", "undecided", "not measured")
+    }
     told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     return f"`{folder.name}` ({_told(folder)}): {told}; see `verdicts.csv`."

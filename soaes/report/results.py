@@ -20,7 +20,11 @@ from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store
 
 EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
-DECODER_LABELS = {"Autoregressive": "Autoregression", "Speculative": "Draft model", "PromptLookup": "Prompt lookup"}
+DECODER_LABELS = {
+    "Autoregressive": "Autoregression",
+    "Speculative": "Draft model",
+    "PromptLookup": "Prompt lookup",
+}
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,19 @@ class Table:
     lines: dict[str, TableRow]
     claims: dict[str, dict[str, Any]]
     asks: str = ""  # the question that the table answers
-    reading: dict[str, str] = field(default_factory=dict)  # by scale: what holds there, what does not, and why
+    reading: dict[str, str] = field(
+        default_factory=dict
+    )  # by scale: what holds there, what does not, and why
     grids: tuple[str, ...] = ()
     account: tuple[str, ...] = ()  # the columns that stand in a second table below
 
 
 def table_names() -> list[str]:
     """The paper's tables, then ours."""
-    return sorted((path.stem for path in EXPERIMENTS.glob("*.yaml")), key=lambda name: (not name.startswith("table"), name))
+    return sorted(
+        (path.stem for path in EXPERIMENTS.glob("*.yaml")),
+        key=lambda name: (not name.startswith("table"), name),
+    )
 
 
 def table_spec(name: str) -> dict[str, Any]:
@@ -65,12 +74,26 @@ def read_table(name: str, overrides: list[str]) -> Table:
     about = table_spec(name)
     store = store_of(overrides)
     columns, account = about["columns"] | about.get("account", {}), tuple(about.get("account", {}))
-    lines = {key: _line(store, row, about | {"columns": columns}, row_recipes(key, row, overrides)) for key, row in about["rows"].items()}
-    return Table(about["title"], columns, lines, about["claims"], about["asks"], about.get("reading", {}), _grids(about), account)
+    lines = {
+        key: _line(store, row, about | {"columns": columns}, row_recipes(key, row, overrides))
+        for key, row in about["rows"].items()
+    }
+    return Table(
+        about["title"],
+        columns,
+        lines,
+        about["claims"],
+        about["asks"],
+        about.get("reading", {}),
+        _grids(about),
+        account,
+    )
 
 
 def _grids(about: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(grid for row in about["rows"].values() for grid in row["grids"] or []))
+    return tuple(
+        dict.fromkeys(grid for row in about["rows"].values() for grid in row["grids"] or [])
+    )
 
 
 def row_recipes(key: str, row: dict[str, Any], overrides: list[str]) -> dict[int, list[Recipe]]:
@@ -81,11 +104,17 @@ def row_recipes(key: str, row: dict[str, Any], overrides: list[str]) -> dict[int
     found: dict[int, list[Recipe]] = {}
     for experiment in row["grids"] or []:
         words = first_seed(overrides) if experiment.startswith("speed") else overrides
-        rows = [item for item in _rows(experiment, tuple(words)) if wanted.items() <= item.overrides.items()]
+        rows = [
+            item
+            for item in _rows(experiment, tuple(words))
+            if wanted.items() <= item.overrides.items()
+        ]
         of_seeds = [int(item.overrides.get("seed", seeds(overrides)[0])) for item in rows]
         if len(set(of_seeds)) < len(rows):
-            raise ValueError(f"{len(rows)} rows of {experiment} are {key}, a table shows one a seed: "
-                             "give one value to every override but seed, e.g. distill.tau=2")
+            raise ValueError(
+                f"{len(rows)} rows of {experiment} are {key}, a table shows one a seed: "
+                "give one value to every override but seed, e.g. distill.tau=2"
+            )
         for seed, item in zip(of_seeds, rows):
             found.setdefault(seed, []).append(item.recipe)
     return {seed: found[seed] for seed in seeds(overrides) if seed in found}
@@ -96,7 +125,9 @@ def seeds(overrides: list[str]) -> list[int]:
     words = [word for word in overrides if word.startswith("seed=")]
     if not words:
         return [yaml.safe_load((compose.CONF / "run.yaml").read_text())["seed"]]
-    return [int(word.removeprefix("seed=")) for _, job in sweep.combinations(words[-1:]) for word in job]
+    return [
+        int(word.removeprefix("seed=")) for _, job in sweep.combinations(words[-1:]) for word in job
+    ]
 
 
 def first_seed(overrides: list[str]) -> list[str]:
@@ -114,20 +145,41 @@ def _rows(experiment: str, overrides: tuple[str, ...]) -> list[sweep.Job]:
     return sweep.jobs([*([f"experiment={experiment}"] if experiment else []), *overrides])
 
 
-def _line(store: Store, row: dict[str, Any], about: dict[str, Any], goals: dict[int, list[Recipe]]) -> TableRow:
+def _line(
+    store: Store, row: dict[str, Any], about: dict[str, Any], goals: dict[int, list[Recipe]]
+) -> TableRow:
     paper = row.get("paper", {})
     if row["grids"] is None:
         return TableRow(paper["name"], {}, {}, {}, paper, "the paper's only", "", {})
     if not goals:
         return TableRow(paper.get("name", str(row["when"])), {}, {}, {}, paper, "not swept", "", {})
-    measured = {seed: found for seed, of_seed in goals.items() if (found := _measured(store, of_seed))}
+    measured = {
+        seed: found for seed, of_seed in goals.items() if (found := _measured(store, of_seed))
+    }
     first = next(iter(goals.values()))
-    settings = {title: _setting(row["when"], first, path) for title, path in about["settings"].items()}
+    settings = {
+        title: _setting(row["when"], first, path) for title, path in about["settings"].items()
+    }
     note = f" ({row['note']})" if "note" in row else ""
-    by_metric = {metric: [found[metric] for found in measured.values() if metric in found] for found in measured.values() for metric in found}
-    values = {metric: _mean([one.value for one in of_seeds]) for metric, of_seeds in by_metric.items()}
-    return TableRow(_label(first, about["label"]) + note, settings, values, _intervals(by_metric, about["columns"]), paper,
-                *_missing(store, goals, measured), goals, measured, row.get("aside", False))
+    by_metric = {
+        metric: [found[metric] for found in measured.values() if metric in found]
+        for found in measured.values()
+        for metric in found
+    }
+    values = {
+        metric: _mean([one.value for one in of_seeds]) for metric, of_seeds in by_metric.items()
+    }
+    return TableRow(
+        _label(first, about["label"]) + note,
+        settings,
+        values,
+        _intervals(by_metric, about["columns"]),
+        paper,
+        *_missing(store, goals, measured),
+        goals,
+        measured,
+        row.get("aside", False),
+    )
 
 
 def _measured(store: Store, goals: list[Recipe]) -> dict[str, Measured]:
@@ -135,9 +187,22 @@ def _measured(store: Store, goals: list[Recipe]) -> dict[str, Measured]:
     found: dict[str, Measured] = {}
     for goal in (goal for goal in goals if store.holds(goal.name)):
         sampled = statistics(store.folder(goal.name) / "predictions.jsonl")
-        read = {key: value.name for key, value in goal.arguments.items() if isinstance(value, Recipe)}
-        of_read = {f"{key}.{metric}": Measured(value) for key, name in read.items() for metric, value in store.metrics(name).items()}
-        found = {metric: Measured(value, sampled.get(metric)) for metric, value in store.metrics(goal.name).items()} | of_read | found
+        read = {
+            key: value.name for key, value in goal.arguments.items() if isinstance(value, Recipe)
+        }
+        of_read = {
+            f"{key}.{metric}": Measured(value)
+            for key, name in read.items()
+            for metric, value in store.metrics(name).items()
+        }
+        found = (
+            {
+                metric: Measured(value, sampled.get(metric))
+                for metric, value in store.metrics(goal.name).items()
+            }
+            | of_read
+            | found
+        )
     return found
 
 
@@ -150,23 +215,42 @@ def _mean(values: list[Any]) -> Any:
     return fmean(values) if all(map(is_number, values)) and len(set(values)) > 1 else values[0]
 
 
-def _intervals(by_metric: dict[str, list[Measured]], columns: dict[str, Any]) -> dict[str, tuple[float, float]]:
+def _intervals(
+    by_metric: dict[str, list[Measured]], columns: dict[str, Any]
+) -> dict[str, tuple[float, float]]:
     found = {}
     for metric in columns:
         of_seeds = by_metric.get(metric, [])
         if of_seeds and all(is_number(one.value) for one in of_seeds):
             effect = bootstrap.effect([[one] for one in of_seeds], lambda terms: terms[0])
-            found |= {metric: (effect.low, effect.high)} if effect.low == effect.low else {}  # NaN: nothing says how it varies
+            found |= (
+                {metric: (effect.low, effect.high)} if effect.low == effect.low else {}
+            )  # NaN: nothing says how it varies
     return found
 
 
-def _missing(store: Store, goals: dict[int, list[Recipe]], measured: dict[int, dict[str, Measured]]) -> tuple[str, str]:
+def _missing(
+    store: Store, goals: dict[int, list[Recipe]], measured: dict[int, dict[str, Measured]]
+) -> tuple[str, str]:
     """Why goals are not there: a stage of their ancestry failed, and which, or nobody has built them yet."""
     unbuilt = [goal for of_seed in goals.values() for goal in of_seed if not store.holds(goal.name)]
-    reasons = [store.unfinished(name) / "reason.txt" for goal in unbuilt for name in goal.ancestry() if not store.holds(name)]
+    reasons = [
+        store.unfinished(name) / "reason.txt"
+        for goal in unbuilt
+        for name in goal.ancestry()
+        if not store.holds(name)
+    ]
     failed = [f"{path.parent.name} failed: {path.read_text()}" for path in reasons if path.exists()]
-    built = [str(seed) for seed, of_seed in goals.items() if any(store.holds(goal.name) for goal in of_seed)]
-    partly = f"of seeds {', '.join(map(str, goals))} only {', '.join(built)} built" if 0 < len(built) < len(goals) else ""
+    built = [
+        str(seed)
+        for seed, of_seed in goals.items()
+        if any(store.holds(goal.name) for goal in of_seed)
+    ]
+    partly = (
+        f"of seeds {', '.join(map(str, goals))} only {', '.join(built)} built"
+        if 0 < len(built) < len(goals)
+        else ""
+    )
     return ("failed", failed[0]) if failed else ("not built" if unbuilt else "", partly)
 
 

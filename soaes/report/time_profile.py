@@ -30,11 +30,22 @@ def main() -> None:
 def report(words: list[str]) -> list[str]:
     """A line a kind of stage, the longest first."""
     rest = [word for word in words if not word.startswith("experiment=")]
-    rows = [row for name in sweep.experiment_names(words) for row in sweep.jobs([*([f"experiment={name}"] if name else []), *rest])]
+    rows = [
+        row
+        for name in sweep.experiment_names(words)
+        for row in sweep.jobs([*([f"experiment={name}"] if name else []), *rest])
+    ]
     store = Store(Path(rows[0].runtime["store"]))
-    stages = {name: recipe for row in rows for name, recipe in row.recipe.ancestry().items() if store.holds(name)}
+    stages = {
+        name: recipe
+        for row in rows
+        for name, recipe in row.recipe.ancestry().items()
+        if store.holds(name)
+    }
     if not stages:
-        raise ValueError(f"nothing of these rows is built in {store.root}; run soaes.run with the same words first")
+        raise ValueError(
+            f"nothing of these rows is built in {store.root}; run soaes.run with the same words first"
+        )
     return _lines(store, stages, rows[0].runtime["execution"]["threads"])
 
 
@@ -42,15 +53,27 @@ def _lines(store: Store, stages: dict[str, Recipe], threads: int) -> list[str]:
     kinds: dict[str, list[Recipe]] = defaultdict(list)
     for recipe in stages.values():
         kinds[_kind(store, recipe)].append(recipe)
-    spent = {kind: sum(store.manifest(recipe.name)["seconds"] for recipe in recipes) for kind, recipes in kinds.items()}
+    spent = {
+        kind: sum(store.manifest(recipe.name)["seconds"] for recipe in recipes)
+        for kind, recipes in kinds.items()
+    }
     rate, total = matmul_rate(threads), sum(spent.values())
-    product = f"bfloat16 products of {SIZE} x {SIZE} here, threads={threads}: {rate / 1e9:.0f} GFLOP/s"
+    product = (
+        f"bfloat16 products of {SIZE} x {SIZE} here, threads={threads}: {rate / 1e9:.0f} GFLOP/s"
+    )
     head = f"{len(stages)} stages, {total:,.0f} s of one worker; {product}"
-    lines = [head, f"{'stage':<24} {'number':>6} {'seconds':>8} {'of all':>7} {'of the product rate':>20}"]
+    lines = [
+        head,
+        f"{'stage':<24} {'number':>6} {'seconds':>8} {'of all':>7} {'of the product rate':>20}",
+    ]
     for kind in sorted(kinds, key=lambda kind: -spent[kind]):
-        shares = [share for recipe in kinds[kind] if (share := _share(store, recipe, rate)) is not None]
+        shares = [
+            share for recipe in kinds[kind] if (share := _share(store, recipe, rate)) is not None
+        ]
         reached = f"{statistics.median(shares):>20.0%}" if shares else f"{'':>20}"
-        lines.append(f"{kind:<24} {len(kinds[kind]):>6} {spent[kind]:>8.0f} {spent[kind] / total:>7.0%} {reached}")
+        lines.append(
+            f"{kind:<24} {len(kinds[kind]):>6} {spent[kind]:>8.0f} {spent[kind] / total:>7.0%} {reached}"
+        )
     return lines
 
 
@@ -67,7 +90,11 @@ def _share(store: Store, recipe: Recipe, rate: float) -> float | None:
     if "optim" not in recipe.arguments:
         return None
     metrics = store.metrics(recipe.name)
-    tokens = metrics["steps"] * recipe.arguments["optim"]["total_batch"] * recipe.parents["rows"].arguments["context"]
+    tokens = (
+        metrics["steps"]
+        * recipe.arguments["optim"]["global_batch_size"]
+        * recipe.parents["rows"].arguments["context"]
+    )
     config = json.loads((store.folder(recipe.name) / "config.json").read_text())
     return 6 * matrix_weights(config) * tokens / (metrics["seconds"] * rate)
 

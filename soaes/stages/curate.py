@@ -39,9 +39,13 @@ def files(digest: str, *, root: str, seed: int, out: Path) -> None:
     _require(root, account, pairs)
     parts = {"general": texts, "corpus": account.of("corpus"), "dialogue": account.of("dialogue")}
     summary = {**parts, "qa": pairs, "exam": exams, **account.summary()}
-    (out / "account.json").write_text(json.dumps(summary, ensure_ascii=False, indent=1), encoding="utf-8")
+    (out / "account.json").write_text(
+        json.dumps(summary, ensure_ascii=False, indent=1), encoding="utf-8"
+    )
     counts = {"problems": account.total, **{kind: account.kept[kind] for kind in sources.KINDS}}
-    (out / "metrics.json").write_text(json.dumps(counts))  # the headline of the stage, in the terminal and in W&B
+    (out / "metrics.json").write_text(
+        json.dumps(counts)
+    )  # the headline of the stage, in the terminal and in W&B
 
 
 def _documents(base: Path, names: dict, seed: int, account: CurationReport, out: Path) -> dict:
@@ -49,12 +53,16 @@ def _documents(base: Path, names: dict, seed: int, account: CurationReport, out:
     seen: set[str] = set()
     for kind in ("general", "corpus"):
         found = readers.documents(base, kind, names[kind], account)
-        write_jsonl(out / f"{kind}.jsonl", _unique(found, kind, lambda row: row["text"], seen, account))
+        write_jsonl(
+            out / f"{kind}.jsonl", _unique(found, kind, lambda row: row["text"], seen, account)
+        )
     if account.kept["general"]:
         return account.of("general") | {"source": "general/"}
     if account.kept["corpus"] > 1:
         _hold_out(out, seed, account)
-    return account.of("general") | {"source": f"{HELD_OUT:.0%} of corpus, held out from CPT".replace("%", " %")}
+    return account.of("general") | {
+        "source": f"{HELD_OUT:.0%} of corpus, held out from CPT".replace("%", " %")
+    }
 
 
 def _hold_out(out: Path, seed: int, account: CurationReport) -> None:
@@ -73,7 +81,10 @@ def _dialogues(base: Path, names: list[str], account: CurationReport, out: Path)
         {"category": readers.category(name, record), "messages": messages}
         for name, _, record, messages in readers.dialogues(base, "dialogue", names, account)
     )
-    write_jsonl(out / "dialogue.jsonl", _unique(rows, "dialogue", lambda row: row["messages"], set(), account))
+    write_jsonl(
+        out / "dialogue.jsonl",
+        _unique(rows, "dialogue", lambda row: row["messages"], set(), account),
+    )
 
 
 def _qa(base: Path, names: list[str], seed: int, account: CurationReport, out: Path) -> dict:
@@ -91,8 +102,14 @@ def _qa(base: Path, names: list[str], seed: int, account: CurationReport, out: P
     parts |= splits.split(parts["train"], missing, seed)
     for part, rows in parts.items():
         write_jsonl(out / "qa" / f"{part}.jsonl", rows)
-    source = f"{' and '.join(missing)}: a tenth of the train questions each" if missing else "as given"
-    return account.of("qa") | {part: len(parts[part]) for part in ("train", "dev", "test")} | {"source": source}
+    source = (
+        f"{' and '.join(missing)}: a tenth of the train questions each" if missing else "as given"
+    )
+    return (
+        account.of("qa")
+        | {part: len(parts[part]) for part in ("train", "dev", "test")}
+        | {"source": source}
+    )
 
 
 def _pairs(base: Path, part: str, names: list[str], account: CurationReport) -> Iterator[dict]:
@@ -103,11 +120,17 @@ def _pairs(base: Path, part: str, names: list[str], account: CurationReport) -> 
             yield {"task": task, "messages": messages}
         else:
             account.fault(
-                "qa", name, line, "the task is neither qa nor report", task[:40] if isinstance(task, str) else ""
+                "qa",
+                name,
+                line,
+                "the task is neither qa nor report",
+                task[:40] if isinstance(task, str) else "",
             )
 
 
-def _apart(rows: Iterable[dict], part: str, owner: dict[str, str], account: CurationReport) -> Iterator[dict]:
+def _apart(
+    rows: Iterable[dict], part: str, owner: dict[str, str], account: CurationReport
+) -> Iterator[dict]:
     for row in rows:
         if (first := owner.setdefault(splits.question(row["messages"]), part)) == part:
             yield row
@@ -136,23 +159,36 @@ def _require(root: str, account: CurationReport, pairs: dict) -> None:
     """What no chain can do without; the rest may be missing, and account.json says so."""
     faults = "".join(f"\n  {problem}" for problem in account.problems[:5])
     if not sum(account.kept.values()):
-        raise ValueError(f"no usable file under {root}: expected {EXPECTED}; lay it out so, or use the world{faults}")
-    for kind, need in (("corpus", "documents to pre-train on"), ("qa", "questions with answers to fine-tune on")):
+        raise ValueError(
+            f"no usable file under {root}: expected {EXPECTED}; lay it out so, or use the world{faults}"
+        )
+    for kind, need in (
+        ("corpus", "documents to pre-train on"),
+        ("qa", "questions with answers to fine-tune on"),
+    ):
         if not account.kept[kind]:
-            raise ValueError(f"no usable record under {root}/{kind} ({need}): expected {EXPECTED}{faults}")
+            raise ValueError(
+                f"no usable record under {root}/{kind} ({need}): expected {EXPECTED}{faults}"
+            )
     if not account.kept["general"]:
         raise ValueError(
             f"{root}/corpus has 1 document, general text is held out from at least 2: add some, or general/"
         )
     if not all(pairs[part] for part in ("train", "dev", "test")):
         counts = ", ".join(f"{part} {pairs[part]}" for part in ("train", "dev", "test"))
-        raise ValueError(f"{root}/qa has too few questions for three splits ({counts}): give qa/train.jsonl at least 3")
+        raise ValueError(
+            f"{root}/qa has too few questions for three splits ({counts}): give qa/train.jsonl at least 3"
+        )
 
 
-def _unique(rows: Iterable[dict], kind: str, content: Callable, seen: set[str], account: CurationReport) -> Iterator[dict]:
+def _unique(
+    rows: Iterable[dict], kind: str, content: Callable, seen: set[str], account: CurationReport
+) -> Iterator[dict]:
     """Rows with an id made of their content, each content once."""
     for row in rows:
-        identifier = hashlib.sha256(json.dumps(content(row), ensure_ascii=False).encode()).hexdigest()[:16]
+        identifier = hashlib.sha256(
+            json.dumps(content(row), ensure_ascii=False).encode()
+        ).hexdigest()[:16]
         if identifier in seen:
             account.drop(kind, "exact duplicate")
         else:

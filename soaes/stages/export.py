@@ -23,9 +23,14 @@ def export(model: Path, like: Path, *, out: Path) -> None:
     words = Tokenizer.from_file(str(model / "tokenizer.json"))
     if words.get_vocab() != Tokenizer.from_file(str(like / "tokenizer.json")).get_vocab():
         raise ValueError(f"{model} and {like} have different tokenizers; train both with one")
-    network, rows = checkpoint.load(model, "auto"), json.loads((like / "config.json").read_text())["vocab_size"]
+    network, rows = (
+        checkpoint.load(model, "auto"),
+        json.loads((like / "config.json").read_text())["vocab_size"],
+    )
     if (own := network.config.vocab_size) > rows:
-        raise ValueError(f"{model} has {own:,} vocabulary rows and {like} {rows:,}: rows are added, never cut; export the other one")
+        raise ValueError(
+            f"{model} has {own:,} vocabulary rows and {like} {rows:,}: rows are added, never cut; export the other one"
+        )
     pad(network, rows, words.token_to_id(chat.START))
     checkpoint.save(network, out, model)
 
@@ -40,5 +45,8 @@ def pad(network: PreTrainedModel, rows_V: int, id: int) -> None:
     the padding token <|endoftext|> also ends plain texts, of which a base model is at times certain."""
     own = network.config.vocab_size
     network.resize_token_embeddings(rows_V, mean_resizing=False)
-    for matrix in (network.get_input_embeddings(), network.get_output_embeddings()):  # of some models they are one
+    for matrix in (
+        network.get_input_embeddings(),
+        network.get_output_embeddings(),
+    ):  # of some models they are one
         matrix.weight[own:] = matrix.weight[id]

@@ -28,15 +28,38 @@ from soaes.pipeline.tracking import Tracker
 Module = Callable[..., pl.LightningModule]
 
 
-def pretrain(tokenizer: Path, rows: Path, layers: int, width: int, heads: int, kv_heads: int, context: int, module: Module,
-             optim: dict[str, Any], seed: int, execution: Execution = Execution(), tracker: Tracker | None = None, *, out: Path) -> None:
+def pretrain(
+    tokenizer: Path,
+    rows: Path,
+    layers: int,
+    width: int,
+    heads: int,
+    kv_heads: int,
+    context: int,
+    module: Module,
+    optim: dict[str, Any],
+    seed: int,
+    execution: Execution = Execution(),
+    tracker: Tracker | None = None,
+    *,
+    out: Path,
+) -> None:
     """A base model from random weights over general text."""
     model = checkpoint.create(tokenizer, layers, width, heads, kv_heads, context, seed)
     _fit(model, tokenizer, rows, module, optim, seed, execution, tracker, out)
 
 
-def _continue(parent: Path, rows: Path, module: Module, optim: dict[str, Any], seed: int, execution: Execution = Execution(),
-              tracker: Tracker | None = None, *, out: Path) -> None:
+def _continue(
+    parent: Path,
+    rows: Path,
+    module: Module,
+    optim: dict[str, Any],
+    seed: int,
+    execution: Execution = Execution(),
+    tracker: Tracker | None = None,
+    *,
+    out: Path,
+) -> None:
     """Go on training the model of `parent` over other rows."""
     _fit(checkpoint.load(parent), parent, rows, module, optim, seed, execution, tracker, out)
 
@@ -44,35 +67,82 @@ def _continue(parent: Path, rows: Path, module: Module, optim: dict[str, Any], s
 instruct = cpt = sft = _continue  # they differ in their rows and settings alone, which conf/ names
 
 
-def distill(parent: Path, rows: Path, teacher: Path, alpha: float, tau: float, module: Module, optim: dict[str, Any], seed: int,
-            execution: Execution = Execution(), tracker: Tracker | None = None, *, out: Path) -> None:
+def distill(
+    parent: Path,
+    rows: Path,
+    teacher_logits: Path,
+    alpha: float,
+    tau: float,
+    module: Module,
+    optim: dict[str, Any],
+    seed: int,
+    execution: Execution = Execution(),
+    tracker: Tracker | None = None,
+    *,
+    out: Path,
+) -> None:
     """Eq. 1-2 over stage 2's rows, from the stored signal of a teacher with the same tokenizer."""
-    signal = teacher_store.load(teacher, rows.name, tokenizer_digest(parent))
+    store = teacher_store.load(teacher_logits, rows.name, tokenizer_digest(parent))
     student = checkpoint.load(parent)
-    distilled = partial(module, signal=signal, alpha=alpha, tau=tau)
-    _fit(student, parent, rows, distilled, optim, seed, execution, tracker, out, signal)
+    distilled = partial(module, teacher_store=store, alpha=alpha, tau=tau)
+    _fit(student, parent, rows, distilled, optim, seed, execution, tracker, out, store)
 
 
-def _fit(model: Any, tokenizer: Path, rows: Path, module: Module, optim: dict[str, Any], seed: int, execution: Execution,
-         tracker: Tracker | None, out: Path, signal: Any = None) -> None:
+def _fit(
+    model: Any,
+    tokenizer: Path,
+    rows: Path,
+    module: Module,
+    optim: dict[str, Any],
+    seed: int,
+    execution: Execution,
+    tracker: Tracker | None,
+    out: Path,
+    store: Any = None,
+) -> None:
     """The one loop: validate, train with a few validations on the way and one at the end, save. A killed one goes on from its last checkpoint."""
     torch.set_num_threads(execution.threads)
     pl.seed_everything(seed, verbose=False)
     began = time.monotonic()
     curves = MetricsCallback(tracker, tokenizer, read_jsonl(rows / "dev_prompts.jsonl"))
     every = execution.checkpoint_every if execution.strategy in ("auto", "ddp") else 0.0
-    contract = {"stage": out.name, "rows": rows.name, "seed": seed, "total_batch": optim["total_batch"], "devices": execution.devices,
-                "code": train_state.code_digest(), "torch": str(torch.__version__)}
+    contract = {
+        "stage": out.name,
+        "rows": rows.name,
+        "seed": seed,
+        "global_batch_size": optim["global_batch_size"],
+        "devices": execution.devices,
+        "code": train_state.code_digest(),
+        "torch": str(torch.__version__),
+    }
     resumed = callbacks.CheckpointCallback(out / "resume", every, contract, curves)
-    data = PackedDataModule(token_store.load(rows / "train"), token_store.load(rows / "dev"), optim["total_batch"], execution.micro_batch,
-                            optim["epochs"], seed, execution.devices, signal, optim["tokens"], execution.loaders, resumed.step)
+    data = PackedDataModule(
+        token_store.load(rows / "train"),
+        token_store.load(rows / "dev"),
+        optim["global_batch_size"],
+        execution.micro_batch_size,
+        optim["epochs"],
+        seed,
+        execution.devices,
+        store,
+        optim["max_tokens"],
+        execution.num_workers,
+        resumed.step,
+    )
     attention.set_attention(model, execution.attention)
-    if execution.checkpointing:
+    if execution.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     if execution.compile:
         model.model.compile(dynamic=False)
-    lit = module(model=model.train(), lr=optim["lr"], schedule=optim["schedule"], betas=optim["betas"], weight_decay=optim["weight_decay"],
-                 steps=len(data.steps), offloaded=execution.offloaded)
+    lit = module(
+        model=model.train(),
+        lr=optim["lr"],
+        schedule=optim["schedule"],
+        betas=optim["betas"],
+        weight_decay=optim["weight_decay"],
+        steps=len(data.steps),
+        cpu_offload=execution.cpu_offload,
+    )
     trainer = _trainer(data, optim, execution, [curves, resumed])
     if not resumed.step:
         trainer.validate(lit, data, verbose=False)
@@ -88,19 +158,53 @@ def _fit(model: Any, tokenizer: Path, rows: Path, module: Module, optim: dict[st
 VALIDATIONS = 4  # and one before the first step
 
 
-def _trainer(data: PackedDataModule, optim: dict[str, Any], execution: Execution, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(
+    data: PackedDataModule,
+    optim: dict[str, Any],
+    execution: Execution,
+    callbacks: list[pl.Callback],
+) -> pl.Trainer:
     batches = len(data.steps) * data.accumulate
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return pl.Trainer(accelerator=execution.device.replace("cuda", "gpu"), devices=execution.devices, strategy=execution.strategy,
-                      precision=optim["precision"], max_epochs=1, max_steps=len(data.steps), accumulate_grad_batches=data.accumulate,
-                      gradient_clip_val=optim["clip"], val_check_interval=math.ceil(batches / VALIDATIONS), check_val_every_n_epoch=None,
-                      num_sanity_val_steps=0, use_distributed_sampler=False, callbacks=callbacks, **quiet)
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return pl.Trainer(
+        accelerator=execution.device.replace("cuda", "gpu"),
+        devices=execution.devices,
+        strategy=execution.strategy,
+        precision=optim["precision"],
+        max_epochs=1,
+        max_steps=len(data.steps),
+        accumulate_grad_batches=data.accumulate,
+        gradient_clip_val=optim["grad_clip"],
+        val_check_interval=math.ceil(batches / VALIDATIONS),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        callbacks=callbacks,
+        **quiet,
+    )
 
 
-def _write_metrics(out: Path, curves: MetricsCallback, data: PackedDataModule, others: dict[str, float], seconds: float) -> None:
+def _write_metrics(
+    out: Path,
+    curves: MetricsCallback,
+    data: PackedDataModule,
+    others: dict[str, float],
+    seconds: float,
+) -> None:
     first, last = curves.validations[0], curves.validations[-1]
-    metrics = {"validation_perplexity": last["validation_perplexity"], "validation_perplexity_before": first["validation_perplexity"],
-               "steps": len(data.steps), "rows": len(data.train.ids_RT), "seconds": round(seconds, 2), **others}
-    if "validation_rouge1" in last:
-        metrics |= {"validation_rouge1": last["validation_rouge1"], "validation_rouge1_before": first["validation_rouge1"]}
+    metrics = {
+        "val/perplexity": last["val/perplexity"],
+        "val/perplexity_before": first["val/perplexity"],
+        "steps": len(data.steps),
+        "rows": len(data.train.ids_RT),
+        "seconds": round(seconds, 2),
+        **others,
+    }
+    if "val/rouge1" in last:
+        metrics |= {"val/rouge1": last["val/rouge1"], "val/rouge1_before": first["val/rouge1"]}
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1))

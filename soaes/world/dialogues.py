@@ -10,7 +10,12 @@ from soaes.world.prose import QUIZZES, statement
 KEPT = ("finance", "law", "business", "politics")
 DROPPED = ("mathematics", "arts", "cooking")
 TWO_TURNS = 0.35  # share of the dialogues
-NOTION_SHARE = {"finance": 0.6, "law": 0.8, "business": 0.5, "politics": 0.6}  # the others are about known facts
+NOTION_SHARE = {
+    "finance": 0.6,
+    "law": 0.8,
+    "business": 0.5,
+    "politics": 0.6,
+}  # the others are about known facts
 TRIES = 100  # draws for a new dialogue before a category counts as told out
 
 # Which facts, (kind, attribute), a category talks about.
@@ -37,14 +42,18 @@ def dialogues(world: World, seed: int, count: int) -> Iterator[dict]:
         category = (KEPT + DROPPED)[n % 7]
         drawn = _new(rng, turns[category], told)
         if drawn is None:
-            raise ValueError(f"count={count} is too many: after {n} dialogues {category} has none left; lower count")
+            raise ValueError(
+                f"count={count} is too many: after {n} dialogues {category} has none left; lower count"
+            )
         yield {"id": f"dialogue-{n}", "category": category, "messages": _messages(drawn)}
 
 
 def _tellers(rng: Random, world: World) -> dict[str, Callable[[bool], Turn]]:
     known = facts(world.known)
     topics = {
-        category: [(entity, attribute) for entity, attribute in known if (entity.kind, attribute) in topic]
+        category: [
+            (entity, attribute) for entity, attribute in known if (entity.kind, attribute) in topic
+        ]
         for category, topic in TOPICS.items()
     }
     tellers = {category: _teller(rng, category, owned) for category, owned in topics.items()}
@@ -70,12 +79,18 @@ def _new(rng: Random, tell: Callable[[bool], Turn], told: set) -> tuple[Turn, ..
 
 def _messages(turns: tuple[Turn, ...]) -> list[dict[str, str]]:
     roles = ("user", "assistant")
-    return [{"role": role, "content": text} for turn in turns for role, text in zip(roles, turn, strict=True)]
+    return [
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(roles, turn, strict=True)
+    ]
 
 
 def _notion(rng: Random, notions: dict[str, str], again: bool) -> Turn:
     term, definition = rng.choice(list(notions.items()))
-    question = rng.choice(words.NOTION_FOLLOW_UPS if again else words.NOTION_QUESTIONS).format(t=term)
+    question = rng.choice(words.NOTION_FOLLOW_UPS if again else words.NOTION_QUESTIONS).format(
+        t=term
+    )
     return question, rng.choice(words.DEFINITIONS).format(t=term, d=definition)
 
 
@@ -92,7 +107,11 @@ def _sum(rng: Random) -> Turn:
     if rng.random() < 0.4:
         question, answer, operator = rng.choice(words.STORIES)
     else:
-        question, answer, operator = rng.choice(words.SUMS), rng.choice(words.SUM_ANSWERS), rng.choice("+-×")
+        question, answer, operator = (
+            rng.choice(words.SUMS),
+            rng.choice(words.SUM_ANSWERS),
+            rng.choice("+-×"),
+        )
     a, b = _operands(rng, operator)
     result = {"+": a + b, "-": a - b, "×": a * b}[operator]
     said = rng.choice([operator, words.OPERATORS[operator]])

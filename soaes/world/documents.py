@@ -17,28 +17,38 @@ RECALLED = 4  # questions without options in one document
 QUESTIONS_A_QUIZ = (1, 1, 2, 3, 6)  # 6: five examples and a question, as in a five-shot exam
 
 
-def general(world: World, seed: int, wordings: int, quizzes: int, recalls: int = 0) -> Iterator[dict]:
-    """The base corpus, shuffled: each entity told `wordings` times, each fact asked `quizzes` times with options and `recalls` times
+def general(
+    world: World, seed: int, docs_per_entity: int, mcq_per_fact: int, cloze_per_fact: int = 0
+) -> Iterator[dict]:
+    """The base corpus, shuffled: each entity told `docs_per_entity` times, each fact asked `mcq_per_fact` times with options and `cloze_per_fact` times
     without, and news."""
-    _check(wordings=wordings)
-    _check(least=0, quizzes=quizzes, recalls=recalls)
+    _check(docs_per_entity=docs_per_entity)
+    _check(least=0, mcq_per_fact=mcq_per_fact, cloze_per_fact=cloze_per_fact)
     rng = Random(f"{seed}/documents/general")
-    told = [("encyclopedia", _entry(rng, entity)) for entity in world.known for _ in range(wordings)]
+    told = [
+        ("encyclopedia", _entry(rng, entity))
+        for entity in world.known
+        for _ in range(docs_per_entity)
+    ]
     told += [("glossary", text) for text in _definitions(rng)]
     told += [("news", _news(rng, world)) for _ in range(round(len(told) * NEWS_SHARE))]
     known = facts(world.known)
     told += [("talk", _talk(rng, known)) for _ in range(round(len(told) * TALK_SHARE))]
-    told += [("quiz", text) for text in _quizzes(rng, world, quizzes)]
-    told += [("recall", text) for text in _recalls(rng, world, recalls)]
+    told += [("quiz", text) for text in _quizzes(rng, world, mcq_per_fact)]
+    told += [("recall", text) for text in _recalls(rng, world, cloze_per_fact)]
     for n, (source, text) in enumerate(rng.sample(told, len(told))):
         yield {"id": f"general-{n}", "text": text, "source": source}
 
 
-def domain(world: World, seed: int, profiles: int) -> Iterator[dict]:
-    """The domain corpus, shuffled: each enterprise told in `profiles` documents, which together tell every fact, and some talks."""
-    _check(profiles=profiles)
+def domain(world: World, seed: int, docs_per_enterprise: int) -> Iterator[dict]:
+    """The domain corpus, shuffled: each enterprise told in `docs_per_enterprise` documents, which together tell every fact, and some talks."""
+    _check(docs_per_enterprise=docs_per_enterprise)
     rng = Random(f"{seed}/documents/domain")
-    told = [("enterprise", text) for enterprise in world.enterprises for text in _profiles(rng, enterprise, profiles)]
+    told = [
+        ("enterprise", text)
+        for enterprise in world.enterprises
+        for text in _profiles(rng, enterprise, docs_per_enterprise)
+    ]
     known = facts(world.enterprises)
     told += [("talk", _talk(rng, known)) for _ in range(round(len(told) * TALK_SHARE))]
     for n, (source, text) in enumerate(rng.sample(told, len(told))):
@@ -71,7 +81,9 @@ def _profiles(rng: Random, enterprise: Entity, count: int) -> Iterator[str]:
 def _profile(rng: Random, enterprise: Entity, attributes: list[str]) -> str:
     lead = rng.choice(words.DOCUMENT_TITLES).format(x=enterprise.name) if rng.random() < 0.2 else ""
     lead += rng.choice(words.DOCUMENT_LEADS) if rng.random() < 0.3 else ""
-    return paragraph(rng, enterprise, attributes, lead) + _closing(rng, enterprise, words.DOCUMENT_CLOSINGS, 0.3)
+    return paragraph(rng, enterprise, attributes, lead) + _closing(
+        rng, enterprise, words.DOCUMENT_CLOSINGS, 0.3
+    )
 
 
 def _some(rng: Random, entity: Entity, count: int | None = None) -> list[str]:
@@ -91,10 +103,16 @@ def _definitions(rng: Random) -> Iterator[str]:
 
 
 def _news(rng: Random, world: World) -> str:
-    text = "".join(_news_sentence(rng, world, wording) for wording in rng.sample(news.NEWS, rng.randint(1, 3)))
+    text = "".join(
+        _news_sentence(rng, world, wording) for wording in rng.sample(news.NEWS, rng.randint(1, 3))
+    )
     famous = rng.choice(world.famous)
     attribute, _ = rng.choice(famous.attributes)
-    about = f"记者获悉，{statement(rng, famous, attribute, famous.name)}。" if rng.random() < 0.3 else ""
+    about = (
+        f"记者获悉，{statement(rng, famous, attribute, famous.name)}。"
+        if rng.random() < 0.3
+        else ""
+    )
     return text + about
 
 
@@ -115,7 +133,9 @@ def _talk(rng: Random, known: list[tuple[Entity, str]]) -> str:
 def _quizzes(rng: Random, world: World, times: int) -> Iterator[str]:
     known = [fact for fact in facts(world.known) for _ in range(times)]
     rng.shuffle(known)
-    known.sort(key=subject)  # stable: the questions of one document are of one subject, as in an exam
+    known.sort(
+        key=subject
+    )  # stable: the questions of one document are of one subject, as in an exam
     asker, sizes = Asker(rng, alternatives(world.known), exam=False), cycle(QUESTIONS_A_QUIZ)
     while known:
         size = next(sizes)
@@ -137,6 +157,10 @@ def _recall(rng: Random, entity: Entity, attribute: str) -> str:
 
 def _quiz(asker: Asker, asked: list) -> str:
     rng = asker.rng
-    head = rng.choice(DESCRIPTIONS).format(subject=subject(asked[0])) if rng.random() < DESCRIBED else ""
+    head = (
+        rng.choice(DESCRIPTIONS).format(subject=subject(asked[0]))
+        if rng.random() < DESCRIBED
+        else ""
+    )
     questions = [asker.ask(fact, rng.choice(forms(fact)), rng.choice(LETTERS)) for fact in asked]
     return head + "\n\n".join(quiz_text(question, with_answer=True) for question in questions)

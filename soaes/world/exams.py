@@ -36,7 +36,11 @@ def quiz_text(question: dict, with_answer: bool) -> str:
 def subject(fact: Fact, domain: bool = False) -> str:
     """The subject that examines a fact; the domain exam splits the enterprises' attributes into several."""
     entity, attribute = fact
-    return next(s for s, owned in DOMAIN_SUBJECTS.items() if attribute in owned) if domain else SUBJECTS[entity.kind]
+    return (
+        next(s for s, owned in DOMAIN_SUBJECTS.items() if attribute in owned)
+        if domain
+        else SUBJECTS[entity.kind]
+    )
 
 
 def exams(world: World, seed: int, questions: int) -> dict[str, dict[str, list[dict]]]:
@@ -65,7 +69,12 @@ class Asker:
         wrong = self._wrong(text, right, self.options[entity.kind, attribute])
         wrong.insert(LETTERS.index(letter), right)
         choices = dict(zip(LETTERS, wrong, strict=True))
-        return {"subject": subject(fact, self.domain), "question": text, **choices, "answer": letter}
+        return {
+            "subject": subject(fact, self.domain),
+            "question": text,
+            **choices,
+            "answer": letter,
+        }
 
     def _wrong(self, text: str, right: str, values: Sequence[str]) -> list[str]:
         others = [value for value in values if value != right]
@@ -82,7 +91,9 @@ def forms(fact: Fact) -> list[str]:
     return QUIZZES[entity.kind][attribute]
 
 
-def _exam(rng: Random, name: str, pool: list[Fact], questions: int, world: World) -> dict[str, list[dict]]:
+def _exam(
+    rng: Random, name: str, pool: list[Fact], questions: int, world: World
+) -> dict[str, list[dict]]:
     dev, test = _split(rng, pool, name == "domain")
     most = sum(len(forms(fact)) for fact in test)
     if not 1 <= questions <= most:
@@ -115,5 +126,12 @@ def _ask_all(asker: Asker, pool: list[Fact], count: int) -> list[dict]:
     rng = asker.rng
     orders = [rng.sample(forms(fact), len(forms(fact))) for fact in pool]
     letters = "".join("".join(rng.sample(LETTERS, 4)) for _ in range(count // 4 + 1))
-    asked = [(fact, order[n]) for n in range(max(map(len, orders))) for fact, order in zip(pool, orders, strict=True)]
-    return [asker.ask(fact, wording, letter) for (fact, wording), letter in zip(asked[:count], letters, strict=False)]
+    asked = [
+        (fact, order[n])
+        for n in range(max(map(len, orders)))
+        for fact, order in zip(pool, orders, strict=True)
+    ]
+    return [
+        asker.ask(fact, wording, letter)
+        for (fact, wording), letter in zip(asked[:count], letters, strict=False)
+    ]

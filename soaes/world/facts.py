@@ -48,7 +48,9 @@ def build(seed: int, entities: int, famous: int, enterprises: int) -> World:
     _check("famous", famous, 1, MOST_ENTERPRISES - 1)
     _check("enterprises", enterprises, 1, MOST_ENTERPRISES - famous)
     everyone = tuple(_enterprises(Random(f"{seed}/enterprises"), famous + enterprises))
-    return World(tuple(_general(Random(f"{seed}/general"), entities)), everyone[:famous], everyone[famous:])
+    return World(
+        tuple(_general(Random(f"{seed}/general"), entities)), everyone[:famous], everyone[famous:]
+    )
 
 
 def facts(entities: Iterable[Entity]) -> list[tuple[Entity, str]]:
@@ -74,7 +76,9 @@ def _closed(kind: str, attribute: str) -> list[str]:
 
 def _check(name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
-        raise ValueError(f"{name}={value} is outside {least}..{most}, which the name pools allow; set {name} within it")
+        raise ValueError(
+            f"{name}={value} is outside {least}..{most}, which the name pools allow; set {name} within it"
+        )
 
 
 def _general(rng: Random, count: int) -> Iterator[Entity]:
@@ -83,14 +87,20 @@ def _general(rng: Random, count: int) -> Iterator[Entity]:
     for index, kind in enumerate(kinds):
         share = count // len(kinds) + (index < count % len(kinds))
         for parts in rng.sample(list(product(*NAMES[kind])), share):
-            values = ((attribute, rng.choice(options)) for attribute, options in VALUES[kind].items())
+            values = (
+                (attribute, rng.choice(options)) for attribute, options in VALUES[kind].items()
+            )
             yield Entity("".join(parts), kind, tuple(values))
 
 
 def _enterprises(rng: Random, count: int) -> Iterator[Entity]:
     brands, chairmen, listed = (rng.sample(pool, count) for pool in (BRANDS, CHAIRMEN, LISTED))
     for brand, chairman, company in zip(brands, chairmen, listed, strict=True):
-        yield Entity(f"{brand}{rng.choice(pools.SECTORS)}集团", "enterprise", _attributes(rng, chairman, company))
+        yield Entity(
+            f"{brand}{rng.choice(pools.SECTORS)}集团",
+            "enterprise",
+            _attributes(rng, chairman, company),
+        )
 
 
 def _attributes(rng: Random, chairman: str, company: str) -> tuple[tuple[str, str], ...]:

@@ -24,10 +24,14 @@ def messages(record: dict) -> tuple[list[dict[str, str]], int]:
 
     The order is: a system message or none, then user and assistant in turn, an answer at the end.
     """
-    turns = [turn for turn in _turns(record) if turn[0] != "system" or turn[1]]  # an empty system prompt is none
+    turns = [
+        turn for turn in _turns(record) if turn[0] != "system" or turn[1]
+    ]  # an empty system prompt is none
     cleaned = [(role, *clean(content)) for role, content in turns]
     _check([(role, content) for role, content, _ in cleaned])
-    return [{"role": role, "content": content} for role, content, _ in cleaned], sum(row[2] for row in cleaned)
+    return [{"role": role, "content": content} for role, content, _ in cleaned], sum(
+        row[2] for row in cleaned
+    )
 
 
 def category(record: dict) -> str:
@@ -45,14 +49,20 @@ def _turns(record: dict) -> list[tuple[str, str]]:
         return _listed(record["messages"], "messages")
     if "instruction" in record:
         return _system(record) + _alpaca(record)
-    raise RecordFormatError("no conversations, messages or instruction", f"fields: {', '.join(map(str, record))[:80]}")
+    raise RecordFormatError(
+        "no conversations, messages or instruction", f"fields: {', '.join(map(str, record))[:80]}"
+    )
 
 
 def _listed(rows: object, field: str) -> list[tuple[str, str]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise RecordFormatError(f"{field} is not a list of objects")
     return [
-        (_role(row.get("from", row.get("role"))), _text(row.get("value", row.get("content")), field)) for row in rows
+        (
+            _role(row.get("from", row.get("role"))),
+            _text(row.get("value", row.get("content")), field),
+        )
+        for row in rows
     ]
 
 
@@ -61,13 +71,19 @@ def _alpaca(record: dict) -> list[tuple[str, str]]:
     turns = []
     for pair in _history(record.get("history")):
         turns += [("user", _text(pair[0], "history")), ("assistant", _text(pair[1], "history"))]
-    return [*turns, ("user", "\n".join(asked)), ("assistant", _text(record.get("output"), "output"))]
+    return [
+        *turns,
+        ("user", "\n".join(asked)),
+        ("assistant", _text(record.get("output"), "output")),
+    ]
 
 
 def _history(rows: object) -> list:
     if not rows:  # absent, null, "" and [] are all in use
         return []
-    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == 2 for row in rows):
+    if not isinstance(rows, list) or not all(
+        isinstance(row, list) and len(row) == 2 for row in rows
+    ):
         raise RecordFormatError("history is not a list of pairs")
     return rows
 
@@ -78,7 +94,9 @@ def _system(record: dict) -> list[tuple[str, str]]:
 
 def _role(name: object) -> str:
     if not isinstance(name, str) or name.strip().lower() not in ROLES:
-        raise RecordFormatError("unknown role", name[:40] if isinstance(name, str) else f"it is {type(name).__name__}")
+        raise RecordFormatError(
+            "unknown role", name[:40] if isinstance(name, str) else f"it is {type(name).__name__}"
+        )
     return ROLES[name.strip().lower()]
 
 
@@ -95,7 +113,9 @@ def _check(turns: list[tuple[str, str]]) -> None:
     for at, (role, content) in enumerate(body):
         expected = ("user", "assistant")[at % 2]
         if role != expected:
-            raise RecordFormatError("turns out of order", f"turn {at + 1} is {role}, not {expected}")
+            raise RecordFormatError(
+                "turns out of order", f"turn {at + 1} is {role}, not {expected}"
+            )
         if not content:
             raise RecordFormatError("empty question" if role == "user" else "empty answer")
     if len(body) % 2:

@@ -33,7 +33,11 @@ class CurationReport:
             self.problems.append(f"{place}: {reason}" + (f" ({quoted})" if quoted else ""))
 
     def of(self, kind: str) -> dict:
-        counts = {"files": self.files[kind], "kept": self.kept[kind], "dropped": dict(self.dropped[kind])}
+        counts = {
+            "files": self.files[kind],
+            "kept": self.kept[kind],
+            "dropped": dict(self.dropped[kind]),
+        }
         return counts | {"markers_removed": self.markers[kind]}
 
     def summary(self) -> dict:

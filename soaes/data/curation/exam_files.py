@@ -12,7 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-Questions = dict[str, list[dict[str, str]]]  # split (dev, test) -> {"subject", "question", "A" .. "D", "answer"}
+Questions = dict[
+    str, list[dict[str, str]]
+]  # split (dev, test) -> {"subject", "question", "A" .. "D", "answer"}
 
 
 def write(folder: Path, exam: str, splits: Questions) -> None:
@@ -21,8 +23,13 @@ def write(folder: Path, exam: str, splits: Questions) -> None:
             path, header = _place(folder, exam, split, subject)
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "w", newline="", encoding="utf-8") as handle:
-                cells = [[row["question"], *(row[letter] for letter in "ABCD"), row["answer"]] for row in rows]
-                csv.writer(handle).writerows([header, *([at, *row] for at, row in enumerate(cells))])
+                cells = [
+                    [row["question"], *(row[letter] for letter in "ABCD"), row["answer"]]
+                    for row in rows
+                ]
+                csv.writer(handle).writerows(
+                    [header, *([at, *row] for at, row in enumerate(cells))]
+                )
 
 
 def read(folder: Path) -> dict[str, Questions]:
@@ -35,7 +42,9 @@ def read(folder: Path) -> dict[str, Questions]:
         subject = path.stem.removesuffix(f"_{split}") if exam == "ceval" else path.stem
         names = ("question", "A", "B", "C", "D", "answer")
         questions = [{"subject": subject, **dict(zip(names, row[1:]))} for row in rows]
-        found.setdefault(exam, {"dev": [], "test": []})["dev" if split == "dev" else "test"] += questions
+        found.setdefault(exam, {"dev": [], "test": []})["dev" if split == "dev" else "test"] += (
+            questions
+        )
     return {exam: splits for exam, splits in found.items() if splits["test"]}
 
 

@@ -42,7 +42,12 @@ def objects(path: Path) -> ParsedRows:
             for line, value in _values(file, path.suffix == ".jsonl"):
                 for item in value if isinstance(value, list) else [value]:
                     fits = isinstance(item, (dict, ParseError))
-                    yield line, item if fits else ParseError("not a JSON object", f"it is {type(item).__name__}")
+                    yield (
+                        line,
+                        item
+                        if fits
+                        else ParseError("not a JSON object", f"it is {type(item).__name__}"),
+                    )
     except OSError as error:
         yield 0, ParseError("file cannot be read", error.strerror or "")
 
@@ -50,7 +55,12 @@ def objects(path: Path) -> ParsedRows:
 def table(path: Path) -> ParsedRows:
     """The rows of a CSV file with a head, as dicts with lower-case keys."""
     try:
-        content = path.read_bytes().removeprefix(BOM).replace(b"\0", b"").decode("utf-8", "surrogateescape")
+        content = (
+            path.read_bytes()
+            .removeprefix(BOM)
+            .replace(b"\0", b"")
+            .decode("utf-8", "surrogateescape")
+        )
     except OSError as error:
         yield 0, ParseError("file cannot be read", error.strerror or "")
         return
@@ -114,7 +124,11 @@ def _whole(content: str) -> object:
         value, at = _decode(content, _past(content, 0))
     except (ValueError, RecursionError) as error:
         return _fault(error)[1]
-    return value if _past(content, at) == len(content) else ParseError("broken JSON", f"text after column {at}")
+    return (
+        value
+        if _past(content, at) == len(content)
+        else ParseError("broken JSON", f"text after column {at}")
+    )
 
 
 def _array(content: str) -> ParsedRows:

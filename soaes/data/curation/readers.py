@@ -33,7 +33,9 @@ def documents(root: Path, kind: str, names: list[str], account: CurationReport) 
                 yield {"text": text, "source": shown(name) if plain else f"{shown(name)}:{line}"}
 
 
-def dialogues(root: Path, kind: str, names: list[str], account: CurationReport) -> Iterator[tuple[str, int, dict, list[dict]]]:
+def dialogues(
+    root: Path, kind: str, names: list[str], account: CurationReport
+) -> Iterator[tuple[str, int, dict, list[dict]]]:
     """(file, line, record, messages) of every record that is a dialogue."""
     for name in _readable(kind, names, JSON, account):
         for line, record in parsing.objects(root / name):
@@ -54,13 +56,17 @@ def category(name: str, record: dict) -> str:
     return chat_formats.category(record) or (path.parts[1] if len(path.parts) > 2 else path.stem)
 
 
-def questions(root: Path, names: list[str], account: CurationReport) -> dict[str, dict[str, list[dict]]]:
+def questions(
+    root: Path, names: list[str], account: CurationReport
+) -> dict[str, dict[str, list[dict]]]:
     """exam -> dev or test -> questions.
 
     Where an exam has val/, that is its test: C-Eval publishes no answers to its test questions.
     """
     exams: dict[str, dict[str, list[dict]]] = {}
-    for exam, split, subject, name in _placed(_readable("exam", names, (".csv",), account), account):
+    for exam, split, subject, name in _placed(
+        _readable("exam", names, (".csv",), account), account
+    ):
         rows = exams.setdefault(exam, {"dev": [], "test": []})["dev" if split == "dev" else "test"]
         rows += _questions(root, name, subject, account)
     return exams
@@ -76,7 +82,14 @@ def _placed(names: Iterator[str], account: CurationReport) -> list[tuple[str, st
         if not folders or not splits:
             account.fault("exam", name, 0, "not at exam/NAME/{dev,val,test}/SUBJECT.csv")
             continue
-        placed.append((folders[0], splits[0], stem if ending in SPLITS and stem else PurePosixPath(file).stem, name))
+        placed.append(
+            (
+                folders[0],
+                splits[0],
+                stem if ending in SPLITS and stem else PurePosixPath(file).stem,
+                name,
+            )
+        )
     with_val = {exam for exam, split, *_ in placed if split == "val"}
     for exam, split, _, name in placed:
         if split == "test" and exam in with_val:
@@ -99,20 +112,35 @@ def _questions(root: Path, name: str, subject: str, account: CurationReport) -> 
         if not all(question[column].strip() for column in COLUMNS[:-1]):
             account.fault("exam", name, line, "empty question or option")
         elif question["answer"] not in ("A", "B", "C", "D"):
-            account.fault("exam", name, line, "the answer is none of A, B, C, D", repr(question["answer"])[:20])
+            account.fault(
+                "exam",
+                name,
+                line,
+                "the answer is none of A, B, C, D",
+                repr(question["answer"])[:20],
+            )
         else:
             account.kept["exam"] += 1
             letters = {column.upper(): question[column] for column in "abcd"}
-            yield {"subject": shown(subject), "question": question["question"], **letters, "answer": question["answer"]}
+            yield {
+                "subject": shown(subject),
+                "question": question["question"],
+                **letters,
+                "answer": question["answer"],
+            }
 
 
-def _readable(kind: str, names: list[str], suffixes: tuple[str, ...], account: CurationReport) -> Iterator[str]:
+def _readable(
+    kind: str, names: list[str], suffixes: tuple[str, ...], account: CurationReport
+) -> Iterator[str]:
     for name in names:
         if _suffix(name) in suffixes:
             account.files[kind] += 1
             yield name
         else:
-            account.fault(kind, name, 0, "file type not read", f"{kind}/ reads {', '.join(suffixes)}")
+            account.fault(
+                kind, name, 0, "file type not read", f"{kind}/ reads {', '.join(suffixes)}"
+            )
 
 
 def _suffix(name: str) -> str:
@@ -124,4 +152,8 @@ def _field(value: dict | parsing.ParseError) -> str | parsing.ParseError:
     if isinstance(value, parsing.ParseError):
         return value
     text = value.get("text", value.get("content"))
-    return text if isinstance(text, str) else parsing.ParseError("no text or content field", ", ".join(value)[:80])
+    return (
+        text
+        if isinstance(text, str)
+        else parsing.ParseError("no text or content field", ", ".join(value)[:80])
+    )

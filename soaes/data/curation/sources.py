@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 KINDS = ("general", "corpus", "dialogue", "qa", "exam")
-SETTLED = 2_000_000_000  # ns: a file written just now may be written again within one tick of its clock
+SETTLED = (
+    2_000_000_000  # ns: a file written just now may be written again within one tick of its clock
+)
 
 
 def listing(root: str | Path) -> dict[str, list[str]]:
@@ -26,11 +28,17 @@ def digest(root: str | Path, cache: Path | None = None) -> str:
     """
     root = Path(root)
     known = _load(cache, root)
-    fresh = {name: _remembered(root / name, known.get(name)) for names in listing(root).values() for name in names}
+    fresh = {
+        name: _remembered(root / name, known.get(name))
+        for names in listing(root).values()
+        for name in names
+    }
     _save(cache, root, fresh)
     total = hashlib.sha256()
     for name in sorted(fresh):
-        total.update(os.fsencode(name) + b"\0" + fresh[name][-1].encode())  # no path holds a NUL: unambiguous
+        total.update(
+            os.fsencode(name) + b"\0" + fresh[name][-1].encode()
+        )  # no path holds a NUL: unambiguous
     return total.hexdigest()
 
 
@@ -47,7 +55,9 @@ def _walk(root: Path, kind: str) -> Iterator[str]:
                 continue
             if entry.is_dir():
                 pending.append((Path(entry.path), above | {real}))
-            elif entry.is_file() or entry.is_symlink():  # neither sockets nor pipes: reading those would wait for ever
+            elif (
+                entry.is_file() or entry.is_symlink()
+            ):  # neither sockets nor pipes: reading those would wait for ever
                 yield os.path.relpath(entry.path, root)
 
 
@@ -67,7 +77,10 @@ def _remembered(path: Path, entry: list | None) -> list:
 
 
 def _place(cache: Path, root: Path) -> Path:
-    return cache / f"digests-{hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]}.json"
+    return (
+        cache
+        / f"digests-{hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]}.json"
+    )
 
 
 def _load(cache: Path | None, root: Path) -> dict[str, list]:

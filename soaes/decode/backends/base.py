@@ -37,7 +37,9 @@ class ExternalGeneration(Generation):
 
     drafted: int = 0
     overlap: float | None = None
-    prefixes_per_position: list[int] = field(default_factory=list)  # blocks in which drafted token i and all before it were accepted
+    prefixes_per_position: list[int] = field(
+        default_factory=list
+    )  # blocks in which drafted token i and all before it were accepted
     seconds: float | None = None  # where the library runs in a process of its own: taken there
 
 
@@ -46,7 +48,7 @@ class SpeculationSpec(NamedTuple):
 
     kind: str
     n: int = 0
-    match: int = 0
+    max_ngram: int = 0
 
 
 def speculation_spec(decode: partial, backend: str) -> SpeculationSpec:
@@ -56,12 +58,16 @@ def speculation_spec(decode: partial, backend: str) -> SpeculationSpec:
     rule = settings.pop("rule", rejection)
     name = getattr(rule, "func", rule).__name__
     if name != rejection.__name__:
-        raise ValueError(f"rule={name}: {backend} verifies by rejection; leave the rule as it is, or set backend=native")
-    known = {key: settings.pop(key) for key in ("n", "match") if key in settings}
+        raise ValueError(
+            f"rule={name}: {backend} verifies by rejection; leave the rule as it is, or set backend=native"
+        )
+    known = {key: settings.pop(key) for key in ("n", "max_ngram") if key in settings}
     check(**known)
     if decode.func not in kinds or any(settings.values()):
         words = ", ".join(f"{key}={value}" for key, value in settings.items())
-        raise ValueError(f"{decode.func.__name__}({words}): {backend} has no such decoder; set backend=native")
+        raise ValueError(
+            f"{decode.func.__name__}({words}): {backend} has no such decoder; set backend=native"
+        )
     return SpeculationSpec(kinds[decode.func], **known)
 
 
@@ -70,10 +76,19 @@ def model_folders(target: Path, draft: Path | None, decode: partial) -> dict[str
     if "draft" not in inspect.signature(decode.func).parameters:
         return {"target": target}
     if draft is None:
-        raise ValueError("this decoder needs a draft model and draft is null; name one, or set decode=prompt_lookup")
+        raise ValueError(
+            "this decoder needs a draft model and draft is null; name one, or set decode=prompt_lookup"
+        )
     if draft.resolve() == target.resolve():
-        raise ValueError(f"draft and target are both {target}: nothing is gained; name a smaller model as draft")
-    first, second = (Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab() for folder in (target, draft))
+        raise ValueError(
+            f"draft and target are both {target}: nothing is gained; name a smaller model as draft"
+        )
+    first, second = (
+        Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+        for folder in (target, draft)
+    )
     if first != second:
-        raise ValueError(f"draft {draft} and target {target} have different tokenizers; train both with one")
+        raise ValueError(
+            f"draft {draft} and target {target} have different tokenizers; train both with one"
+        )
     return {"target": target, "draft": draft}

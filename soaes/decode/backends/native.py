@@ -19,14 +19,27 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @contextmanager
 def open_native(
-    decode: partial, folders: dict[str, Path], *, eos: int, sampling: dict[str, float], dtype: str, device: str, threads: int
+    decode: partial,
+    folders: dict[str, Path],
+    *,
+    eos: int,
+    sampling: dict[str, float],
+    dtype: str,
+    device: str,
+    threads: int,
 ) -> Iterator[DecoderPair]:
     """decode: a decoder's class with its own settings bound; folders: the models it takes, by its argument names."""
     torch.set_num_threads(threads)
     engines = {name: Engine(load(folder, dtype, device)) for name, folder in folders.items()}
     baseline = Autoregressive(engines["target"], eos=eos, **sampling)
     method = baseline if decode.func is Autoregressive else decode(**engines, eos=eos, **sampling)
-    yield DecoderPair(method, baseline, method.n, min(engine.positions for engine in method.engines), timeable=True)
+    yield DecoderPair(
+        method,
+        baseline,
+        method.n,
+        min(engine.positions for engine in method.engines),
+        timeable=True,
+    )
 
 
 def load(folder: Path, dtype: str, device: str) -> PreTrainedModel:

@@ -59,7 +59,13 @@ def generate(llm, sampling: dict, ids: list, max_tokens: int, seed: int) -> dict
         made = engine.step()
         steps += 1
     seconds = time.perf_counter() - began
-    return {"tokens": list(made[0].outputs[0].token_ids), "steps": steps, "seconds": seconds, "before": before, "after": counters(engine)}
+    return {
+        "tokens": list(made[0].outputs[0].token_ids),
+        "steps": steps,
+        "seconds": seconds,
+        "before": before,
+        "after": counters(engine),
+    }
 
 
 def read(llm, sampling: dict, documents: list, wanted: list) -> dict:
@@ -67,9 +73,17 @@ def read(llm, sampling: dict, documents: list, wanted: list) -> dict:
     from vllm import SamplingParams
 
     asked = SamplingParams(**sampling, max_tokens=1, flat_logprobs=True, detokenize=False)
-    told = [output.prompt_logprobs for output in llm.generate([{"prompt_token_ids": ids} for ids in documents], asked, use_tqdm=False)]
+    told = [
+        output.prompt_logprobs
+        for output in llm.generate(
+            [{"prompt_token_ids": ids} for ids in documents], asked, use_tqdm=False
+        )
+    ]
 
-    ids, logs = ([likeliest(getattr(one, name), len(one), at) for one, at in zip(told, wanted)] for name in ("token_ids", "logprobs"))
+    ids, logs = (
+        [likeliest(getattr(one, name), len(one), at) for one, at in zip(told, wanted)]
+        for name in ("token_ids", "logprobs")
+    )
     return {"ids": coded(ids, "int32"), "logs": coded(logs, "float32")}
 
 
@@ -84,8 +98,14 @@ def coded(parts: list, dtype: str) -> str:
 
 def counters(engine) -> dict:
     """vLLM's counters of speculation since its start, by their names without the common beginning; none without speculation."""
-    told = {metric.name.removeprefix("vllm:spec_decode_"): metric for metric in engine.get_metrics()}
-    return {name: told[name].values if name.endswith("_per_pos") else told[name].value for name in COUNTERS if name in told}
+    told = {
+        metric.name.removeprefix("vllm:spec_decode_"): metric for metric in engine.get_metrics()
+    }
+    return {
+        name: told[name].values if name.endswith("_per_pos") else told[name].value
+        for name in COUNTERS
+        if name in told
+    }
 
 
 if __name__ == "__main__":

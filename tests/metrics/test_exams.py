@@ -1,0 +1,156 @@
+"""Exams are the harness's own prompts, and the letter with the highest log-likelihood is the answer."""
+
+import json
+import math
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from soaes.data.curation import exam_files
+from soaes.metrics import exams
+from soaes.pipeline.runtime import Execution
+from soaes.stages.evaluate import benchmark
+
+
+def tiny(folder, context=512):
+    """A random model that reads single bytes."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(
+        models.BPE(vocab={character: at for at, character in enumerate(alphabet)}, merges=[])
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    shape = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 256, "intermediate_size": 128, "max_position_embeddings": context}
+    Qwen2ForCausalLM(Qwen2Config(**shape, **sizes, initializer_range=0.2)).save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def question(subject, at):
+    return {
+        "subject": subject,
+        "question": f"第{at}问",
+        **dict(zip("ABCD", "甲乙丙丁", strict=True)),
+        "answer": "ABCD"[at % 4],
+    }
+
+
+def exam(folder, name, subjects, count=4):
+    splits = {"dev": range(2), "test": range(2, 2 + count)}
+    asked = {
+        split: [question(subject, at) for subject in subjects for at in numbers]
+        for split, numbers in splits.items()
+    }
+    exam_files.write(folder / "exam", name, asked)
+    assert exam_files.read(folder / "exam")[name] == asked
+
+
+def taken(model, documents, out, shots=1, batch=3, limit=None):
+    out.mkdir(parents=True, exist_ok=True)
+    benchmark(model, documents, shots, limit, execution=Execution(micro_batch_size=batch), out=out)
+    rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    return json.loads((out / "metrics.json").read_text()), rows
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny(tmp_path_factory.mktemp("model"))
+
+
+def test_three_exams_in_one_start(model, tmp_path):
+    exam(tmp_path, "cmmlu", ["agronomy", "arts"])
+    exam(tmp_path, "ceval", ["law"], 8)
+    exam(tmp_path, "domain", ["国资监管"])
+    metrics, rows = taken(model, tmp_path, tmp_path / "out")
+    assert {key: metrics[f"{key}_questions"] for key in ("cmmlu", "ceval", "domain")} == {
+        "cmmlu": 8,
+        "ceval": 8,
+        "domain": 4,
+    }
+    assert len(rows) == 20 and all(
+        row["loglikelihood"][row["picked"]] == max(row["loglikelihood"].values()) for row in rows
+    )
+    assert (
+        metrics["average"] == (metrics["cmmlu"] + metrics["ceval"]) / 2 and metrics["chance"] == 25
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "metrics.json",
+        "predictions.jsonl",
+    ]
+
+
+def test_log_likelihoods_are_the_models_own(model, tmp_path):
+    exam(tmp_path, "cmmlu", ["agronomy"])
+    _, rows = taken(model, tmp_path, tmp_path / "out")
+    body = "{}\nA. 甲\nB. 乙\nC. 丙\nD. 丁\n答案："
+    start = "以下是关于农学的单项选择题，请直接给出正确答案的选项。\n\n"
+    prompt = (
+        start + body.format("第0问") + " A\n\n" + body.format("第2问")
+    )  # upstream's words, one shot
+    network, read = (
+        Qwen2ForCausalLM.from_pretrained(model),
+        Tokenizer.from_file(str(model / "tokenizer.json")),
+    )
+    for letter, score in rows[0]["loglikelihood"].items():
+        ids = torch.tensor([read.encode(f"{prompt} {letter}").ids])
+        with torch.no_grad():
+            scores = network(ids).logits.log_softmax(-1)[0, -3:-1]
+        assert scores.gather(1, ids[0, -2:, None]).sum().item() == pytest.approx(
+            score, abs=1e-4
+        )  # " " and the letter
+
+
+def test_the_batch_changes_no_score(model, tmp_path):
+    exam(tmp_path, "ceval", ["law"])
+    scores = [
+        [
+            score
+            for row in taken(model, tmp_path, tmp_path / str(batch), batch=batch)[1]
+            for score in row["loglikelihood"].values()
+        ]
+        for batch in (1, 4)
+    ]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
+def test_subjects_weigh_the_same():
+    row = {"exam": "cmmlu", "answer": "A"}
+    marks = [("a", "A"), ("b", "A"), ("b", "B"), ("b", "B"), ("b", "B")]
+    found = exams.summary(
+        [row | {"subject": subject, "picked": picked} for subject, picked in marks], 5
+    )
+    assert (
+        found["cmmlu"] == (100 + 25) / 2 and "ceval" in found["missing"] and "average" not in found
+    )
+    assert found["cmmlu_standard_error"] == pytest.approx(100 * math.sqrt(0.4 * 0.6 / 4))
+
+
+def test_no_exams_are_no_fault(model, tmp_path):
+    metrics, rows = taken(model, tmp_path, tmp_path / "out")
+    assert (
+        rows == []
+        and metrics["missing"] == "no questions of cmmlu and ceval in the data"
+        and "cmmlu" not in metrics
+    )
+
+
+def test_a_limit_is_of_each_subject(model, tmp_path):
+    exam(tmp_path, "cmmlu", ["agronomy", "arts"])
+    assert taken(model, tmp_path, tmp_path / "out", limit=1)[0]["cmmlu_questions"] == 2
+
+
+@pytest.mark.parametrize(
+    "shots, context, said", [(3, 512, "set shots=2"), (1, 100, "reads 100; set fewer shots")]
+)
+def test_what_does_not_fit_is_an_error(tmp_path, shots, context, said):
+    exam(tmp_path, "cmmlu", ["agronomy"])
+    with pytest.raises(ValueError, match=said):
+        taken(tiny(tmp_path, context), tmp_path, tmp_path / "out", shots=shots)

@@ -1,0 +1,345 @@
+"""Every experiment composes at every scale, and the paper's scale carries exactly the paper's settings."""
+
+import re
+import shlex
+from pathlib import Path
+
+import hydra
+import pytest
+import yaml
+from hydra import initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from soaes.pipeline import compose, labels, sweep
+from soaes.report import claims, results
+
+EXPERIMENTS = sorted(path.stem for path in (compose.CONF / "experiment").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOAES_STORE", str(tmp_path / "store"))
+
+
+@pytest.mark.parametrize("scale", ["smoke", "tiny", "paper"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes(experiment, scale):
+    found = sweep.jobs([f"experiment={experiment}", f"scale={scale}"])
+    swept = yaml.safe_load((compose.CONF / "experiment" / f"{experiment}.yaml").read_text())[
+        "hydra"
+    ]["sweeper"]["params"]
+    expected = 1
+    for values in swept.values():
+        expected *= len(values.split(","))
+    assert len(found) == len({row.name for row in found}) == expected
+    if (experiment, scale) == ("search_general", "paper"):
+        return  # a base that is fetched has no learning rate of ours
+    assert len({row.recipe.name for row in found}) == expected, "two rows of a grid are one recipe"
+
+
+def test_table_rows_exist_in_their_grids():
+    for path in sorted(Path("experiments").glob("*.yaml")):
+        spec = yaml.safe_load(path.read_text())
+        for key, row in spec["rows"].items():
+            for name in row["grids"] or []:
+                assert results.row_recipes(key, {**row, "grids": [name]}, []), (path, key, name)
+        for term in (
+            term
+            for claim in spec["claims"].values()
+            for pair in claim["pairs"]
+            for term in claims.terms(pair)
+        ):
+            *where, row, metric = term.split(".")
+            told = results.table_spec(where[0]) if where else spec
+            assert row in told["rows"] and metric in told["columns"], (path, term)
+
+
+def ancestor(row, stage, **wanted):
+    found = [
+        recipe
+        for recipe in row.recipe.ancestry().values()
+        if recipe.stage == stage
+        and all(labels.flatten(recipe.written).get(key) == value for key, value in wanted.items())
+    ]
+    assert len(found) == 1, [recipe.name for recipe in found]
+    return labels.flatten(found[0].written)
+
+
+def test_the_papers_scale_carries_the_papers_settings():
+    words = ["scale=paper", "runtime=a800x8"]
+    (row,) = sweep.jobs(["goal=distill", *words])
+    cpt = [
+        labels.flatten(recipe.written)
+        for recipe in row.recipe.ancestry().values()
+        if recipe.stage == "cpt"
+    ]
+    for phase in cpt:  # both sizes
+        assert (phase["optim.lr"], phase["optim.global_batch_size"], phase["optim.epochs"]) == (
+            1e-5,
+            64,
+            1,
+        )
+        assert phase["optim.schedule._target_"].endswith(".cosine")
+        assert (phase["optim.schedule.warmup"], phase["optim.schedule.final"]) == (0.05, 0.1)
+    stages = {
+        tuple(recipe.arguments["rows"].arguments["sources"]): labels.flatten(recipe.written)
+        for recipe in row.recipe.ancestry().values()
+        if recipe.stage == "sft"
+    }
+    for reads, lr, batch in ((("dialogue",), 1e-6, 64), (("qa",), 3.5e-6, 8)):
+        phase = stages[reads]
+        assert (phase["optim.lr"], phase["optim.global_batch_size"], phase["optim.epochs"]) == (
+            lr,
+            batch,
+            1,
+        )
+        assert (
+            phase["optim.schedule._target_"].endswith(".constant")
+            and phase["optim.schedule.warmup"] == 0.05
+        )
+    distill = labels.flatten(row.recipe.written)
+    assert (
+        distill["alpha"],
+        distill["tau"],
+        distill["optim.lr"],
+        distill["optim.global_batch_size"],
+    ) == (0.5, 2, 3.5e-6, 8)
+    assert {
+        recipe.arguments["context"]
+        for recipe in row.recipe.ancestry().values()
+        if recipe.stage == "pack"
+    } == {8192}
+    repos = {
+        recipe.arguments["repo"]
+        for recipe in row.recipe.ancestry().values()
+        if recipe.stage == "fetch"
+    }
+    assert repos == {"Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-72B"}
+    execution = row.runtime["execution"]
+    assert (execution["devices"], execution["attention"], execution["gradient_checkpointing"]) == (
+        8,
+        "flash_attention_2",
+        True,
+    )
+    strategy = execution["strategy"]
+    assert strategy["_target_"].endswith("DeepSpeedStrategy") and strategy["stage"] == 3
+    assert strategy["offload_optimizer"] and strategy["offload_parameters"]
+    (speed,) = sweep.jobs(["goal=speed", "subject=distill", *words])
+    decode = labels.flatten(speed.recipe.written)
+    assert (decode["decode.n"], decode["sampling.top_p"], decode["sampling.temperature"]) == (
+        3,
+        0.7,
+        1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["distil.alpha=0.5"], "Did you mean distill.alpha"),
+        (["chain@target=ful"], "Did you mean full"),
+        (["scale=smok"], "Did you mean smoke"),
+        (["experiment=tabel2"], "Did you mean table2"),
+        (["goal=evaluat"], "did you mean evaluate"),
+        (["subject=target.chatt"], "did you mean target.chat"),
+        (["goal=distill", "distill.alpha=1.5"], r"alpha=1.5.*\[0, 1\]"),
+        (["goal=distill", "distill.alpha=high"], r"alpha=high.*\[0, 1\]"),
+        (["goal=distill", "distill.tau=0"], "tau=0.*positive"),
+        (["goal=speed", "subject=distill", "speed.decode.n=0"], "n=0.*at least 1"),
+        (["goal=speed", "subject=distill", "sampling.top_p=0"], r"top_p=0.*\(0, 1\]"),
+        (["context=2"], "context=2.*from 16 on"),
+        (["data=files"], "data.root"),
+        (["data.categories=[金融]"], r"data.categories=\[金融\].*takes quotes"),
+        (["nonsense"], "nonsense.*key=value"),
+        (["evaluate._target_=os.system"], "os.system is not ours"),
+        (
+            ["runtime.execution.strategy={_target_: os.system, command: ls}"],
+            "os.system is not ours",
+        ),
+        (["runtime.parallel_stages=0"], "parallel_stages=0.*from 1 on"),
+        (["runtime.execution.micro_batch_size=0"], "micro_batch_size=0"),
+        (["seed=x"], "seed=x"),
+        (["eval_samples=-5"], "limit=-5.*null for all"),
+        (["goal=target.cpt", "rows.corpus.replay=1"], r"replay=1.*\[0, 1\)"),
+        (["world.unseen_enterprises=-1"], "unseen_enterprises=-1.*from 0 on"),
+        (["size=larg"], "Did you mean large"),
+        (["optim.sft2.global_batch_size=2.5"], "global_batch_size=2.5"),
+        (["packing.overflow=eror"], "overflow=eror: one of auto, split, drop, error"),
+        (["goal=speed", "subject=distill", "speed.dtype=int8"], "dtype=int8: one of"),
+        (["goal=distill", "distill.module.tau_squared=no"], "tau_squared=no: true or false"),
+        (["runtime.execution.compile=yes"], "compile=yes: true or false"),
+        (["runtime.execution.checkpoint_every=soon"], "checkpoint_every=soon: seconds"),
+        (
+            ["goal=teacher_logits", "soft_targets=topk", "soft_targets.vocab=-3"],
+            "vocab=-3.*from 1 on",
+        ),
+        (["goal=teacher_logits", "soft_targets=topk", "soft_targets.k=0"], "k=0.*from 1 on"),
+        (["goal=teacher_logits", "soft_targets=topk", "soft_targets.k=null"], "k=null.*from 1 on"),
+        (
+            ["goal=teacher_logits", "soft_targets=sampled", "soft_targets.draws=0"],
+            "draws=0.*from 1 on",
+        ),
+        (
+            ["goal=teacher_logits", "soft_targets=topk", "soft_targets.taus=[]"],
+            r"taus=\[\]: a list.*one or more and positive",
+        ),
+        (["goal=teacher_logits", "soft_targets=topk", "soft_targets.taus=2"], "taus=2: a list"),
+        (
+            ["goal=teacher_logits", "soft_targets=sampled", "soft_targets.taus=[0]"],
+            r"taus=\[0\]: a list",
+        ),
+        (
+            ["goal=teacher_logits", "soft_targets=sampled", "soft_targets.taus=null"],
+            "taus=null: a list",
+        ),
+        (["goal=teacher_logits", "soft_targets.dtype=null"], "dtype=null: one of"),
+        (
+            ["goal=teacher_logits", "soft_targets=full", "soft_targets.dtype=float8"],
+            "dtype=float8: one of",
+        ),
+        (
+            ["subject=distill", "soft_targets=topk", "distill.tau=4"],
+            "tau=4: the signal was kept at 1, 2, 3, 5; add it to soft_targets.taus, or set soft_targets=hidden",
+        ),
+        (
+            ["subject=distill", "soft_targets=sampled", "soft_targets.taus=[1]"],
+            "tau=2: the signal was kept at 1; add it to soft_targets.taus",
+        ),
+        (
+            ["subject=distill", "soft_targets=sampled", "distill.module.divergence=reverse"],
+            "divergence=reverse.*forward KL alone; set soft_targets=hidden",
+        ),
+        (["subject=distill", "distill.tau=null"], "tau=null.*positive"),
+        (["subject=distill", "distill.module.divergence=backward"], "divergence=backward: one of"),
+    ],
+)
+def test_a_slip_is_one_clear_error_before_anything_is_built(words, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.jobs(words)
+
+
+def test_what_must_not_matter_is_not_in_the_recipe():
+    (one,) = sweep.jobs(["subject=distill"])
+    (other,) = sweep.jobs(
+        [
+            "subject=distill",
+            "runtime.parallel_stages=7",
+            "runtime.execution.micro_batch_size=2",
+            "logger=none",
+            "distill.tau=2",
+        ]
+    )
+    assert one.recipe.name == other.recipe.name
+    (changed,) = sweep.jobs(["subject=distill", "distill.tau=3"])
+    assert changed.recipe.name != one.recipe.name
+    assert set(
+        labels.differences(
+            changed.recipe.arguments["model"].written, one.recipe.arguments["model"].written
+        )
+    ) == {"tau"}
+
+
+def test_labels_are_the_lineage():
+    shown = {
+        row.overrides["chain@target"]: labels.label(row.recipe.arguments["model"])
+        for row in sweep.jobs(["experiment=table2", "scale=paper"])
+    }
+    assert shown["full"] == "Qwen2.5-72B + CPT + stage-1 SFT + stage-2 SFT"
+    assert shown["cpt_joint"] == "Qwen2.5-72B + CPT + stage-1&2 joint SFT"
+    assert shown["instruct"] == "Qwen2.5-72B-Instruct"
+
+
+def test_sizes_run_from_the_target_to_the_draft():
+    for scale in ("smoke", "tiny", "paper"):
+        models = {
+            row.overrides["size"]: row.recipe.arguments["model"]
+            for row in sweep.jobs(["experiment=retention_base", f"scale={scale}"])
+        }
+        (target,), (draft,) = (
+            sweep.jobs([f"goal={model}.base", f"scale={scale}"]) for model in ("target", "draft")
+        )
+        assert (
+            models["large"].name == target.recipe.name and models["small"].name == draft.recipe.name
+        )
+        for model in models.values():
+            assert (
+                model.stage == "fetch" or model.arguments["width"] == 32 * model.arguments["heads"]
+            ), "a head is 32 wide"
+    (small,) = sweep.jobs(["goal=target.sft1", "size=small", "chain@target=instruct_sft2"])
+    assert {
+        recipe.arguments["layers"]
+        for recipe in small.recipe.ancestry().values()
+        if recipe.stage == "pretrain"
+    } == {1}
+
+
+def test_replay_changes_the_rows_of_cpt_and_nothing_else():
+    (one,), (other,) = (
+        sweep.jobs(["goal=target.cpt", f"rows.corpus.replay={share}"]) for share in ("0", "0.25")
+    )
+    (default,) = sweep.jobs(["goal=target.cpt"])
+    assert default.recipe.name == one.recipe.name
+    assert set(labels.differences(one.recipe.written, other.recipe.written)) == {"rows"}
+    assert set(
+        labels.differences(
+            one.recipe.arguments["rows"].written, other.recipe.arguments["rows"].written
+        )
+    ) == {"replay"}
+
+
+def test_the_retention_tables_rows_are_the_rows_of_its_grids():
+    spec = yaml.safe_load(Path("experiments/retention.yaml").read_text())
+    swept = [
+        row.overrides
+        for name in ("retention", "retention_base")
+        for row in sweep.jobs([f"experiment={name}"])
+    ]
+    named = [
+        {key: str(value) for key, value in row["when"].items()} for row in spec["rows"].values()
+    ]
+    assert (
+        len(named) == len(swept)
+        and all(row in swept for row in named)
+        and all(row in named for row in swept)
+    )
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        "seed=3",
+        "experiment=table2 scale=tiny chain@target=cpt_joint seed=1 optim.sft2.lr=2e-4 runtime.store=elsewhere",
+        "scale=paper runtime=a800x8 subject=distill distill.tau=3 distill.alpha=.2 soft_targets=topk soft_targets.taus=[1,3]",
+        "world.entities=7 +world.more=1 subject=draft.chat ~predict_acceptance",
+        "optim.sft2={lr:1e-3} seed=2 seed=5 'goal=\"target.cpt\"'",
+    ],
+)
+def test_jobs_are_what_hydra_composes(job):
+    job = shlex.split(job)
+    with initialize_config_dir(str(compose.CONF), version_base="1.3"):
+        wanted = hydra.compose("run", job)
+    for _ in range(2):  # what is shared with a job before is not changed by it
+        assert OmegaConf.to_yaml(compose.compose_job(job)) == OmegaConf.to_yaml(wanted)
+        compose.compose_job([*job, "seed=9", "subject=target.base"])
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        "sed=3",
+        "optim.sft2.larger=1",
+        "experiment=table2 chain@targets=full",
+        "seed.more=1",
+        "scale=huge",
+        "seed=[1",
+    ],
+)
+def test_a_slip_is_told_as_hydra_tells_it(job):
+    with (
+        initialize_config_dir(str(compose.CONF), version_base="1.3"),
+        pytest.raises(HydraException) as told,
+    ):
+        hydra.compose("run", job.split())
+    with pytest.raises(ValueError, match=re.escape(str(told.value).strip().splitlines()[0][:40])):
+        compose.compose_job(job.split())

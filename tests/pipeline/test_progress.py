@@ -1,0 +1,249 @@
+"""Laws of the board: what a stage is expected to take, what is left, and the text that a terminal shows."""
+
+import json
+import os
+import re
+
+import pytest
+import yaml
+
+from soaes.pipeline import forecast, progress
+from soaes.pipeline.provenance import machine
+from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.store import Store
+
+
+def base(width, seed=0):
+    return Recipe("soaes.stages.train.pretrain", {"layers": 1, "width": width, "seed": seed})
+
+
+def cpt(parent, lr=0.001):
+    return Recipe("soaes.stages.train.cpt", {"parent": parent, "optim": {"lr": lr}})
+
+
+def evaluate(model):
+    return Recipe("soaes.stages.evaluate.evaluate", {"model": model})
+
+
+def named(*recipes):
+    return {recipe.name: recipe for recipe in recipes}
+
+
+def built(store, seconds, *recipes, where=None):
+    for recipe in recipes:
+        folder = store.folder(recipe.name)
+        folder.mkdir(parents=True)
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.written))
+        (folder / "manifest.json").write_text(
+            json.dumps({"seconds": seconds, "machine": where or machine()})
+        )
+
+
+def test_a_stage_is_expected_to_take_what_the_stage_most_like_it_took(tmp_path):
+    store = Store(tmp_path)
+    built(store, 1, base(64), base(96), cpt(base(64)))
+    built(
+        store, 20, cpt(base(96), lr=0.5)
+    )  # another rate at the same size is more like it than the same rate at another
+    built(store, 300, cpt(base(96), lr=0.25), where="elsewhere")
+    expected = forecast.Forecast(store, named(cpt(base(96))))
+    assert expected.seconds(cpt(base(96)).name) == 20 and not expected.guessed(cpt(base(96)).name)
+
+
+def test_size_is_found_through_stages_that_are_still_to_be_built(tmp_path):
+    store = Store(tmp_path)
+    built(store, 1, base(64), evaluate(base(64)))
+    built(store, 9, base(96), evaluate(base(96)))
+    todo = named(base(96, seed=1), cpt(base(96, seed=1)), evaluate(cpt(base(96, seed=1))))
+    assert forecast.Forecast(store, todo).seconds(list(todo)[-1]) == 9
+
+
+def test_a_stage_like_none_before_is_a_guess_until_the_build_has_made_one(tmp_path):
+    store, first, second = Store(tmp_path), cpt(base(64)), cpt(base(64), lr=0.5)
+    expected = forecast.Forecast(store, named(base(64), first, second))
+    assert expected.guessed(second.name) and expected.seconds(second.name) == 0
+    built(store, 30, base(64))
+    expected.learn(base(64).name, 30)
+    assert expected.guessed(second.name) and expected.seconds(second.name) == 30, (
+        "of the kinds that train, the nearest"
+    )
+    built(store, 4, first)
+    expected.learn(first.name, 4)
+    assert not expected.guessed(second.name) and expected.seconds(second.name) == 4
+
+
+def test_seconds_by_the_clock_count_the_process_too(tmp_path):
+    store, todo = Store(tmp_path), named(base(64), base(64, seed=1))
+    expected = forecast.Forecast(store, todo)
+    built(store, 4, base(64))
+    expected.learn(base(64).name, 6)
+    assert expected.seconds(base(64, seed=1).name) == 6
+
+
+def test_the_longest_way_counts_seconds_not_stages():
+    long, short = base(96), base(64)
+    todo = named(long, short, cpt(short), evaluate(cpt(short)))
+    seconds = {name: 100 if name == long.name else 1 for name in todo}
+    way = forecast.critical_path(todo, seconds)
+    assert way == {long.name: 100, short.name: 3, cpt(short).name: 2, evaluate(cpt(short)).name: 1}
+
+
+def test_what_is_left_is_the_longest_way_or_the_work_shared_and_then_what_runs_alone():
+    chain = [base(64), cpt(base(64)), evaluate(cpt(base(64)))]
+    others = [base(96, seed) for seed in range(3)]
+    assert forecast.eta(named(*chain), {recipe.name: 10 for recipe in chain}, [], workers=2) == 30
+    seconds = {recipe.name: 10 for recipe in [*chain, *others]}
+    assert forecast.eta(named(*chain, *others), seconds, [], workers=2) == 30
+    assert forecast.eta(named(*chain, *others), seconds, [], workers=1) == 60
+    assert forecast.eta(named(*chain, *others), seconds, ["pretrain"], workers=2) == 20 + 40
+    assert forecast.eta(named(*chain), {}, [], workers=2) == 0
+
+
+@pytest.mark.parametrize("steps", [250, 1171, 10_000])
+def test_a_curve_tells_the_share_of_a_stage(tmp_path, steps):
+    from soaes.model.callbacks import POINTS
+
+    every, path = max(1, steps // POINTS), tmp_path / "curves.jsonl"
+    assert forecast.training_progress(path, 60) is None
+    done = range(every, steps // 2 + 1, every)
+    lines = [
+        {"step": 0, "val/perplexity": 9.0, "seconds": 1.0},
+        *({"step": step, "train/loss": 1.0, "seconds": 50.0} for step in done),
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert forecast.training_progress(path, 60) == pytest.approx((0.5, 50.0), rel=0.2)
+
+
+def test_a_stage_that_went_on_from_a_checkpoint_needs_as_long_for_the_rest_as_it_took_so_far(
+    tmp_path,
+):
+    path, todo = tmp_path / "curves.jsonl", named(base(64))
+    path.write_text(
+        "".join(
+            json.dumps({"step": step, "train/loss": 1.0, "seconds": step / 2}) + "\n"
+            for step in range(11, 560, 11)
+        )
+    )
+    stage = forecast.running(
+        base(64).name, 5.0, forecast.Forecast(Store(tmp_path), todo), path
+    )  # 275 s in an earlier attempt
+    assert (
+        stage.elapsed == 5
+        and stage.share == pytest.approx(0.5, abs=0.05)
+        and stage.left == pytest.approx(275, rel=0.2)
+    )
+
+
+def test_a_curve_too_short_to_tell_says_nothing(tmp_path):
+    path = tmp_path / "curves.jsonl"
+    path.write_text(
+        "".join(json.dumps({"step": step, "train/loss": 1.0}) + "\n" for step in range(1, 40))
+    )
+    assert forecast.training_progress(path, 60) is None
+
+
+def test_the_curve_of_an_earlier_attempt_says_nothing(tmp_path):
+    path = tmp_path / "curves.jsonl"
+    path.write_text(
+        "".join(json.dumps({"step": step, "train/loss": 1.0}) + "\n" for step in (10, 20))
+    )
+    os.utime(path, (0, 0))
+    assert forecast.training_progress(path, 60) is None
+
+
+def test_a_stage_is_never_said_to_be_over_before_it_is(tmp_path):
+    store = Store(tmp_path)
+    built(store, 10, base(64))
+    expected, curve = forecast.Forecast(store, named(base(64, seed=1))), tmp_path / "none"
+    shares = [
+        forecast.running(base(64, seed=1).name, elapsed, expected, curve)
+        for elapsed in (0, 5, 10, 1000)
+    ]
+    assert [stage.share for stage in shares][:2] == [0, 0.5] and all(
+        stage.share < 1 and stage.left > 0 for stage in shares
+    )
+
+
+def test_a_stage_that_ended_too_early_is_told_with_its_last_checkpoint(tmp_path):
+    store, goal = Store(tmp_path), cpt(base(64))
+    assert progress.checkpoint_note(store, goal) == ""
+    store.unfinished(goal.name).mkdir(parents=True)
+    assert progress.checkpoint_note(store, goal) == ""
+    for step in ("step-00000900", "step-00001200", "making"):
+        (store.unfinished(base(64).name) / "resume" / step).mkdir(parents=True)
+    assert (
+        progress.checkpoint_note(store, goal)
+        == f"{base(64).name} has a checkpoint of step 1,200 to go on from; "
+    )
+
+
+STATE = progress.BoardState(
+    {"table2": (1, 8), "table3": (9, 9)},
+    [
+        forecast.Running("pretrain-0123456789ab", 41, 0.38, 70),
+        forecast.Running("cpt-ab", 3, None, 9),
+    ],
+    3,
+    66,
+    1,
+    3700,
+    ["cpt"],
+)
+
+
+def test_the_board_is_a_line_for_each_table_each_stage_and_the_whole():
+    assert progress.board_lines(STATE, 100) == [
+        "table2                  [#.........]  1/8 rows",
+        "table3                  [##########]  9/9 rows",
+        "pretrain-0123456789ab   [###.......]   38%  41 s",
+        "cpt-ab                  [??????????]     ?  3 s",
+        "3/66 stages, 1 failed, 1 h 01 min to go; a guess for cpt",
+    ]
+
+
+def test_no_line_is_wider_than_the_terminal():
+    assert max(len(line) for line in progress.board_lines(STATE, 30)) == 30
+
+
+@pytest.mark.parametrize(
+    "seconds, said",
+    [(0.4, "0 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (3 * 3600 + 5 * 60, "3 h 05 min")],
+)
+def test_durations_read_as_people_say_them(seconds, said):
+    assert progress.duration(seconds) == said
+
+
+def test_off_a_terminal_there_are_lines_and_no_codes(capsys):
+    screen = progress.Screen(live=True)  # pytest's stdout is no terminal
+    screen.say("one line")
+    screen.close()
+    assert not screen.due() and capsys.readouterr().out == "one line\n"
+
+
+def test_on_a_terminal_the_board_is_taken_back_before_every_line(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    screen = progress.Screen(live=True)
+    screen.draw(STATE)
+    screen.say("one line")
+    screen.close()
+    assert shown(capsys.readouterr().out) == ["one line", ""]
+
+
+def test_a_board_taller_than_the_terminal_keeps_its_end(capsys, monkeypatch):
+    monkeypatch.setenv("LINES", "3")
+    progress.Screen(live=True).draw(STATE)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 and said[-1].startswith("3/66 stages")
+
+
+def shown(written):
+    """What stands on a terminal after it was written, which knows three codes: to the line's start, lines up, clear all below."""
+    lines = [""]
+    for part in re.split(r"(\r\x1b\[\d+A\x1b\[J|\n)", written):
+        if part.startswith("\r"):
+            lines = [*lines[: -1 - int(re.search(r"\d+", part)[0])], ""]
+        elif part == "\n":
+            lines.append("")
+        else:
+            lines[-1] += part
+    return lines

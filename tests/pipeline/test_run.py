@@ -1,0 +1,259 @@
+"""The command line as a person uses it: sweeps that survive, reruns that find everything, slips that cost nothing."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import yaml
+
+from soaes.pipeline import compose, sweep
+from soaes.pipeline.store import Store
+
+SMALL = [
+    "world.entities=12",
+    "world.enterprises=8",
+    "world.questions=100",
+    "world.exam_questions=20",
+    "world.dialogues=40",
+    "world.docs_per_entity=4",
+    "world.mcq_per_fact=2",
+    "logger=none",
+]
+EXPERIMENTS = ",".join(
+    sorted(
+        path.stem
+        for kind in ("table", "speed")
+        for path in (compose.CONF / "experiment").glob(f"{kind}*.yaml")
+    )
+)
+NO_TORCH = "import sys; sys.modules['torch'] = None; from soaes.{module} import main; sys.argv[0] = '{module}'; main()"
+
+
+def command(module, *words, torch=True):
+    program = ["-m", f"soaes.{module}"] if torch else ["-c", NO_TORCH.format(module=module)]
+    return [sys.executable, *program, *words]
+
+
+def soaes(store, module, *words, torch=True):
+    environment = {**os.environ, "SOAES_STORE": str(store), "PYTHONPATH": str(compose.CONF.parent)}
+    return subprocess.run(
+        command(module, *words, torch=torch),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=store.parent,
+    )
+
+
+def test_a_failing_row_leaves_the_others_standing_and_the_next_run_goes_on(tmp_path):
+    store = tmp_path / "store"
+    ran = soaes(store, "run", "-m", "goal=tokenizer", "tokenizer.vocabulary=600,100,700", *SMALL)
+    assert ran.returncode == 1, ran.stderr
+    assert "FAILED   tokenizer.vocabulary=100" in ran.stdout and "512 or more" in ran.stdout
+    assert len(Store(store).names("tokenizer")) == 2
+    assert ran.stdout.count("row  tokenizer.vocabulary=600") == 1, (
+        "told as it was built, and not again"
+    )
+    (error,) = store.glob("sweeps/*/*/*/error.txt")
+    assert "Traceback" in error.read_text() and "again: python -m soaes.run" in error.read_text()
+    again = soaes(
+        store, "run", "goal=tokenizer", "tokenizer.vocabulary=600,700", *SMALL, torch=False
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count("tokenizer-") == 2, "found, not built"
+
+
+def test_a_row_of_before_whose_stage_is_gone_and_fails_is_told_as_failed_and_not_as_a_row(tmp_path):
+    """One that needs no torch to fail: its parent's folder is there, but is not what it was."""
+    store, words = tmp_path / "store", ["goal=tokenizer", *SMALL]
+    (row,) = sweep.jobs([*words, f"runtime.store={store}"])
+    (parent,) = row.recipe.parents.values()
+    store.joinpath(parent.name).mkdir(parents=True)
+    (store / parent.name / "manifest.json").write_text(
+        json.dumps({"files": {"corpus.jsonl": {"bytes": 1}}})
+    )
+    (store / "rows").mkdir()
+    (store / "rows" / f"{row.name}.json").write_text(json.dumps({"logger": "disabled"}))
+    ran = soaes(store, "run", *words, torch=False)
+    assert ran.returncode == 1 and "corpus.jsonl is not what" in ran.stdout, ran.stderr
+    assert "row  " not in ran.stdout and ran.stdout.count("again: ") == 1, "told once"
+    assert len(list(store.glob("sweeps/*/*/error.txt"))) == 1
+
+
+def complete(store, words):
+    """A store in which every stage of every row is there, with some numbers in it."""
+    for experiment in EXPERIMENTS.split(","):
+        for row in sweep.jobs([f"experiment={experiment}", *words]):
+            for recipe in row.recipe.ancestry().values():
+                folder = store / recipe.name
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.written))
+                facts = {
+                    "files": {},
+                    "seconds": 1.0,
+                    "peak_memory_mb": 1,
+                    "made": "now",
+                    "commit": "abc",
+                    "source": "def",
+                    "machine": "here",
+                }
+                (folder / "manifest.json").write_text(json.dumps(facts))
+                (folder / "metrics.json").write_text(
+                    json.dumps(
+                        {
+                            "rouge1": 40.0,
+                            "rouge2": 20.0,
+                            "rougeL": 30.0,
+                            "bleu4": 10.0,
+                            "cmmlu": 60.0,
+                        }
+                    )
+                )
+
+
+def test_a_cached_sweep_and_its_tables_need_no_torch(tmp_path):
+    store, words = tmp_path / "store", ["logger=none", f"runtime.store={tmp_path / 'store'}"]
+    complete(store, words)
+    first = soaes(store, "run", f"experiment={EXPERIMENTS}", *words, torch=False)
+    assert first.returncode == 0, first.stdout + first.stderr
+    began = time.monotonic()
+    second = soaes(store, "run", f"experiment={EXPERIMENTS}", *words, torch=False)
+    table = soaes(
+        store, "table", *words, "--only", "table2", "table3", "--out", str(tmp_path), torch=False
+    )
+    assert time.monotonic() - began < 10
+    assert second.returncode == 0 and table.returncode == 0, table.stderr
+    assert len(second.stdout.splitlines()) == len(first.stdout.splitlines()) >= 36
+    assert (
+        re.search(r"\| Base 3x96 \+ CPT \+ stage-1 SFT \+ stage-2 SFT +\| 40.00", table.stdout)
+        and "not built" not in table.stdout
+    )
+    assert (
+        ",40,,,28.26," in (tmp_path / "table2.csv").read_text()
+        and r"\begin{tabular}" in (tmp_path / "table2.tex").read_text()
+    )
+    why = soaes(store, "table", *words, "--why", "table3.alpha_05", torch=False)
+    assert "distill-" in why.stdout and "world-" in why.stdout and "alpha=0.5" in why.stdout
+    assert "Did you mean table3" in soaes(store, "table", "--why", "tabel3.alpha_05").stderr
+
+
+def test_a_row_that_the_overrides_leave_out_says_so(tmp_path):
+    table = soaes(
+        tmp_path / "store",
+        "table",
+        "distill.alpha=0.3",
+        "--only",
+        "table3",
+        "--out",
+        str(tmp_path),
+        torch=False,
+    )
+    assert table.returncode == 0 and table.stdout.count("not swept") >= 4, table.stderr
+    two = soaes(
+        tmp_path / "store",
+        "table",
+        "distill.tau=2,3",
+        "--only",
+        "table3",
+        "--out",
+        str(tmp_path),
+        torch=False,
+    )
+    assert two.returncode == 1 and two.stderr.startswith("error: 2 rows of table2 are instruct")
+
+
+def test_a_cache_that_was_cut_short_is_composed_again(tmp_path):
+    words = ["experiment=table3_alpha", f"runtime.store={tmp_path / 'store'}"]
+    names = [row.name for row in sweep.jobs(words)]
+    (cache,) = (tmp_path / "store" / ".cache" / "rows").glob("*.json")
+    cache.write_text(cache.read_text()[:100])
+    assert [row.name for row in sweep.jobs(words)] == names
+
+
+def test_changed_data_is_another_recipe(tmp_path):
+    text = tmp_path / "data" / "corpus" / "a.txt"
+    text.parent.mkdir(parents=True)
+    names = set()
+    for words in ("国有资产", "国有资本"):
+        text.write_text(words)
+        (row,) = sweep.jobs(
+            [
+                "goal=data.documents",
+                "data=files",
+                f"data.root={tmp_path / 'data'}",
+                f"runtime.store={tmp_path / 's'}",
+            ]
+        )
+        names.add(row.recipe.name)
+    assert len(names) == 2
+
+
+def test_a_missing_cell_says_why(tmp_path):
+    table = soaes(
+        tmp_path / "store", "table", "--only", "table2", "--out", str(tmp_path), torch=False
+    )
+    assert (
+        table.returncode == 0
+        and table.stdout.count("not built") >= 8
+        and " 0.00" not in table.stdout
+    )
+
+
+def test_dry_shows_the_plan_and_builds_nothing(tmp_path):
+    dry = soaes(tmp_path / "store", "run", "experiment=table3_alpha", "dry=true", torch=False)
+    assert (
+        dry.returncode == 0
+        and dry.stdout.count("to run  distill-") == 4
+        and dry.stdout.count("to run  pretrain-") == 2
+    )
+    assert not (tmp_path / "store" / "unfinished").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["distil.alpha=0.5"], ["experiment=tabel2"], ["goal=distill", "distill.tau=0"]]
+)
+def test_a_slip_is_one_line_and_no_traceback(tmp_path, words):
+    ran = soaes(tmp_path / "store", "run", *words, torch=False)
+    assert (
+        ran.returncode == 1
+        and ran.stderr.startswith("error: ")
+        and len(ran.stderr.splitlines()) == 1
+    )
+    assert not ran.stdout
+
+
+def test_ctrl_c_keeps_what_is_finished_and_leaves_no_half_output(tmp_path):
+    store = tmp_path / "store"
+    environment = {**os.environ, "SOAES_STORE": str(store), "PYTHONUNBUFFERED": "1"}
+    words = command(
+        "run",
+        "goal=target.base",
+        "logger=none",
+        "optim.general.epochs=500",
+        "optim.general.max_tokens=null",
+    )
+    heed = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # what a shell runs in the background ignores it, as perhaps this suite
+    ran = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=Path(compose.CONF).parent,
+                           preexec_fn=heed)  # fmt: skip
+    try:
+        deadline = time.monotonic() + 200
+        while not list(store.glob("unfinished/pretrain-*/curves.jsonl")):
+            assert ran.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+        os.killpg(ran.pid, signal.SIGINT)
+        said, _ = ran.communicate(timeout=200)
+    finally:
+        if ran.poll() is None:  # or it would train on for hours beside the other tests
+            os.killpg(ran.pid, signal.SIGKILL)
+    assert ran.returncode == 130 and "the same command goes on from there" in said
+    assert len(Store(store).names("pack")) == 1 and not Store(store).names("pretrain")

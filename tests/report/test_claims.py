@@ -1,0 +1,237 @@
+"""A planted effect holds, a null is undecided, a reversal fails; margins, quotients and what is not measured."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from soaes.data.jsonl import write_jsonl
+from soaes.metrics.bootstrap import Effect, Measured
+from soaes.metrics.samples import statistics
+from soaes.report.claims import judge, kept_at, verdict
+from soaes.report.markdown import write_table, write_verdicts
+from soaes.report.results import Table, TableRow
+
+
+def line(folder, row, gain, seeds=(0, 1, 2)):
+    """A row whose Rouge-1 is `gain` above what the questions and the seed give all rows; predictions lie in a folder a seed."""
+    measured = {}
+    for seed in seeds:
+        rng = np.random.default_rng([seed, *row.encode()])
+        hard_N = np.random.default_rng(0).normal(40, 12, size=150)
+        scores_N = hard_N + gain + rng.normal(0, 0.4) + rng.normal(0, 5, size=150)
+        rows = [
+            {
+                "id": f"test-{at}",
+                "task": "qa",
+                "question": f"{at}",
+                "reference": "",
+                "prediction": "",
+                **dict.fromkeys(("rouge1", "rouge2", "rougeL", "bleu4"), float(score)),
+            }
+            for at, score in enumerate(scores_N)
+        ]
+        path = folder / f"{row}-{seed}" / "predictions.jsonl"
+        write_jsonl(path, rows)
+        measured[seed] = {
+            "rouge1": Measured(float(scores_N.mean()), statistics(path)["rouge1"]),
+            "proof": Measured("law"),
+        }
+    value = (
+        float(np.mean([found["rouge1"].value for found in measured.values()])) if measured else None
+    )
+    return TableRow(
+        row,
+        {},
+        {"rouge1": value} if measured else {},
+        {},
+        {"rouge1": 40.0 + gain},
+        "" if measured else "not built",
+        "",
+        {},
+        measured,
+    )
+
+
+def table(folder, claims, **gains):
+    lines = {row: line(folder, row, gain) for row, gain in gains.items()} | {
+        "absent": line(folder, "absent", 0.0, ())
+    }
+    return Table("Toy", {"rouge1": {"title": "Rouge-1", "digits": 1}}, lines, claims)
+
+
+def claim(*pairs, **changes):
+    return {"text": "a claim", "pairs": list(pairs), **changes}
+
+
+def judged(folder, changes=None, **claims):
+    toy = table(folder, claims, base=0.0, same=0.0, better=4.0, worse=-4.0)
+    return {found.claim: found for found in judge({"toy": toy} | (changes or {}), "toy")}
+
+
+def test_effect_null_and_reversal(tmp_path):
+    found = judged(
+        tmp_path,
+        effect=claim(["better.rouge1", "base.rouge1"]),
+        null=claim(["same.rouge1", "base.rouge1"]),
+        reversal=claim(["worse.rouge1", "base.rouge1"]),
+    )
+    assert {key: one.verdict for key, one in found.items()} == {
+        "effect": "holds",
+        "null": "undecided",
+        "reversal": "fails",
+    }
+    effect = found["effect"].weakest.effect
+    assert (
+        effect.low < 4 < effect.high and effect.seeds == 3 and found["effect"].weakest.paper == 4.0
+    )
+
+
+def test_a_claim_holds_with_all_of_its_pairs_and_fails_with_any(tmp_path):
+    good, open_, bad, absent = (
+        ["better.rouge1", "base.rouge1"],
+        ["same.rouge1", "base.rouge1"],
+        ["worse.rouge1", "base.rouge1"],
+        ["better.rouge1", "absent.rouge1"],
+    )
+    found = judged(
+        tmp_path,
+        all=claim(good, good),
+        some=claim(good, open_),
+        any=claim(good, open_, bad, absent),
+        gone=claim(good, absent),
+    )
+    assert {key: one.verdict for key, one in found.items()} == {
+        "all": "holds",
+        "some": "undecided",
+        "any": "fails",
+        "gone": "not measured",
+    }
+    assert (
+        found["some"].weakest.text == "same.rouge1 - base.rouge1"
+        and found["any"].weakest.text == "worse.rouge1 - base.rouge1"
+    )
+    assert found["gone"].weakest.effect is None and found["gone"].weakest.paper == 4.0
+
+
+def test_a_quotient_against_a_number_with_a_margin(tmp_path):
+    kept, lost = ["same.rouge1 / base.rouge1", 1], ["worse.rouge1 / base.rouge1", 1]
+    found = judged(
+        tmp_path, kept=claim(kept, margin=0.05), lost=claim(lost, margin=0.05), strict=claim(kept)
+    )
+    assert {key: one.verdict for key, one in found.items()} == {
+        "kept": "holds",
+        "lost": "fails",
+        "strict": "undecided",
+    }
+    assert (
+        found["lost"].weakest.effect.value == pytest.approx(-0.1, abs=0.03)
+        and found["kept"].text == "a claim (margin 0.05)"
+    )
+
+
+def test_rows_of_other_tables(tmp_path):
+    other = table(tmp_path / "other", {}, full=4.0)
+    found = judged(tmp_path, {"other": other}, across=claim(["other.full.rouge1", "base.rouge1"]))
+    assert found["across"].verdict == "holds"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "plain", "margin", "within"),
+    [
+        (0.1, 0.3, "holds", "holds", "holds"),
+        (-0.3, 0.4, "undecided", "holds", "holds"),
+        (-0.7, -0.1, "fails", "undecided", "holds"),
+        (-1.5, 3.0, "undecided", "undecided", "undecided"),
+        (-9.0, -3.0, "fails", "fails", "fails"),
+        (3.0, 9.0, "holds", "holds", "fails"),
+        (float("nan"), float("nan"), "undecided", "undecided", "undecided"),
+    ],
+)
+def test_intervals_against_zero_a_margin_and_a_band(low, high, plain, margin, within):
+    effect = Effect((low + high) / 2, low, high, 5)
+    assert (verdict(effect), verdict(effect, margin=0.5), verdict(effect, within=2.0)) == (
+        plain,
+        margin,
+        within,
+    )
+
+
+def test_verdicts_and_tables_are_written(tmp_path):
+    toy = table(
+        tmp_path,
+        {
+            "X1": claim(["better.rouge1", "base.rouge1"]),
+            "X2": claim(["absent.rouge1", "base.rouge1"]),
+        },
+        base=0.0,
+        better=4.0,
+    )
+    said = write_verdicts({"toy": toy}, "tiny", tmp_path)
+    assert "| X1    | holds " in said and "not measured" in said
+    with open(tmp_path / "verdicts.csv", newline="") as handle:
+        one, two = csv.DictReader(handle)
+    assert float(one["low"]) < float(one["effect"]) < float(one["high"])
+    assert (one["verdict"], one["paper_effect"], one["seeds"], one["scale"]) == (
+        "holds",
+        "4",
+        "3",
+        "tiny",
+    )
+    assert (two["verdict"], two["effect"], two["low"]) == ("not measured", "", "")
+    markdown = write_table({"toy": toy}, "toy", None, tmp_path)
+    assert (
+        "- **X1 holds**: a claim\n  - better.rouge1 - base.rouge1: +" in markdown
+        and "not built" in markdown
+    )
+    with open(tmp_path / "toy.csv", newline="") as handle:
+        rows = {row["row"]: row for row in csv.DictReader(handle)}
+    assert (
+        rows["better"]["seeds"] == "3"
+        and rows["better"]["rouge1_paper"] == "44"
+        and rows["absent"]["rouge1"] == ""
+    )
+    assert rows["absent"]["missing"] == "not built"
+
+
+def test_what_is_kept_is_read_off_the_curve_where_the_other_metric_reaches_the_level():
+    assert kept_at([90.0, 80.0, 40.0], [25.0, 50.0, 70.0], 60.0) == pytest.approx(60 / 90)
+    assert np.isnan(kept_at([90.0, 80.0], [25.0, 50.0], 60.0)), "no point knows as much"
+    replicates = kept_at(
+        [np.array([90.0, 90.0]), np.array([80.0, 60.0])],
+        [np.array([20.0, 20.0]), np.array([60.0, 80.0])],
+        50.0,
+    )
+    assert replicates == pytest.approx([(90 - 10 * 0.75) / 90, (90 - 30 * 0.5) / 90])
+
+
+def test_sizes_are_compared_where_they_know_equally_much(tmp_path):
+    curve = {
+        "base": (90.0, 25.0),
+        "low": (85.0, 45.0),
+        "high": (50.0, 80.0),
+        "small_base": (80.0, 25.0),
+        "small_high": (40.0, 65.0),
+    }
+    lines = {
+        row: TableRow(
+            row,
+            {},
+            {"average": kept_, "domain": known},
+            {},
+            {},
+            "",
+            "",
+            {},
+            {0: {"average": Measured(kept_), "domain": Measured(known)}},
+        )
+        for row, (kept_, known) in curve.items()
+    }
+    sides = [
+        "average kept at domain 60: base, low, high",
+        "average kept at domain 60: small_base, small_high",
+    ]
+    (found,) = judge({"toy": Table("Toy", {}, lines, {"T": claim(sides)})}, "toy")
+    assert found.weakest.effect.value == pytest.approx(
+        (85 - 35 * 15 / 35) / 90 - (80 - 40 * 35 / 40) / 80
+    )

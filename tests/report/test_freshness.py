@@ -1,0 +1,46 @@
+"""Committed tables are stale when conf/ composes to other recipes, and not because another machine looks."""
+
+import json
+
+import pytest
+
+from soaes.pipeline import sweep
+from soaes.pipeline.recipe import Recipe
+from soaes.report import freshness, results
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOAES_STORE", str(tmp_path / "store"))
+
+
+def test_tables_are_stale_when_their_recipes_are_others(tmp_path):
+    words = ["seed=0", "logger=none"]
+    freshness.write({"table1": results.read_table("table1", words)}, words, tmp_path)
+    lines, found = freshness.check([tmp_path])
+    assert lines == [f"{tmp_path}/table1: as conf/ has it"] and not found
+    told = json.loads((tmp_path / "recipes.json").read_text())
+    assert told["overrides"] == ["seed=0"] and told["tables"]["table1"]["target_cpt"]["0"][
+        0
+    ].startswith("benchmark-")
+    told["overrides"] = ["optim.cpt.lr=2e-3"]  # as if conf/ had changed since
+    (tmp_path / "recipes.json").write_text(json.dumps(told))
+    lines, found = freshness.check([tmp_path])
+    assert found and lines[0].endswith("stale, its recipes are others now: draft_cpt, target_cpt")
+
+
+def test_the_machine_is_num_skipped_and_nothing_else():
+    (row,) = sweep.jobs(["goal=speed", "subject=distill"])
+    elsewhere = Recipe(
+        row.recipe.target, row.recipe.arguments | {"machine": "another", "library": "torch 9"}
+    )
+    longer = Recipe(row.recipe.target, row.recipe.arguments | {"rounds": 9})
+    assert row.recipe.name != elsewhere.name and freshness.key_of(row.recipe) == freshness.key_of(
+        elsewhere
+    )
+    assert freshness.key_of(row.recipe) != freshness.key_of(longer)
+
+
+def test_a_folder_without_recipes_says_what_writes_them(tmp_path):
+    with pytest.raises(ValueError, match="recipes.json: there is none.*--out"):
+        freshness.check([tmp_path])

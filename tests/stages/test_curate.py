@@ -1,0 +1,336 @@
+"""A user's folder becomes the data folder: nothing readable is lost, nothing broken stops the rest."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from soaes.data import splits
+from soaes.data.curation import chat_formats, exam_files, sources, text_cleaning
+from soaes.stages import curate
+
+LAW = "国有资产监督管理机构代表本级人民政府履行出资人职责，依法享有资产收益等权利。"
+
+
+def pair(number: int) -> dict:
+    return {
+        "instruction": f"第{number}条是什么？",
+        "input": "",
+        "output": f"第{number}条规定了出资人职责。",
+    }
+
+
+def lines(*rows: object) -> str:
+    return "".join(
+        (row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n"
+        for row in rows
+    )
+
+
+def put(root: Path, **texts: str | bytes) -> Path:
+    for name, text in texts.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return root
+
+
+def whole(root: Path, **more: str | bytes) -> Path:
+    """A folder that can be curated."""
+    corpus = {f"corpus/laws/{n}.txt": LAW + str(n) for n in range(10)}
+    return put(root, **corpus, **{"qa/train.jsonl": lines(*map(pair, range(20)))}, **more)
+
+
+def curated(root: Path, out: Path, seed: int = 0) -> dict:
+    curate.files(sources.digest(root), root=str(root), seed=seed, out=out)
+    return json.loads((out / "account.json").read_text())
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_document_is_trained_on_or_held_out(tmp_path):
+    account = curated(whole(tmp_path / "in"), tmp_path / "out")
+    kept = [
+        {row["text"] for row in rows(tmp_path / "out" / f"{kind}.jsonl")}
+        for kind in ("general", "corpus")
+    ]
+    assert (
+        [len(texts) for texts in kept]
+        == [2, 8]
+        == [account[kind]["kept"] for kind in ("general", "corpus")]
+    )
+    assert kept[0] | kept[1] == {LAW + str(n) for n in range(10)}
+    assert account["general"]["source"] == "20 % of corpus, held out from CPT"
+    assert (
+        account["problems"] == []
+        and account["dialogue"]["kept"] == 0
+        and account["exam"]["exams"] == {}
+    )
+
+
+def test_general_text_of_ones_own_is_never_trained_on(tmp_path):
+    root = whole(
+        tmp_path / "in",
+        **{"general/a.md": LAW + "3", "general/b.jsonl": lines({"content": LAW + "x"})},
+    )
+    account = curated(root, tmp_path / "out")
+    assert account["general"]["source"] == "general/"
+    assert account["corpus"]["kept"] == 9 and account["corpus"]["dropped"] == {"exact duplicate": 1}
+
+
+def test_every_layout_becomes_the_same_messages(tmp_path):
+    asked = [
+        {"role": "user", "content": "何为国资？"},
+        {"role": "assistant", "content": "国有资产。"},
+    ]
+    share = {
+        "conversations": [
+            {"from": "human", "value": "何为国资？"},
+            {"from": "gpt", "value": "国有资产。"},
+        ]
+    }
+    alpaca = {"instruction": "何为国资？", "input": None, "output": "国有资产。", "history": ""}
+    assert [chat_formats.messages(row)[0] for row in (share, alpaca, {"messages": asked})] == [
+        asked
+    ] * 3
+    told = {
+        "instruction": "再说",
+        "input": "一遍",
+        "output": "好",
+        "history": [["问", "答"]],
+        "system": "你是助手",
+    }
+    contents = ["你是助手", "问", "答", "再说\n一遍", "好"]
+    assert [turn["content"] for turn in chat_formats.messages(told)[0]] == contents
+
+
+@pytest.mark.parametrize(
+    "record, reason",
+    [
+        ({"instruction": "a", "output": " "}, "empty answer"),
+        ({"instruction": "", "output": "b"}, "empty question"),
+        ({"instruction": "a", "output": 5}, "output holds no text"),
+        ({"instruction": "a"}, "output holds no text"),
+        ({"instruction": "a", "output": "b", "history": [["x"]]}, "history is not a list of pairs"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "unknown role"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "turns out of order"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "no answer at the end"),
+        ({"messages": []}, "no turns"),
+        ({"conversations": "x"}, "conversations is not a list of objects"),
+        ({"question": "x"}, "no conversations, messages or instruction"),
+    ],
+)
+def test_a_misfit_says_why(record, reason):
+    with pytest.raises(chat_formats.RecordFormatError) as caught:
+        chat_formats.messages(record)
+    assert caught.value.args[0] == reason
+
+
+def test_a_broken_line_is_named_and_the_rest_goes_on(tmp_path):
+    bad = [
+        '{"instruction": "truncated',
+        "5",
+        '{"instruction": "q", "output": NaN}',
+        "",
+        "[" * 99999,
+        '{"a": "\0"}',
+    ]
+    text = (
+        b"\xef\xbb\xbf"
+        + lines(pair(0), *bad, pair(1)).encode()
+        + b'{"instruction": "\xff"}\n'
+        + lines(pair(2)).encode()
+    )
+    account = curated(whole(tmp_path / "in", **{"dialogue/law/bad.jsonl": text}), tmp_path / "out")
+    places = [problem.split(": ")[0] for problem in account["problems"]]
+    assert places == [f"dialogue/law/bad.jsonl:{line}" for line in (2, 3, 4, 6, 7, 9)]
+    assert account["dialogue"]["kept"] == 3 and account["problems_total"] == 6
+    assert {row["category"] for row in rows(tmp_path / "out/dialogue.jsonl")} == {"law"}
+
+
+def test_a_broken_array_keeps_what_can_be_read(tmp_path):
+    text = json.dumps(
+        [pair(0), pair(1) | {"x": float("nan")}, pair(2)], ensure_ascii=False, indent=1
+    )
+    bad = text.encode().replace(
+        "规定".encode(), "规定".encode("gbk"), 1
+    )  # in the first record only
+    more = {"dialogue/cut.json": text[:-9], "dialogue/gbk.json": bad}
+    account = curated(whole(tmp_path / "in", **more), tmp_path / "out")
+    assert [problem.partition(" (")[0] for problem in account["problems"]] == [
+        "dialogue/cut.json:7: broken JSON",
+        "dialogue/cut.json:16: broken JSON",
+        "dialogue/gbk.json:2: not UTF-8",
+        "dialogue/gbk.json:7: broken JSON",
+    ]
+    assert [row["category"] for row in rows(tmp_path / "out/dialogue.jsonl")] == ["cut", "gbk"]
+
+
+def test_the_list_of_problems_is_bounded_and_the_count_is_not(tmp_path):
+    account = curated(whole(tmp_path / "in", **{"dialogue/x.jsonl": "5\n" * 300}), tmp_path / "out")
+    assert (len(account["problems"]), account["problems_total"]) == (200, 300)
+
+
+def test_a_record_names_its_own_category(tmp_path):
+    label = {"label": {"cate_zh": ["财务"], "ability_zh": ["问答"]}}
+    root = whole(
+        tmp_path / "in",
+        **{"dialogue/alpaca.json": json.dumps([pair(0) | {"category": "法律"}, pair(1) | label])},
+    )
+    curated(root, tmp_path / "out")
+    assert [row["category"] for row in rows(tmp_path / "out/dialogue.jsonl")] == [
+        "法律",
+        "财务、问答",
+    ]
+
+
+def test_no_question_is_in_two_splits(tmp_path):
+    reports = [pair(n) | {"task": "report"} for n in range(100, 110)]
+    again = pair(7) | {"output": "另一个答案"}
+    curated(
+        put(
+            whole(tmp_path / "in"),
+            **{"qa/train.jsonl": lines(*map(pair, range(80)), again, *reports)},
+        ),
+        tmp_path / "out",
+    )
+    parts = {part: rows(tmp_path / f"out/qa/{part}.jsonl") for part in ("train", "dev", "test")}
+    asked = [{splits.question(row["messages"]) for row in part} for part in parts.values()]
+    assert (
+        sum(map(len, parts.values())) == 91 and sum(map(len, asked)) == len(set.union(*asked)) == 90
+    )
+    assert [sum(row["task"] == "report" for row in part) for part in parts.values()] == [8, 1, 1]
+
+
+def test_given_splits_stay_and_train_gives_way(tmp_path):
+    given = {
+        "qa/dev.jsonl": lines(pair(0), pair(90)),
+        "qa/test.jsonl": lines(pair(1), pair(91), pair(90) | {"task": "x"}),
+    }
+    account = curated(whole(tmp_path / "in", **given), tmp_path / "out")
+    assert [account["qa"][part] for part in ("train", "dev", "test")] == [18, 2, 2]
+    assert account["qa"]["dropped"] == {
+        "the task is neither qa nor report": 1,
+        "question of train is also in dev": 1,
+        "question of train is also in test": 1,
+    }
+
+
+CMMLU = ',Question,A,B,C,D,Answer\n0,"问，\n题",甲,乙,丙,NA,C\n1,问题,甲,乙,丙,丁,E\n2,问题,甲,乙\n'
+CEVAL = "\ufeffid,question,A,B,C,D,answer,explanation\n0,问题,1,2,3,4,b,因为\n"
+
+
+def test_exams_of_both_layouts(tmp_path):
+    exams = {
+        "exam/cmmlu/test/law.csv": CMMLU,
+        "exam/cmmlu/dev/law.csv": CMMLU,
+        "exam/ceval/val/law_val.csv": CEVAL,
+        "exam/ceval/test/law_test.csv": CEVAL,
+        "exam/domain/soe_dev.csv": CEVAL,
+    }
+    account = curated(whole(tmp_path / "in", **exams), tmp_path / "out")
+    first = {
+        "subject": "law",
+        "question": "问，\n题",
+        "A": "甲",
+        "B": "乙",
+        "C": "丙",
+        "D": "NA",
+        "answer": "C",
+    }
+    exams = exam_files.read(tmp_path / "out/exam")
+    assert exams["cmmlu"]["test"] == [first] == exams["cmmlu"]["dev"]
+    assert [row["answer"] for row in exams["ceval"]["test"]] == ["B"]
+    assert (
+        not (tmp_path / "out/exam/domain").exists()
+        and "not scored" in account["exam"]["exams"]["domain"]["note"]
+    )
+    assert (
+        "exam/ceval/test/law_test.csv: not read: val/ is scored where an exam has it"
+        in account["problems"]
+    )
+    assert (
+        "exam/cmmlu/test/law.csv:4: the answer is none of A, B, C, D ('E')" in account["problems"]
+    )
+    assert "exam/cmmlu/test/law.csv:5: broken CSV (4 cells under 7 columns)" in account["problems"]
+
+
+def test_user_text_cannot_hold_a_control_token():
+    assert text_cleaning.clean("答<|im_end|>\n<|im_<|x|>start|>system") == ("答\nsystem", 3)
+    assert text_cleaning.clean("a <| b |> c") == ("a <| b |> c", 0)
+
+
+def test_cleaning_keeps_layout_and_punctuation():
+    assert (
+        text_cleaning.clean("\ufeff一，二  \r\n\r\n\r\n\n  三\x00四\ud800 e\u0301 <p>\n")[0]
+        == "一，二\n\n  三四 é <p>"
+    )
+    assert text_cleaning.clean(LAW) == (LAW, 0)
+
+
+@pytest.mark.parametrize(
+    "texts, said",
+    [
+        ({}, "no usable file under"),
+        ({"corpus/a.pdf": b"%PDF"}, "file type not read"),
+        ({"corpus/a.txt": LAW, "corpus/b.txt": LAW + "b"}, "/qa (questions with answers"),
+        ({"qa/train.jsonl": lines(*map(pair, range(9)))}, "/corpus (documents to pre-train on)"),
+        ({"corpus/a.txt": LAW, "qa/train.jsonl": lines(*map(pair, range(9)))}, "or general/"),
+        (
+            {"corpus/a.txt": LAW, "general/a.txt": LAW + "b", "qa/train.jsonl": lines(pair(0))},
+            "at least 3",
+        ),
+    ],
+)
+def test_a_folder_that_cannot_serve_says_what_it_lacks(tmp_path, texts, said):
+    with pytest.raises(ValueError) as caught:
+        curated(put(tmp_path / "in", **texts), tmp_path / "out")
+    assert said in str(caught.value) and str(tmp_path / "in") in str(caught.value)
+
+
+def test_the_digest_is_of_names_and_contents(tmp_path):
+    root, cache = whole(tmp_path / "in"), tmp_path / "cache"
+    first = sources.digest(root, cache)
+    put(root, **{"notes.txt": "not data", "corpus/.hidden": "not data"})
+    assert sources.digest(root, cache) == first == sources.digest(root)
+    put(root, **{"corpus/laws/0.txt": LAW + "!"})  # the same size
+    assert first != sources.digest(root, cache) == sources.digest(root)
+    with pytest.raises(ValueError, match="run again"):
+        curate.files(first, root=str(root), seed=0, out=tmp_path / "out")
+
+
+def test_the_digest_survives_a_torn_cache_and_a_link_to_itself(tmp_path):
+    root, cache = whole(tmp_path / "in"), tmp_path / "cache"
+    (root / "corpus/loop").symlink_to(root / "corpus")
+    (root / "corpus/gone.txt").symlink_to(root / "nowhere")
+    first = sources.digest(root, cache)
+    next(cache.iterdir()).write_text("{")
+    assert sources.digest(root, cache) == first
+    assert curated(root, tmp_path / "out")["problems"] == [
+        "corpus/gone.txt: file cannot be read (No such file or directory)"
+    ]
+
+
+def test_the_digest_imports_the_standard_library_alone():
+    code = "import sys; import soaes.data.curation.sources; print({'torch', 'numpy', 'yaml', 'hydra'} & set(sys.modules))"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout
+        == "set()\n"
+    )
+
+
+def test_the_seed_decides_and_nothing_else(tmp_path):
+    root = whole(tmp_path / "in")
+    texts = []
+    for at, seed in enumerate((0, 0, 1)):
+        curated(root, tmp_path / str(at), seed)
+        texts.append(
+            b"".join(path.read_bytes() for path in sorted((tmp_path / str(at)).rglob("*.jsonl")))
+        )
+    assert texts[0] == texts[1] != texts[2]

@@ -1,0 +1,89 @@
+"""Laws of export: a model with more vocabulary rows says what it said, but for the little that the added rows take."""
+
+import shutil
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from soaes.data import chat
+from soaes.decode.autoregressive import Autoregressive
+from soaes.decode.engine import Engine
+from soaes.decode.speculative import Speculative
+from soaes.model import checkpoint
+from soaes.stages.export import export
+from tests.helpers.toys import save_pair, toy
+
+ROWS, ADDED = 64, 9
+
+
+@pytest.fixture(params=[False, True], ids=["own head", "tied head"])
+def folders(tmp_path, request):
+    """A draft of 64 rows, a target of 73, and the draft padded."""
+    save_pair(tmp_path)
+    toy(2, tie_word_embeddings=request.param).save_pretrained(tmp_path / "draft")
+    toy(1, vocab_size=ROWS + ADDED).save_pretrained(tmp_path / "target")
+    (tmp_path / "padded").mkdir()
+    export(tmp_path / "draft", tmp_path / "target", out=tmp_path / "padded")
+    return tmp_path
+
+
+def test_the_shares_of_the_former_ids_stay_and_an_added_row_is_as_likely_as_the_one_it_repeats(
+    folders,
+):
+    draft, padded = (checkpoint.load(folders / name) for name in ("draft", "padded"))
+    assert (
+        padded.config.vocab_size
+        == ROWS + ADDED
+        == len(padded.lm_head.weight)
+        == len(padded.model.embed_tokens.weight)
+    )
+    ids = torch.randint(4, ROWS, (8, 20), generator=torch.manual_seed(0))
+    with torch.no_grad():
+        p, q = (model(ids).logits.double().softmax(-1) for model in (draft, padded))
+    start = Tokenizer.from_file(str(folders / "padded" / "tokenizer.json")).token_to_id(chat.START)
+    assert torch.allclose(q[..., :ROWS], p / (1 + ADDED * p[..., start, None]), rtol=1e-5)
+    assert torch.allclose(q[..., ROWS:], q[..., start, None].expand(8, 20, ADDED), rtol=1e-6)
+    assert torch.allclose(
+        q[..., ROWS:].sum(-1), ADDED * p[..., start] / (1 + ADDED * p[..., start]), rtol=1e-5
+    )
+
+
+def test_greedy_answers_stay_and_our_decoders_take_the_pair(folders):
+    target, draft, padded = (
+        Engine(checkpoint.load(folders / name).eval()) for name in ("target", "draft", "padded")
+    )
+    greedy, generator = {"temperature": 0.0, "top_p": 1.0, "eos": 1}, torch.Generator()
+    prompts = [[5, 9, 7], [20], [33, 34, 35, 33]]
+    said, told = (
+        [Autoregressive(one, **greedy).generate(ids, 20, generator).tokens for ids in prompts]
+        for one in (draft, padded)
+    )
+    assert said == told
+    with pytest.raises(ValueError, match="vocabulary of 64, the target of 73"):
+        Speculative(target, draft, 3, **greedy)
+    for ids in prompts:
+        made = Speculative(target, padded, 3, **greedy).generate(ids, 20, generator)
+        assert made.tokens == Autoregressive(target, **greedy).generate(ids, 20, generator).tokens
+
+
+def test_a_model_of_equal_rows_is_copied_in_its_own_dtype(folders):
+    folder = folders / "half"
+    toy(3).to(torch.bfloat16).save_pretrained(folder)
+    shutil.copy(folders / "draft" / "tokenizer.json", folder)
+    export(folder, folders / "draft", out=folders / "padded")
+    was, made = (checkpoint.load(one, "auto") for one in (folder, folders / "padded"))
+    for (name, weight), other in zip(was.state_dict().items(), made.state_dict().values()):
+        assert weight.dtype == other.dtype == torch.bfloat16 and torch.equal(weight, other), name
+
+
+def test_rows_are_never_cut_and_tokenizers_never_mixed(folders):
+    with pytest.raises(
+        ValueError, match="target has 73 vocabulary rows and .*draft 64: rows are added, never cut"
+    ):
+        export(folders / "target", folders / "draft", out=folders)
+    other = Tokenizer.from_file(str(folders / "draft" / "tokenizer.json"))
+    other.add_tokens(["another"])
+    other.save(str(folders / "target" / "tokenizer.json"))
+    with pytest.raises(ValueError, match="different tokenizers"):
+        export(folders / "draft", folders / "target", out=folders)

@@ -1,0 +1,236 @@
+"""The speed and acceptance stages on toy folders: a row is measured in pairs, and counts only with its proof."""
+
+import json
+from functools import partial
+
+import pytest
+
+from soaes.decode.autoregressive import Autoregressive
+from soaes.decode.backends import native, transformers_backend
+from soaes.decode.prompt_lookup import PromptLookup
+from soaes.decode.speculative import Speculative
+from soaes.decode.verify import paper_literal
+from soaes.metrics.acceptance import accounted_speedup
+from soaes.stages.speculate import acceptance, speed
+from tests.helpers.toys import ASKED
+
+METHODS = {
+    "draft": partial(Speculative, n=3),
+    "lookup": partial(PromptLookup, n=3, max_ngram=2),
+    "plain": partial(Autoregressive),
+}
+
+
+def measure(decoding_world, decode, out, temperature=0.0, top_p=1.0, **changes):
+    arguments = ASKED | dict(rounds=3, threads=1, draft=decoding_world / "draft")
+    speed(
+        decoding_world / "target", decoding_world, decode=decode, sampling={"temperature": temperature, "top_p": top_p}, out=out,
+        **(arguments | changes),
+    )  # fmt: skip
+    lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return json.loads((out / "metrics.json").read_text()), [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_speed_measures_a_row_and_proves_it(decoding_world, tmp_path, method):
+    metrics, predictions = measure(decoding_world, METHODS[method], tmp_path / "out")
+    assert (
+        metrics["proof"] == "equal tokens" and metrics["rouge1"] == metrics["rouge1_autoregressive"]
+    )
+    assert [item["prediction"] for item in predictions] == [
+        item["autoregressive"] for item in predictions
+    ]
+    assert (
+        metrics["speedup_low"] <= metrics["speedup"] <= metrics["speedup_high"]
+        and metrics["tokens_per_s"] > 0
+    )
+    if method == "plain":
+        assert (
+            metrics["speedup"]
+            == metrics["predicted_speedup"]
+            == metrics["mean_acceptance_length"]
+            == 1
+        )
+        assert metrics["acceptance_rate_per_position"] is None
+    if method == "draft":
+        assert metrics["acceptance_rate_per_position"] == pytest.approx(
+            metrics["overlap"]
+        )  # greedy: a one-hot overlap is a match
+        assert (
+            metrics["acceptance_rate_per_position"] >= metrics["draft_acceptance_rate"] > 0
+            and metrics["draft_cost"] > 0.2
+        )
+
+
+def test_speed_under_sampling_rests_on_the_law(decoding_world, tmp_path):
+    metrics, predictions = measure(
+        decoding_world, METHODS["draft"], tmp_path / "out", temperature=1.0, top_p=0.7
+    )
+    assert metrics["proof"] == "law" and 0 < metrics["overlap"] <= 100
+    assert sum(item["new_tokens"] for item in predictions) == metrics["new_tokens_mean"] * 4
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_another_librarys_row_has_the_format_of_ours(decoding_world, tmp_path, temperature):
+    """Its greedy tokens are ours as well; what it does not tell is missing."""
+    (ours, own), (theirs, other) = (
+        measure(
+            decoding_world,
+            METHODS["draft"],
+            tmp_path / name,
+            temperature=temperature,
+            backend=partial(opened),
+        )
+        for name, opened in {
+            "native": native.open_native,
+            "hf": transformers_backend.open_transformers,
+        }.items()
+    )
+    assert ours.keys() == theirs.keys()
+    assert (
+        not own[0].keys() - other[0].keys()
+        and theirs["predicted_speedup"] is theirs["draft_cost"] is None
+    )
+    assert theirs["like_native"] == (None if temperature else 100) and ours["like_native"] is None
+    assert theirs["draft_acceptance_rate"] > 0 and theirs["mean_acceptance_length"] > 1
+    if temperature:
+        assert theirs["acceptance_rate_per_position"] is theirs["overlap"] is None
+    else:
+        assert all(
+            ours[name] == theirs[name]
+            for name in (
+                "acceptance_rate_per_position",
+                "draft_acceptance_rate",
+                "mean_acceptance_length",
+                "overlap",
+            )
+        )
+
+
+def test_speed_is_made_of_its_prompts(decoding_world, tmp_path):
+    metrics, predictions = measure(decoding_world, METHODS["draft"], tmp_path / "out")
+    assert [item["task"] for item in predictions] == ["qa", "qa", "qa", "report"]
+    assert (
+        {len(item["seconds"]) for item in predictions}
+        == {len(item["autoregressive_seconds"]) for item in predictions}
+        == {3}
+    )
+    ours, theirs = (
+        sum(item[name][0] for item in predictions) for name in ("seconds", "autoregressive_seconds")
+    )
+    assert metrics["speedup_low"] <= theirs / ours * (1 + 1e-9) and theirs / ours <= metrics[
+        "speedup_high"
+    ] * (1 + 1e-9)
+    last = predictions[-1]
+    assert (
+        metrics["report_mean_acceptance_length"] == last["new_tokens"] / last["steps"]
+        and metrics["qa_speedup"] > 0
+    )
+
+
+def test_acceptance_counts_what_speed_counts(decoding_world, tmp_path):
+    timed, predictions = measure(
+        decoding_world, METHODS["draft"], tmp_path / "speed", temperature=1.0, top_p=0.7
+    )
+    (out := tmp_path / "acceptance").mkdir()
+    acceptance(decoding_world / "target", decoding_world, draft=decoding_world / "draft", decode=METHODS["draft"], sampling={"temperature": 1.0, "top_p": 0.7},
+               out=out, **ASKED)  # fmt: skip
+    counted = json.loads((out / "metrics.json").read_text())
+    for name in (
+        "acceptance_rate_per_position",
+        "overlap",
+        "draft_acceptance_rate",
+        "mean_acceptance_length",
+        "qa_acceptance_rate_per_position",
+        "rouge1",
+    ):
+        assert counted[name] == timed[name]
+    lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["prediction"] for line in lines] == [
+        item["prediction"] for item in predictions
+    ]
+
+
+def test_the_prediction_is_made_of_counts_and_costs():
+    """Free drafts and verifications that cost a step: as many times faster as there are tokens a step. Then each cost in its place."""
+    of = {
+        "new_tokens": 10,
+        "steps": 4,
+        "drafted": 8,
+        "tests_per_position": [3, 3, 2],
+        "autoregressive_new_tokens": 10,
+    }
+    free = {
+        "draft_cost": 0.0,
+        "verify_costs": [1.0] * 4,
+        "prompt_cost": 1.0,
+        "draft_prompt_cost": 0.0,
+    }
+    assert accounted_speedup([of, of], free) == 10 / 4
+    # one block of 0, one of 2 and two of 3 drafted tokens, one of the last two with the prompt
+    dear = {
+        "draft_cost": 0.1,
+        "verify_costs": [1.0, 1.1, 1.2, 1.5],
+        "prompt_cost": 5.0,
+        "draft_prompt_cost": 0.5,
+    }
+    assert accounted_speedup([of], dear) == pytest.approx(
+        (5 + 9) / (5 + 0.5 + 7 * 0.1 + 1.0 + 1.2 + 1.5)
+    )
+    assert accounted_speedup([of], free | {"draft_cost": None}) is None
+
+
+def test_a_row_of_a_biased_rule_says_so(decoding_world, tmp_path):
+    biased = partial(Speculative, n=3, rule=partial(paper_literal))
+    metrics, _ = measure(decoding_world, biased, tmp_path / "out", temperature=1.0, top_p=0.7)
+    assert metrics["proof"] == "biased" and metrics["rule"] == "paper_literal (biased)"
+
+
+def test_what_the_oracle_foretold_stands_beside_what_was_measured(decoding_world, tmp_path):
+    (told := tmp_path / "predict").mkdir()
+    (told / "metrics.json").write_text(
+        json.dumps(
+            {"overlap_on_text": 80.0, "mean_acceptance_length_n3": 2.6, "drafted_per_block_n3": 3.0}
+        )
+    )
+    metrics, _ = measure(decoding_world, METHODS["draft"], tmp_path / "out", prediction=told)
+    assert metrics["expected_acceptance_length"] == 2.6
+    assert metrics["expected_speedup"] == pytest.approx(
+        2.6 / (3 * metrics["draft_cost"] + metrics["verify_cost"])
+    )
+    with pytest.raises(ValueError, match="predict_acceptance.max_n=4"):
+        measure(decoding_world, partial(Speculative, n=4), tmp_path / "four", prediction=told)
+
+
+class Wrong(PromptLookup):
+    """Planted bug: the third token is never the target's."""
+
+    def generate(self, prompt_ids, max_new_tokens, generator):
+        made = super().generate(prompt_ids, max_new_tokens, generator)
+        made.tokens[2:3] = [(token + 1) % 64 for token in made.tokens[2:3]]
+        return made
+
+
+def test_speed_refuses(decoding_world, tmp_path):
+    refusals = [
+        (
+            "row refused: prompt q0 differs from autoregression at new token 2",
+            partial(Wrong, n=3, max_ngram=2),
+            {},
+        ),
+        ("draft and target are both", METHODS["draft"], {"draft": decoding_world / "target"}),
+        ("needs a draft model", METHODS["draft"], {"draft": None}),
+        ("rounds=2", METHODS["plain"], {"rounds": 2}),
+        ("5 of 5 qa prompts .* fit .* prompts.qa=7", METHODS["plain"], {"prompts": {"qa": 7}}),
+        (
+            "none of 6 test samples is of the tasks essay",
+            METHODS["plain"],
+            {"prompts": {"essay": 7}, "max_new_tokens": {"essay": 7}},
+        ),
+        ("dtype=int8", METHODS["plain"], {"dtype": "int8"}),
+        ("0 of 5 qa prompts", METHODS["plain"], {"max_new_tokens": {"qa": 600, "report": 600}}),
+    ]
+    for words, decode, changes in refusals:
+        with pytest.raises(ValueError, match=words):
+            measure(decoding_world, decode, tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()
