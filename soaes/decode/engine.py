@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from soaes.pipeline.private_api import PackedLinear
+
 # T tokens of this forward, L tokens in the cache after it, D head size, N all heads, Q query heads, K key heads,
 # H hidden units, V vocabulary
 
@@ -27,9 +29,7 @@ class Matrix:
         self.plain, self.packed = weight_KN.contiguous(), None
         on_cpu = weight_KN.device.type == "cpu" and weight_KN.dtype == torch.float32
         if on_cpu and weight_KN.numel() >= WORTH and torch.backends.mkldnn.is_available():
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(
-                weight_KN.t().contiguous(), max(BLOCK)
-            )
+            self.packed = PackedLinear(weight_KN.t().contiguous(), max(BLOCK))
 
     def __call__(self, x_TK: torch.Tensor, plus: torch.Tensor | None = None) -> torch.Tensor:
         """x W, or plus + x W: [T, N]; `plus` is [T, N] or [N]."""
@@ -37,7 +37,7 @@ class Matrix:
             return (
                 torch.mm(x_TK, self.plain) if plus is None else torch.addmm(plus, x_TK, self.plain)
             )
-        out_TN = torch.ops.mkldnn._linear_pointwise(x_TK, self.packed, None, "none", [], "")
+        out_TN = self.packed(x_TK)
         return out_TN if plus is None else out_TN.add_(plus)
 
 

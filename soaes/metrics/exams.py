@@ -7,25 +7,23 @@ that it needs no network, no cache and no process of its own. Knows rows and a m
 import logging
 import math
 from collections import defaultdict
-from functools import cache, lru_cache
+from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from statistics import mean
 
-import lm_eval
 import torch
 import yaml
 from datasets import Dataset, disable_progress_bars
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
-from lm_eval.utils import env
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
+from soaes.pipeline import private_api
+
 LETTERS = "ABCD"
 CHANCE = 25.0
-UPSTREAM = Path(lm_eval.__file__).parent / "tasks"
 TEMPLATES = {  # exam -> the harness's template, and what precedes a subject's name in its files
     "cmmlu": ("cmmlu/_default_template_yaml", "cmmlu/cmmlu_"),
     "ceval": ("ceval/_default_ceval_yaml", "ceval/ceval-valid_"),
@@ -37,9 +35,7 @@ CLOZE = {
     "doc_to_choice": "{{[A, B, C, D]}}",
     "target_delimiter": "",
 }
-env.from_string = cache(
-    env.from_string
-)  # the harness compiles its templates anew for every shot of every question
+private_api.cache_prompt_templates()
 # B prompts, T tokens, D width, M last positions, A tokens of one answer, V vocabulary
 
 
@@ -214,7 +210,7 @@ def _template(exam: str, subject: str) -> dict:
     """An exam that the harness does not know is asked as CMMLU, a subject that it does not know by its own name."""
     general, subjects = TEMPLATES.get(exam, TEMPLATES["cmmlu"])
     special = f"{subjects}{subject}.yaml"
-    if exam in TEMPLATES and (UPSTREAM / special).exists():
+    if exam in TEMPLATES and (private_api.exam_templates() / special).exists():
         return _yaml(general) | _yaml(special)
     return _yaml(general) | {
         "description": f"以下是关于{subject}的单项选择题，请直接给出正确答案的选项。\n\n"
@@ -254,4 +250,4 @@ def _fit(prompts: list[tuple[int, ...]], context: int) -> None:
 
 
 def _yaml(file: str) -> dict:
-    return yaml.safe_load((UPSTREAM / file).read_text(encoding="utf-8"))
+    return yaml.safe_load((private_api.exam_templates() / file).read_text(encoding="utf-8"))

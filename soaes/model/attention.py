@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AttentionInterface
 
+from soaes.pipeline import private_api
+
 WASTE, SLACK = (
     1.3,
     3,
@@ -105,7 +107,7 @@ def set_attention(model: Any, name: str) -> None:
 @contextmanager
 def using_attention(model: Any, name: str) -> Iterator[None]:
     """The same for a while."""
-    before = model.config._attn_implementation
+    before = private_api.attention_implementation(model)
     set_attention(model, name)
     try:
         yield
@@ -150,8 +152,8 @@ class _Documents(torch.autograd.Function):
         ):
             for start, stop in _steps(q_.shape[3]):
                 weights, given = next(softmaxes), _fold(grad_, start, stop)
-                scores = torch._softmax_backward_data(
-                    torch.bmm(given, _fold(v_, 0, stop).mT), weights, -1, weights.dtype
+                scores = private_api.softmax_backward(
+                    torch.bmm(given, _fold(v_, 0, stop).mT), weights
                 )
                 to_q[..., start:stop, :] = torch.bmm(scores, _fold(k_, 0, stop)).view_as(
                     to_q[..., start:stop, :]

@@ -17,6 +17,7 @@ from soaes.data.chat import prompt
 from soaes.metrics import rouge
 from soaes.model import checkpoint, train_state
 from soaes.model.train_state import newest
+from soaes.pipeline import private_api
 from soaes.pipeline.store import check_room
 
 POINTS = 100  # at most so many points a curve
@@ -182,14 +183,7 @@ class CheckpointCallback(pl.Callback):
         trainer.lr_scheduler_configs[0].scheduler.load_state_dict(state["schedule"])
         trainer.precision_plugin.load_state_dict(state["precision"])
         self.curves.load_state_dict(state["curves"])
-        # Lightning takes the rest of the rows for an epoch of its own: only what it counts over all epochs goes on
-        loop = trainer.fit_loop.epoch_loop
-        loop.automatic_optimization.optim_progress.optimizer.step.total.completed = state[
-            "step"
-        ]  # trainer.global_step
-        loop.batch_progress.total.ready = (
-            state["step"] * trainer.accumulate_grad_batches
-        )  # says when to validate
+        private_api.set_completed_steps(trainer, state["step"])
         _set_random(state["random"])
 
 

@@ -20,17 +20,13 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from soaes.pipeline import forecast, progress, worker
+from soaes.pipeline.private_api import WANDB_MODULES
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store
 
 PRELOAD = [
     "soaes.pipeline.preload"
 ]  # what a stage is forked from: heavy work once, and one state of our own code for a whole sweep
-WANDB = [
-    "wandb",
-    "wandb.sdk.launch",
-    "wandb.apis.public",
-]  # the last two are what wandb.init would load, stage by stage
 # glibc keeps a stage's freed memory for its next step, and in huge pages: a training step touches some 100 MB. 32 MB is the most it takes
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=268435456:glibc.malloc.top_pad=16777216"
 MEGABYTE = 1 << 20
@@ -174,7 +170,7 @@ class Scheduler:
         os.environ.setdefault("GLIBC_TUNABLES", ALLOCATOR)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(
-            PRELOAD + (WANDB if self.runtime["logger"]["mode"] != "disabled" else [])
+            PRELOAD + (list(WANDB_MODULES) if self.runtime["logger"]["mode"] != "disabled" else [])
         )
         process = context.Process(target=_stage, args=(self.store, recipe, self.runtime, alone))
         process.start()

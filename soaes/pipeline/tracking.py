@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from soaes.pipeline import private_api
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import first_rank
 
@@ -116,17 +117,10 @@ def _start(logger: dict[str, Any], **about: Any) -> Any:
     import wandb  # late: a cached sweep without new rows never pays for it
 
     Path(logger["folder"]).mkdir(parents=True, exist_ok=True)
-    settings = wandb.Settings(
-        x_disable_stats=True,
-        x_disable_meta=True,
-        disable_git=True,
-        disable_code=True,
-        console="off",
-    )
     return wandb.init(
         project=logger["project"],
         mode=logger["mode"],
         dir=logger["folder"],
-        settings=settings,
+        settings=private_api.wandb_settings(),
         **about,
     )
