@@ -58,15 +58,26 @@ def document(tokenizer: Any, texts: list[str]) -> list[np.ndarray]:
     ]
 
 
-def chat_tokenizer(target: Path) -> tuple[Tokenizer, int]:
-    """The tokenizer of a model's folder, and the token that ends an answer."""
-    tokenizer = Tokenizer.from_file(str(target / "tokenizer.json"))
-    if tokenizer.token_to_id(END) is None:
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Load the tokenizer of a model folder or a tokenizer folder."""
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def chat_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
+    """Load a chat model's tokenizer and the id of the token that ends an answer.
+
+    Raises:
+        ValueError: if the vocabulary has no `<|im_end|>`.
+    """
+    tokenizer = load_tokenizer(folder)
+    eos = tokenizer.token_to_id(END)
+    if eos is None:
         raise ValueError(
-            f"the tokenizer of {target} has no {END}, where an answer ends; use a chat tokenizer"
+            f"the tokenizer of {folder} has no {END}, where an answer ends; use a chat tokenizer"
         )
-    return tokenizer, tokenizer.token_to_id(END)
+    return tokenizer, eos
 
 
-def tokenizer_digest(model: Path) -> str:
-    return hashlib.sha256((model / "tokenizer.json").read_bytes()).hexdigest()[:12]
+def tokenizer_digest(folder: Path) -> str:
+    """Return a short digest of tokenizer.json: equal digests mean equal token ids."""
+    return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()[:12]

@@ -7,9 +7,14 @@ from __future__ import annotations
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
 IGNORE = -100  # the label of a token that bears no loss
 
@@ -24,7 +29,23 @@ class Rows(NamedTuple):
     @property
     def loss_tokens_R(self) -> np.ndarray:
         """Predicted tokens of each row: a document's first token is predicted from nothing and never counts."""
-        return ((self.labels_RT != IGNORE) & (self.positions_RT > 0)).sum(axis=1)
+        return loss_mask(self.labels_RT, self.positions_RT).sum(axis=1)
+
+
+def loss_mask(labels: Array, positions: Array) -> Array:
+    """Mark the tokens that a model is trained to predict; this is the only definition of them.
+
+    A token bears loss where it has a label and is not the first of its document: the first token
+    would be predicted from nothing.
+
+    Args:
+        labels: token ids, or IGNORE where a token bears no loss; not shifted.
+        positions: position of each token within its document, of the shape of `labels`.
+
+    Returns:
+        Booleans of the same shape. The hidden state that predicts token t stands at t - 1.
+    """
+    return (labels != IGNORE) & (positions > 0)
 
 
 def write(folder: Path, rows: Rows) -> None:

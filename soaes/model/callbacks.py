@@ -13,7 +13,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from soaes.data.chat import prompt
+from soaes.data.chat import load_tokenizer, prompt
 from soaes.metrics import rouge
 from soaes.model import checkpoint, train_state
 from soaes.model.train_state import newest
@@ -106,11 +106,9 @@ class MetricsCallback(pl.Callback):
 
     def _rouge(self, model: Any) -> float:
         """Mean Rouge-1 of greedy answers to the dev prompts."""
-        from tokenizers import Tokenizer
-
         from soaes.model.generate import generate
 
-        tokenizer = Tokenizer.from_file(str(self.tokenizer / "tokenizer.json"))
+        tokenizer = load_tokenizer(self.tokenizer)
         said = generate(
             model,
             tokenizer,

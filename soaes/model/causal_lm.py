@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from soaes.data.token_store import IGNORE
+from soaes.data.token_store import IGNORE, loss_mask
 from soaes.model import checkpoint, chunked_loss, losses
 
 
@@ -43,7 +43,8 @@ class CausalLM(pl.LightningModule):
         outputs = self.model.model(
             input_ids=batch["ids_BT"], position_ids=batch["positions_BT"], use_cache=False
         )
-        following_BT = torch.where(batch["positions_BT"] > 0, batch["labels_BT"], IGNORE)
+        bears_loss_BT = loss_mask(batch["labels_BT"], batch["positions_BT"])
+        following_BT = torch.where(bears_loss_BT, batch["labels_BT"], IGNORE)
         following_BT = torch.nn.functional.pad(following_BT[:, 1:], (0, 1), value=IGNORE)
         where_BT = following_BT != IGNORE
         return outputs.last_hidden_state[where_BT], following_BT[where_BT]

@@ -26,9 +26,7 @@ def create(
     tokenizer: Path, layers: int, width: int, heads: int, kv_heads: int, context: int, seed: int
 ) -> PreTrainedModel:
     """A Qwen2 model with random weights: SwiGLU of 3 times the width, a head of its own as in Qwen2.5-7B and -72B."""
-    from tokenizers import Tokenizer
-
-    words = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    words = chat.load_tokenizer(tokenizer)
     if width % heads or heads % kv_heads:
         raise ValueError(
             f"width={width}, heads={heads}, kv_heads={kv_heads}: heads must divide width, and kv_heads must divide heads"

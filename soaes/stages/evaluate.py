@@ -8,9 +8,8 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
-from soaes.data.chat import prompt
+from soaes.data.chat import load_tokenizer, prompt
 from soaes.data.curation import exam_files
 from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.metrics import bleu, exams, rouge
@@ -47,7 +46,7 @@ def evaluate(
         raise ValueError(f"qa/{split}.jsonl of {documents.name} holds no samples")
     if unseen_samples != 0 and (documents / "qa" / "unseen.jsonl").exists():
         sets["unseen"] = read_jsonl(documents / "qa" / "unseen.jsonl")[:unseen_samples]
-    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer = load_tokenizer(model)
     network = checkpoint.load(model).to(execution.device).eval()
     answered = {
         name: _answered(network, tokenizer, samples, name, max_new_tokens)
@@ -145,7 +144,7 @@ def benchmark(
     torch.set_num_threads(execution.threads)
     taken, rows = exam_files.read(documents / "exam"), []
     if taken:
-        tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+        tokenizer = load_tokenizer(model)
         network = checkpoint.load(model).to(execution.device)
         rows = exams.answers(
             exams.Reader(network, tokenizer, execution.micro_batch_size),

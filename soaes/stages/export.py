@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from soaes.data import chat
@@ -20,8 +19,8 @@ def export(model: Path, like: Path, *, out: Path) -> None:
 
     Of Qwen2.5 the smaller have 151,936 rows and those from 7B on 152,064, over one tokenizer. ValueError for a model with more rows than
     `like`, and where their tokenizers differ."""
-    words = Tokenizer.from_file(str(model / "tokenizer.json"))
-    if words.get_vocab() != Tokenizer.from_file(str(like / "tokenizer.json")).get_vocab():
+    words = chat.load_tokenizer(model)
+    if words.get_vocab() != chat.load_tokenizer(like).get_vocab():
         raise ValueError(f"{model} and {like} have different tokenizers; train both with one")
     network, rows = (
         checkpoint.load(model, "auto"),

@@ -142,9 +142,7 @@ def pack(
     sources: general, corpus, dialogue, qa. categories: the dialogue categories to keep. Too long a text is split, too long a dialogue
     dropped and counted, unless packing.overflow says otherwise. replay: general text's share of the tokens to train on, in [0, 1);
     it comes on top of what is read, which stays whole; dev/ has none."""
-    from tokenizers import Tokenizer
-
-    model = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    model = chat.load_tokenizer(tokenizer)
     records = {
         split: [
             record for name in sources for record in _records(documents, name, split, categories)

@@ -103,7 +103,7 @@ def _hidden(model: Any, train: token_store.Rows, row: int, device: str) -> torch
     ids_1T, labels_1T, positions_1T = (
         torch.from_numpy(array[row : row + 1].astype(np.int64)).to(device) for array in train
     )
-    bears_1T = (labels_1T != token_store.IGNORE) & (positions_1T > 0)
+    bears_1T = token_store.loss_mask(labels_1T, positions_1T)
     states_1TD = model.model(ids_1T, position_ids=positions_1T, use_cache=False).last_hidden_state
     return states_1TD[:, :-1][bears_1T[:, 1:]]
 
@@ -197,7 +197,7 @@ def loss_texts(
     A document is cut behind its last loss token, and its first token is predicted from nothing.
     # positions [0 1 2 0 1], loss on the tokens 2, 3 and 4: ([a, b, c], [2]) and ([d, e], [1])"""
     starts = np.flatnonzero(positions_T == 0)
-    wanted_T = (labels_T != token_store.IGNORE) & (positions_T > 0)
+    wanted_T = token_store.loss_mask(labels_T, positions_T)
     places = [np.flatnonzero(part).tolist() for part in np.split(wanted_T, starts[1:])]
     return [
         (ids[: at[-1] + 1].tolist(), at)
