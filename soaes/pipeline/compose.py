@@ -114,7 +114,17 @@ def _value(node: Any, seen: dict[int, Any]) -> Any:
 # ---------------------------------------------------------------- words about recipes
 
 
-CONF = Path(__file__).parent.parent.parent / "conf"
+def shipped_folder(name: str) -> Path:
+    """Return a folder that comes with the code, `conf` or `experiments`.
+
+    An installed package has it inside (`soaes/conf`, as package data), a checkout beside `soaes/`.
+    """
+    package = Path(__file__).parent.parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+CONF = shipped_folder("conf")
 
 resolvers.register()
 

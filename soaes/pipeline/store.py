@@ -1,6 +1,8 @@
-"""The store is the folder of outputs: one folder a recipe, complete under its final name, its files checked by a manifest.
+"""The store: one folder per recipe, complete under its final name, with a manifest of checksums.
 
-Knows files and checksums only: no Hydra, no torch."""
+Also the project's one implementation of each file operation: atomic writes, JSON files, checksums
+and the check for free disk space. Knows files only: no Hydra, no torch.
+"""
 
 from __future__ import annotations
 
@@ -14,50 +16,142 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
 from soaes.pipeline.recipe import PARENT, Recipe, revive
 
-CONTRACT = "contract.json"  # a folder of an output that has one keeps its files' checksums itself, and its reader checks them (data.shards)
+# A folder that holds this file lists the checksums of its own files; whoever reads the folder
+# checks them (soaes.data.shards). Such a folder survives a killed stage, which resumes from it.
+CONTRACT = "contract.json"
+PART = ".part"  # suffix of a file that is being written
+
+
+# ------------------------------------------------------------------------------------- files
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open `path` for binary writing such that readers see the old content or the new, never half.
+
+    The content goes to a temporary file in the same folder, which is flushed to disk and renamed to
+    `path` when the block ends. If the block raises, the temporary file is removed and `path` keeps
+    what it held.
+
+    Raises:
+        OSError: The file cannot be written, for example because the disk is full.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
+    try:
+        with open(part, "wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    with atomic_write(path) as handle:
+        handle.write(text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as a UTF-8 JSON file atomically, indented by one and with unescaped text."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def read_json(path: Path) -> Any:
+    """Read a UTF-8 JSON file."""
+    return json.loads(path.read_text("utf-8"))
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 digest of a file's content, in hexadecimal."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def check_room(folder: Path, needed: int, what: str, or_else: str) -> None:
+    """Check that a disk has room before something large is written to it.
+
+    Args:
+        folder: Where the files will lie; it need not exist yet, but its parent must.
+        needed: Bytes to be written.
+        what: What is written, in the plural, for the message.
+        or_else: What the user can do other than freeing space, for the message.
+
+    Raises:
+        ValueError: Fewer than `needed` bytes are free.
+    """
+    free = shutil.disk_usage(folder.parent).free
+    if free < needed:
+        raise ValueError(
+            f"{what} need {format_bytes(needed)} more in {folder}, {format_bytes(free)} are free; "
+            f"free some space, or {or_else}"
+        )
+
+
+def format_bytes(count: int) -> str:
+    """Format a number of bytes in a unit that fits: `1.5 GB`, `36.0 MB`, `0.2 kB`."""
+    if count >= 1e9:
+        return f"{count / 1e9:,.1f} GB"
+    if count >= 1e6:
+        return f"{count / 1e6:,.1f} MB"
+    return f"{count / 1e3:,.1f} kB"
+
+
+# ------------------------------------------------------------------------------------- store
 
 
 @dataclass(frozen=True)
 class Store:
-    """The folder of outputs. A folder under its final name is complete: it came there by one rename, manifest included."""
+    """The folder of outputs.
+
+    A folder under its final name is complete, because a single rename moves it there with its
+    manifest. Outputs that are being built, or whose stage failed, lie under `unfinished/`.
+    """
 
     root: Path
 
     def folder(self, name: str) -> Path:
+        """Return the final folder of an output, which may not exist yet."""
         return self.root / name
 
     def unfinished(self, name: str) -> Path:
+        """Return the folder in which an output is being built."""
         return self.root / "unfinished" / name
 
     def holds(self, name: str) -> bool:
+        """Tell whether an output is complete."""
         return self.folder(name).is_dir()
 
     def names(self, stage: str) -> list[str]:
-        """Complete folders of a stage, oldest first."""
-        found = [
-            path for path in self.root.glob(f"{stage}-*") if path.name.rpartition("-")[0] == stage
-        ]
-        return [path.name for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+        """Return the names of a stage's complete outputs, oldest first."""
+        paths = [path for path in self.root.glob(f"{stage}-*") if _stage_of(path) == stage]
+        paths.sort(key=lambda path: path.stat().st_mtime)
+        return [path.name for path in paths]
 
     def recipe(self, name: str) -> dict[str, Any]:
-        return yaml.safe_load((self.folder(name) / "recipe.yaml").read_text())
+        """Read the written recipe of a complete output, parents by name."""
+        return yaml.safe_load((self.folder(name) / "recipe.yaml").read_text("utf-8"))
 
     def manifest(self, name: str) -> dict[str, Any]:
-        return json.loads((self.folder(name) / "manifest.json").read_text())
+        """Read the manifest of a complete output."""
+        return read_json(self.folder(name) / "manifest.json")
 
     def metrics(self, name: str) -> dict[str, Any]:
+        """Read the metrics of a complete output; empty for a stage that measures nothing."""
         path = self.folder(name) / "metrics.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return read_json(path) if path.exists() else {}
 
     @contextmanager
     def lock(self, name: str, shared: bool = False) -> Iterator[None]:
-        """Hold a named lock of the store; the kernel frees it when its holder dies, however it dies."""
+        """Hold a named lock of the store; the kernel releases it however its holder ends."""
         folder = self.root / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / name, "a") as handle:
@@ -66,108 +160,125 @@ class Store:
 
     @contextmanager
     def build(self, recipe: Recipe) -> Iterator[Path | None]:
-        """Give an unfinished folder to fill, with the recipe in it, or None if the output is there; on success it gets its final name.
+        """Yield an unfinished folder to fill, or None if the output is already complete.
 
-        Two processes that ask for one recipe build it once: the second waits, then finds it. What a killed stage left
-        is cleared first but for that from which it may go on: `resume`, which whoever writes there removes at the end, and
-        folders with a contract. A failing stage leaves its unfinished folder, with its log, for the reader."""
+        When the block succeeds, the folder gets its final name. When it fails, the unfinished
+        folder stays, with its log, for the reader. Two processes that ask for one recipe build it
+        once: the second waits for the first, then finds the output.
+
+        What a killed stage left is removed first, except what the stage can resume from: `resume`
+        (removed by the stage that wrote it) and folders that have a contract.
+        """
         with self.lock(recipe.name):
             if self.holds(recipe.name):
                 yield None
                 return
             out = self.unfinished(recipe.name)
             out.mkdir(parents=True, exist_ok=True)
-            for left in set(out.iterdir()) - {out / "resume", *_with_contract(out)}:
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-            (out / "recipe.yaml").write_text(
-                yaml.safe_dump(recipe.written, allow_unicode=True, sort_keys=False)
-            )
+            _remove_leftovers(out)
+            text = yaml.safe_dump(recipe.written, allow_unicode=True, sort_keys=False)
+            write_text(out / "recipe.yaml", text)
             yield out
             os.replace(out, self.folder(recipe.name))
 
     def verify(self, name: str) -> None:
-        """ValueError if a file of an output is missing, has another size, or fails the checksum that the manifest has of it."""
+        """Check an output's files against its manifest.
+
+        Raises:
+            ValueError: A file is missing or differs from the manifest in size or checksum.
+        """
         for path, entry in self.manifest(name)["files"].items():
             file = self.folder(name) / path
-            if (
-                not file.exists()
-                or file.stat().st_size != entry["bytes"]
-                or "sha256" in entry
-                and checksum(file) != entry["sha256"]
-            ):
+            if not _matches(file, entry):
                 raise ValueError(
-                    f"{file} is not what {name} was built as; delete the folder {name} and run again"
+                    f"{file} is not what {name} was built as; "
+                    f"delete the folder {name} and run again"
                 )
 
 
+def _stage_of(path: Path) -> str:
+    return path.name.rpartition("-")[0]
+
+
+def _matches(file: Path, entry: dict[str, Any]) -> bool:
+    """Compare a file with its entry; files under a contract have no checksum in the manifest."""
+    if not file.exists() or file.stat().st_size != entry["bytes"]:
+        return False
+    return "sha256" not in entry or checksum(file) == entry["sha256"]
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Empty an unfinished folder of everything that its stage does not resume from."""
+    kept = {out / "resume", *_with_contract(out)}
+    for path in out.iterdir():
+        if path in kept:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    for part in out.rglob(f"*{PART}"):
+        part.unlink()
+
+
+def _with_contract(out: Path) -> list[Path]:
+    """Return the folders of an output that keep checksums of their own."""
+    return [path.parent for path in out.glob(f"*/{CONTRACT}")]
+
+
 def read_recipe(store: Store, name: str) -> Recipe:
-    """The recipe of a complete or unfinished folder, with as much of its ancestry as is still there."""
+    """Read the recipe of a complete or unfinished output.
+
+    Ancestors whose folders are gone are known by name only; all others are read in full.
+    """
     written: dict[str, dict[str, Any]] = {}
 
     def collect(name: str) -> None:
         folder = store.folder(name) if store.holds(name) else store.unfinished(name)
         if name in written or not (folder / "recipe.yaml").exists():
             return
-        text = yaml.safe_load((folder / "recipe.yaml").read_text())
-        for parent in _names(text):
+        recipe = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
+        for parent in _parent_names(recipe):
             collect(parent)
-        written[name] = text  # after its parents
+        written[name] = recipe  # after its parents
 
     collect(name)
     return revive(written)[name]
 
 
-def _names(plain: Any) -> Iterator[str]:
+def _parent_names(plain: Any) -> Iterator[str]:
     if isinstance(plain, dict) and set(plain) == {PARENT}:
         yield plain[PARENT]
-    elif isinstance(plain, (dict, list)):
-        for inner in plain.values() if isinstance(plain, dict) else plain:
-            yield from _names(inner)
-
-
-def _with_contract(out: Path) -> list[Path]:
-    """The folders of an output that keep checksums of their own."""
-    return [path.parent for path in out.glob(f"*/{CONTRACT}")]
-
-
-def check_room(folder: Path, needed: int, what: str, or_else: str) -> None:
-    """ValueError if fewer than `needed` bytes are free on the disk of `folder`, which itself need not be there yet."""
-    free = shutil.disk_usage(folder.parent).free
-    if free < needed:
-        raise ValueError(
-            f"{what} need {format_bytes(needed)} more in {folder}, {format_bytes(free)} are free; free some space, or {or_else}"
-        )
-
-
-def format_bytes(count: int) -> str:
-    """Bytes in a unit that fits: `1.5 GB`, `36.0 MB`, `0.2 kB`."""
-    unit, name = next(
-        ((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if count >= unit), (1e3, "kB")
-    )
-    return f"{count / unit:,.1f} {name}"
-
-
-def checksum(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    elif isinstance(plain, dict):
+        for inner in plain.values():
+            yield from _parent_names(inner)
+    elif isinstance(plain, list):
+        for inner in plain:
+            yield from _parent_names(inner)
 
 
 def write_manifest(out: Path, **facts: Any) -> None:
-    """The last file of an output: its files with sizes and checksums, and what is recorded but not hashed.
+    """Write an output's last file: its files with sizes and checksums, and facts about the build.
 
-    What a contract vouches for is not read once more: the manifest has the contract's checksum, and the contract has theirs."""
-    vouched = {
+    Files that a contract lists are not read again: the manifest has the contract's checksum, and
+    the contract has theirs.
+
+    Args:
+        out: The unfinished folder.
+        **facts: What is recorded but not hashed: seconds, memory, commit, versions, machine.
+    """
+    under_contract = {
         folder / name
         for folder in _with_contract(out)
-        for name in json.loads((folder / CONTRACT).read_text())["files"]
+        for name in read_json(folder / CONTRACT)["files"]
     }
-    files = {
-        str(path.relative_to(out)): {"bytes": path.stat().st_size}
-        | ({} if path in vouched else {"sha256": checksum(path)})
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name not in ("manifest.json", "log.txt")
-    }
+    files = {}
+    for path in sorted(out.rglob("*")):
+        if not path.is_file() or path.name in ("manifest.json", "log.txt"):
+            continue
+        entry: dict[str, Any] = {"bytes": path.stat().st_size}
+        if path not in under_contract:
+            entry["sha256"] = checksum(path)
+        files[str(path.relative_to(out))] = entry
     made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    (out / "manifest.json").write_text(
-        json.dumps({"files": files, "made": made, **facts}, indent=1, ensure_ascii=False)
-    )
+    write_json(out / "manifest.json", {"files": files, "made": made, **facts})

@@ -1,10 +1,86 @@
-"""The ranges of what a user may set: checked when a row is composed, so that a slip costs nothing, and again where it is used."""
+"""Checks of what a user may set: run when a job is composed, so that a slip costs nothing.
+
+Settings (frozen dataclasses in modules called `settings`) call the helpers below in their
+`__post_init__`. All messages have one form: `name=value: what it must be (what it is; way out)`.
+Imports nothing of ours.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
+
+# ----------------------------------------------------------------------------- helpers for checks
+
+
+def check_whole(name: str, value: object, least: int, what: str) -> None:
+    """Check that a setting is a whole number of at least `least`; `8.0` counts as 8.
+
+    Args:
+        name: The setting's name, as it is written in conf/.
+        value: Its value.
+        least: The smallest value allowed.
+        what: What the setting is and, where useful, the way out: "the rows of a step".
+
+    Raises:
+        ValueError: It is no such number; a bool, NaN and infinity never are.
+    """
+    if not _is_number(value) or value < least or value != int(value):
+        raise _error(name, value, f"must be a whole number of at least {least}", what)
+
+
+def check_at_least(name: str, value: object, least: float, what: str) -> None:
+    """Check that a setting is a number (whole or not) of at least `least`; see `check_whole`."""
+    if not _is_number(value) or value < least:
+        raise _error(name, value, f"must be a number of at least {least:g}", what)
+
+
+def check_positive(name: str, value: object, what: str) -> None:
+    """Check that a setting is a number above zero; see `check_whole`."""
+    if not _is_number(value) or value <= 0:
+        raise _error(name, value, "must be positive", what)
+
+
+def check_in_range(name: str, value: object, interval: str, what: str) -> None:
+    """Check that a setting lies in an interval as mathematics writes it: `[0, 1]`, `(0, 1]`.
+
+    See `check_whole` for the other arguments and for what is refused.
+    """
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    inside = _is_number(value) and low <= value <= high
+    if inside and interval.startswith("("):
+        inside = value != low
+    if inside and interval.endswith(")"):
+        inside = value != high
+    if not inside:
+        raise _error(name, value, f"must lie in {interval}", what)
+
+
+def check_one_of(name: str, value: object, options: Sequence[str], what: str = "") -> None:
+    """Check that a setting is one of a few words."""
+    if not isinstance(value, str) or value not in options:
+        raise _error(name, value, f"must be one of {', '.join(options)}", what)
+
+
+def check_flag(name: str, value: object, what: str = "") -> None:
+    """Check that a setting is a bool; Hydra reads `no` as a word, and a word counts as true."""
+    if not isinstance(value, bool):
+        raise _error(name, value, "must be true or false", what)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    """Tell a finite number from everything else; a bool is no number."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+def _error(name: str, value: object, rule: str, what: str) -> ValueError:
+    explanation = f" ({what})" if what else ""
+    return ValueError(f"{name}={_word(value)}: {rule}{explanation}")
+
+
+# ------------------------------------------- settings not yet moved to dataclasses, by leaf name
 
 
 def _whole(least: int) -> Callable[[Any], bool]:
