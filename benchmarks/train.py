@@ -1,18 +1,20 @@
-"""Our training beside what a user would pick instead, and beside what could be had at best: `python -m benchmarks.train`.
+"""Compare our training with common alternatives: `python -m benchmarks.train`.
 
-    rows=FOLDER       packed rows of dialogues in a store; without it stage 2's of scale=tiny
-    rounds=5          5 or more; one more goes before and is not counted
+    rows=FOLDER       packed rows of dialogues in a store; stage 2's of scale=tiny by default
+    rounds=5          5 or more; one more runs first as a warm-up
     lengths=1000000   documents of the packing that is timed
     out=FILE          benchmarks/results/train.json
 
-One thread, bf16-mixed, models of scale=tiny with random weights. A ratio is one of rates within a round, a result the median over rounds."""
+One thread, bf16-mixed, models of scale=tiny with random weights. Ratios are taken within a round; a
+result is the median over the rounds."""
 
 import logging
 import sys
 import tempfile
 import warnings
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,87 +35,113 @@ from soaes.pipeline.store import Store, read_recipe
 from soaes.stages import teach
 
 DEFAULTS = {"rows": "", "rounds": "5", "lengths": "1000000", "out": "benchmarks/results/train.json"}
-LEAST = {"rounds": 5, "lengths": 1}
+MINIMUM = {"rounds": 5, "lengths": 1}
 BUILD = "python -m soaes.run scale=tiny goal=rows.stage2"
-SHAPES = {
-    "2x96": (2, 96, 3, 1),
-    "8x192": (8, 192, 6, 2),
-}  # layers, width, heads, key heads: conf/scale/tiny.yaml
-STEPS = {
-    ("2x96", 1): 60,
-    ("8x192", 1): 20,
-    ("8x192", 8): 8,
-}  # of a turn, by model and rows of a step
-READ = 128  # rows of the store that is read
+SHAPES = {"2x96": (2, 96, 3, 1), "8x192": (8, 192, 6, 2)}  # layers, width, heads, key-value heads
+STEPS = {("2x96", 1): 60, ("8x192", 1): 20, ("8x192", 8): 8}  # of a turn, by model and step's rows
+STORE_ROWS = 128  # of the teacher store that is read
+
+
+class Part(NamedTuple):
+    """One comparison and the arguments of its `results`: words that name its setting."""
+
+    benchmark: Padding | Share | Packing | Distilling | Reading
+    setting: tuple[str, ...] = ()
 
 
 def main(words: list[str]) -> None:
-    asked = options(words, DEFAULTS, LEAST)
-    folder, tokenizer, lock = found(asked["rows"])
-    rows = token_store.Rows(*(np.asarray(array) for array in token_store.load(folder / "train")))
-    with ExitStack() as opened:
+    """Run every round, write the results as JSON and print them as Markdown."""
+    settings = options(words, DEFAULTS, MINIMUM)
+    rounds = int(settings["rounds"])
+    folder, tokenizer, lock = rows_folder(settings["rows"])
+    arrays = [np.asarray(array) for array in token_store.load(folder / "train")]
+    rows = token_store.Rows(*arrays)
+    with ExitStack() as stack:
         print("waiting until no stage runs on this store", file=sys.stderr, flush=True)
-        opened.enter_context(lock)  # as a speed stage does
-        scratch = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(lock)  # as a speed stage does
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         torch.set_num_threads(1)
-        parts = contenders(rows, tokenizer, scratch, int(asked["lengths"]))
-        for number in range(int(asked["rounds"]) + 1):
-            for part, _ in parts:
-                part.run(number, counted=number > 0)
-            print(f"round {number} of {asked['rounds']}", file=sys.stderr, flush=True)
-        results = [result for part, of in parts for result in part.results(*of)]
-        results += train_memory.results(int(asked["rounds"]))
-    write(Path(asked["out"]), results, **provenance(), rows=folder.name)
+        parts = create_parts(rows, tokenizer, scratch, int(settings["lengths"]))
+        for number in range(rounds + 1):
+            for part in parts:
+                part.benchmark.run(number, counted=number > 0)
+            print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+        results: list[dict] = []
+        for part in parts:
+            results.extend(part.benchmark.results(*part.setting))
+        results.extend(train_memory.results(rounds))
+    write(Path(settings["out"]), results, **provenance(), rows=folder.name)
     print(markdown(results))
 
 
-def found(rows: str) -> tuple[Path, Path, object]:
-    """The folder of rows, its tokenizer's, and the lock of their store. ValueError where there are none."""
+def rows_folder(rows: str) -> tuple[Path, Path, AbstractContextManager]:
+    """Find the rows to train on.
+
+    Args:
+        rows: a folder of rows in a store; empty for stage 2's of scale=tiny.
+
+    Returns:
+        The folder of the rows, their tokenizer's folder, and the lock of their store.
+
+    Raises:
+        ValueError: if the store does not hold them.
+    """
     (tiny,) = sweep.jobs(["scale=tiny", "goal=rows.stage2"])
     store = Store(Path(rows).parent if rows else Path(tiny.runtime["store"]))
     name = Path(rows).name if rows else tiny.recipe.name
     if not store.holds(name):
         raise ValueError(
-            f"rows {name} are not in {store.root}: run `{BUILD}` first, or name rows=FOLDER of a store"
+            f"rows {name} are not in {store.root}: "
+            f"run `{BUILD}` first, or name rows=FOLDER of a store"
         )
-    return (
-        store.folder(name),
-        store.folder(read_recipe(store, name).parents["tokenizer"].name),
-        store.lock("machine"),
-    )
+    tokenizer = read_recipe(store, name).parents["tokenizer"].name
+    return store.folder(name), store.folder(tokenizer), store.lock("machine")
 
 
-def contenders(rows: token_store.Rows, tokenizer: Path, scratch: Path, lengths: int) -> list[tuple]:
-    """What takes turns, each with what its results are named after."""
+def create_parts(
+    rows: token_store.Rows, tokenizer: Path, scratch: Path, lengths: int
+) -> list[Part]:
+    """Return the comparisons that take turns in every round."""
     context = rows.ids_RT.shape[1]
-    models = {
-        name: checkpoint.create(tokenizer, *shape, context, seed=0)
-        for name, shape in SHAPES.items()
-    }
-    padded = [(Padding(models[name], tokenizer, rows, step, steps), (f"{name}, {step} x {context} tokens a step",))
-              for (name, step), steps in STEPS.items()]  # fmt: skip
-    world = padded[0][0].lengths, context
-    head_VD = models["8x192"].lm_head.weight.detach()
-    return [*padded, (Share(models["8x192"], rows, 2, 10), (f"8x192, 2 x {context} tokens a step",)), (Packing(lengths, world), ()),
-            (Distilling(models["2x96"], rows, 40, head_VD), (f"2x96 under 8x192, {context} tokens a step",)),
-            (Reading(stored(models["8x192"], tokenizer, rows, scratch), READ, scratch), ())]  # fmt: skip
+    models = {}
+    for name, shape in SHAPES.items():
+        models[name] = checkpoint.create(tokenizer, *shape, context, seed=0)
+    padding = []
+    lengths_of_rows: list[int] = []
+    for (name, step), steps in STEPS.items():
+        benchmark = Padding(models[name], tokenizer, rows, step, steps)
+        padding.append(Part(benchmark, (f"{name}, {step} x {context} tokens a step",)))
+        lengths_of_rows = benchmark.lengths
+    large, small = models["8x192"], models["2x96"]
+    head_VD = large.lm_head.weight.detach()
+    share = Share(large, rows, 2, 10)
+    distilling = Distilling(small, rows, 40, head_VD)
+    store = build_teacher_store(large, tokenizer, rows, scratch)
+    return [
+        *padding,
+        Part(share, (f"8x192, 2 x {context} tokens a step",)),
+        Part(Packing(lengths, (lengths_of_rows, context))),
+        Part(distilling, (f"2x96 under 8x192, {context} tokens a step",)),
+        Part(Reading(store, STORE_ROWS, scratch)),
+    ]
 
 
-def stored(model, tokenizer: Path, rows: token_store.Rows, scratch: Path):
-    """A teacher's store over the first rows, opened."""
-    checkpoint.save(model, scratch / "teacher", tokenizer)
-    token_store.write(
-        scratch / "rows" / "train", token_store.Rows(*(array[:READ] for array in rows))
-    )
-    (scratch / "store").mkdir()
-    teach.teach(
-        scratch / "teacher", scratch / "rows", formats.Hidden(), Execution(), out=scratch / "store"
-    )
-    return teacher_store.load(scratch / "store", "rows", chat.tokenizer_digest(scratch / "teacher"))
+def build_teacher_store(
+    model: Any, tokenizer: Path, rows: token_store.Rows, scratch: Path
+) -> teacher_store.TeacherStore:
+    """Build and open a teacher store over the first rows."""
+    teacher, folder = scratch / "teacher", scratch / "store"
+    checkpoint.save(model, teacher, tokenizer)
+    first_rows = token_store.Rows(*(array[:STORE_ROWS] for array in rows))
+    token_store.write(scratch / "rows" / "train", first_rows)
+    folder.mkdir()
+    teach.teach(teacher, scratch / "rows", formats.Hidden(), Execution(), out=folder)
+    return teacher_store.load(folder, "rows", chat.tokenizer_digest(teacher))
 
 
 if __name__ == "__main__":
-    warnings.filterwarnings("ignore", module="pytorch_lightning")  # of loaders without workers
+    # Lightning warns that the data loaders have no worker processes
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     try:
         main(sys.argv[1:])

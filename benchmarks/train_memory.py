@@ -1,6 +1,7 @@
-"""Peak memory of the distillation loss, forward and backward, chunk by chunk and all at once: bytes of tensors alive, counted and not timed.
+"""Peak memory of the distillation loss with its backward pass, in chunks and all at once.
 
-What was there before, and the gradients of inputs, are in both. Knows losses, not models.
+Counts the bytes of live tensors; nothing is timed. Inputs are not counted, gradients of inputs are,
+on both sides. Knows losses, not models.
 
 # N tokens, D width, V vocabulary"""
 
@@ -17,103 +18,118 @@ from benchmarks.rounds import row
 from soaes.model import chunked_loss, losses
 from soaes.model import soft_targets as formats
 
-TOKENS, VOCABULARY, WIDTH = (
-    8192,
-    152_064,
-    64,
-)  # a row of the paper's and its vocabulary; a narrow model, since its width is not the point
-FEWER = (128, 256)  # tokens at which the whole is counted: at 8,192 it would take tens of gigabytes
+TOKENS = 8192  # of a row at the paper's scale
+VOCABULARY = 152_064  # the paper's
+WIDTH = 64  # of a narrow model: the width does not matter here
+FEWER = (128, 256)  # tokens for the loss all at once: at 8,192 it would take tens of gigabytes
 ALPHA, TAU = 0.5, 2.0
 TARGET = 8.0
 
+Loss = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
+]
+
 
 def results(rounds: int, tokens: int = TOKENS, vocabulary: int = VOCABULARY) -> Iterator[dict]:
-    """Counts are the same in every round."""
-    ours = peak_of(_chunked, tokens, vocabulary)
-    few, more = (peak_of(_whole, fewer, vocabulary) for fewer in FEWER)
-    whole = few + (more - few) * (tokens - FEWER[0]) / (FEWER[1] - FEWER[0])
-    at = f"{tokens:,} tokens, vocabulary {vocabulary:,}"
-    yield row(
-        f"peak memory of the KD loss, chunked, {at}", "GB", [ours / 1e9] * rounds, better="lower"
-    )
-    yield row(f"peak memory of the KD loss, all at once, {at}, by the line through {FEWER[0]} and {FEWER[1]} tokens", "GB",
-              [whole / 1e9] * rounds, better="lower")  # fmt: skip
-    yield row(
-        f"peak memory of the KD loss, all at once / chunked, {at}",
-        "ratio",
-        [whole / ours] * rounds,
-        TARGET,
-    )
+    """Yield both peaks in GB and their ratio. Counts are the same in every round."""
+    chunked = peak_memory(chunked_kd_loss, tokens, vocabulary)
+    few, more = FEWER
+    peak_few, peak_more = (peak_memory(plain_kd_loss, count, vocabulary) for count in FEWER)
+    bytes_per_token = (peak_more - peak_few) / (more - few)
+    plain = peak_few + bytes_per_token * (tokens - few)  # the line through both counts
+    setting = f"{tokens:,} tokens, vocabulary {vocabulary:,}"
+    line = f"by the line through {few} and {more} tokens"
+    loss = "peak memory of the KD loss"
+    ours, theirs = [chunked / 1e9] * rounds, [plain / 1e9] * rounds
+    ratios = [plain / chunked] * rounds
+    yield row(f"{loss}, chunked, {setting}", "GB", ours, better="lower")
+    yield row(f"{loss}, all at once, {setting}, {line}", "GB", theirs, better="lower")
+    yield row(f"{loss}, all at once / chunked, {setting}", "ratio", ratios, TARGET)
 
 
-def peak_of(loss: Callable[..., torch.Tensor], tokens: int, vocabulary: int) -> int:
-    """Bytes that a loss and its backward add at most to its inputs'."""
+def peak_memory(loss: Loss, tokens: int, vocabulary: int) -> int:
+    """Return the bytes that a loss and its backward pass add at most to those of its inputs."""
     torch.manual_seed(0)
-    student_ND, teacher_ND = (
-        torch.randn(tokens, WIDTH, requires_grad=True),
-        torch.randn(tokens, WIDTH),
-    )
-    student_VD, teacher_VD = (
-        torch.randn(vocabulary, WIDTH, requires_grad=True),
-        torch.randn(vocabulary, WIDTH),
-    )
+    student_ND = torch.randn(tokens, WIDTH, requires_grad=True)
+    teacher_ND = torch.randn(tokens, WIDTH)
+    student_VD = torch.randn(vocabulary, WIDTH, requires_grad=True)
+    teacher_VD = torch.randn(vocabulary, WIDTH)
     labels_N = torch.randint(vocabulary, (tokens,))
-    with Alive() as counted:
+    with LiveMemory() as memory:
         loss(student_ND, student_VD, teacher_ND, teacher_VD, labels_N).backward()
-    return counted.peak
+    return memory.peak
 
 
-def _chunked(student_ND, student_VD, teacher_ND, teacher_VD, labels_N) -> torch.Tensor:
+def chunked_kd_loss(
+    student_ND: torch.Tensor,
+    student_VD: torch.Tensor,
+    teacher_ND: torch.Tensor,
+    teacher_VD: torch.Tensor,
+    labels_N: torch.Tensor,
+) -> torch.Tensor:
+    """Return Eq. 2 summed over the tokens, as `soaes.model.chunked_loss` computes it."""
     soft_targets = formats.Hidden()
     fields = soft_targets.encode(teacher_ND, teacher_VD)
 
-    def of_chunk(logits_CV: torch.Tensor, where: slice) -> torch.Tensor:
-        kept = {name: field[where] for name, field in fields.items()}
-        divergence = soft_targets.divergence(kept, teacher_VD, logits_CV, TAU, "forward")
-        return ALPHA * divergence + (1 - ALPHA) * losses.cross_entropy(logits_CV, labels_N[where])
+    def chunk_loss(logits_CV: torch.Tensor, chunk: slice) -> torch.Tensor:
+        targets = {name: field[chunk] for name, field in fields.items()}
+        divergence = soft_targets.divergence(targets, teacher_VD, logits_CV, TAU, "forward")
+        cross_entropy = losses.cross_entropy(logits_CV, labels_N[chunk])
+        return ALPHA * divergence + (1 - ALPHA) * cross_entropy
 
-    return chunked_loss.chunked_loss(student_ND, student_VD, of_chunk)
+    return chunked_loss.chunked_loss(student_ND, student_VD, chunk_loss)
 
 
-def _whole(student_ND, student_VD, teacher_ND, teacher_VD, labels_N) -> torch.Tensor:
-    """Eq. 2 as one writes it down."""
+def plain_kd_loss(
+    student_ND: torch.Tensor,
+    student_VD: torch.Tensor,
+    teacher_ND: torch.Tensor,
+    teacher_VD: torch.Tensor,
+    labels_N: torch.Tensor,
+) -> torch.Tensor:
+    """Return Eq. 2 summed over the tokens, written as in a textbook."""
     student_NV, teacher_NV = student_ND @ student_VD.T, teacher_ND @ teacher_VD.T
-    student, teacher = (F.log_softmax(logits / TAU, dim=-1) for logits in (student_NV, teacher_NV))
+    student = F.log_softmax(student_NV / TAU, dim=-1)
+    teacher = F.log_softmax(teacher_NV / TAU, dim=-1)
     kl = F.kl_div(student, teacher, reduction="sum", log_target=True)
     return ALPHA * kl + (1 - ALPHA) * F.cross_entropy(student_NV, labels_N, reduction="sum")
 
 
-class Alive(TorchDispatchMode):
-    """Counts the bytes of storages made under it and not yet freed. What a kernel takes and gives back within one call is not seen."""
+class LiveMemory(TorchDispatchMode):
+    """Counts the bytes of storages that are created inside it and not yet freed.
+
+    Memory that a kernel allocates and frees within one call is not seen.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.bytes, self.peak, self.known = 0, 0, set()
+        self.bytes, self.peak = 0, 0
+        self.known: set[int] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        inputs = {
-            _key(part) for part in tree_leaves((args, kwargs)) if isinstance(part, torch.Tensor)
-        }
-        made = func(*args, **(kwargs or {}))
-        for part in tree_leaves(made):
-            if (
-                isinstance(part, torch.Tensor) and _key(part) not in self.known | inputs
-            ):  # views and in-place results are not new
-                self._born(part.untyped_storage())
-        return made
+        inputs = {_key(tensor) for tensor in _tensors((args, kwargs))}
+        outputs = func(*args, **(kwargs or {}))
+        for tensor in _tensors(outputs):
+            if _key(tensor) not in self.known | inputs:  # views and in-place results are not new
+                self._allocate(tensor.untyped_storage())
+        return outputs
 
-    def _born(self, storage: torch.UntypedStorage) -> None:
+    def _allocate(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
         self.known.add(key)
         self.bytes += size
         self.peak = max(self.peak, self.bytes)
-        weakref.finalize(storage, self._died, key, size)
+        weakref.finalize(storage, self._free, key, size)
 
-    def _died(self, key: int, size: int) -> None:
+    def _free(self, key: int, size: int) -> None:
         self.known.discard(key)
         self.bytes -= size
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
 def _key(tensor: torch.Tensor) -> int:
