@@ -20,6 +20,7 @@ from lm_eval.evaluator import evaluate
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
+from soaes.metrics import estimators
 from soaes.pipeline import private_api
 
 LETTERS = "ABCD"
@@ -145,27 +146,23 @@ def summary(rows: list[dict], shots: int, scoring: str = "letter") -> dict:
     The standard error, in points, is that of the accuracy over all questions of the exam. `average` is of CMMLU and
     C-Eval alone, and only where both were taken; further exams stand beside it.
     """
-    marks: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        marks[row["exam"]][row["subject"]].append(row["picked"] == row["answer"])
     found: dict = {}
-    for exam, subjects in marks.items():
-        pooled = [mark for subject in subjects.values() for mark in subject]
-        right = mean(pooled)
-        found[exam] = 100 * mean(mean(subject) for subject in subjects.values())
-        found[f"{exam}_questions"] = len(pooled)
-        found[f"{exam}_standard_error"] = 100 * math.sqrt(
-            right * (1 - right) / max(1, len(pooled) - 1)
-        )
+    for exam, accuracy in estimators.exam_accuracies(rows).items():
+        questions = len(accuracy.correct)
+        right = mean(accuracy.correct)
+        variance = right * (1 - right) / max(1, questions - 1)
+        found[exam] = accuracy.value()
+        found[f"{exam}_questions"] = questions
+        found[f"{exam}_standard_error"] = 100 * math.sqrt(variance)
     found |= {
         "shots": shots,
         "scoring": scoring,
         "chance": CHANCE,
         "harness": f"lm-eval {version('lm-eval')}",
     }
-    if missing := [exam for exam in ("cmmlu", "ceval") if exam not in marks]:
+    if missing := [exam for exam in estimators.AVERAGED_EXAMS if exam not in found]:
         return found | {"missing": f"no questions of {' and '.join(missing)} in the data"}
-    return found | {"average": mean((found["cmmlu"], found["ceval"]))}
+    return found | {"average": mean(found[exam] for exam in estimators.AVERAGED_EXAMS)}
 
 
 def _subjects(exams: dict, shots: int) -> list[tuple[str, str, list[dict], list[dict]]]:

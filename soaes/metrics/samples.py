@@ -1,10 +1,16 @@
-"""From a measuring stage's predictions to its metrics as statistics of drawn samples: what the bootstrap of `intervals` resamples.
+"""From predictions.jsonl to metrics as statistics of drawn samples, for the bootstrap to resample.
 
-Each statistic at counts of all ones is the number of the same name in the stage's metrics.json; metrics that no sample gives
-(draft_cost) or too few give have none. Knows predictions.jsonl, not how it was made."""
+The metrics are those of `metrics.estimators` and `metrics.acceptance`, which a stage's own
+metrics.json takes at counts of one; metrics that belong to no sample (draft_cost) have no
+statistic. Knows the fields of predictions.jsonl, not how it was made.
+
+Shapes: B replicates, N samples.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,174 +18,195 @@ from typing import Any
 import numpy as np
 
 from soaes.data.jsonl import read_jsonl
+from soaes.metrics import estimators
 from soaes.metrics.bootstrap import Pool, Samples
+from soaes.metrics.estimators import AVERAGED_EXAMS, Row, weighted_sums
 
-SCORES = ("rouge1", "rouge2", "rougeL", "bleu4", "exact_match")
-FEWEST = (
-    10  # samples; of fewer a bootstrap knows nothing, and their metric goes without an interval
-)
-COUNTS = {  # metric -> (what is summed, what it is divided by, factor)
+MIN_SAMPLES = 10  # a bootstrap of fewer says nothing: their metrics have no interval
+Statistic = Callable[[np.ndarray], np.ndarray]  # counts_BN -> values_B
+Condition = Callable[[Row], bool]
+COUNTS = {  # metric -> (numerator, denominator, factor)
     "acceptance_rate_per_position": ("accepts", "tests", 100),
     "draft_acceptance_rate": ("accepted", "drafted", 100),
     "overlap": ("overlap", "tests", 100),
     "mean_acceptance_length": ("new_tokens", "steps", 1),
-    "new_tokens_mean": ("new_tokens", "ones", 1),
+    "new_tokens_mean": ("new_tokens", "prompts", 1),
 }
-# B replicates, N samples, K subjects of an exam, R rounds of the clock
 
 
 @cache
 def statistics(predictions: Path) -> dict[str, Samples]:
-    """Metric -> statistic, of the predictions of evaluate, benchmark, acceptance, speed or the oracle; a file is read once a process."""
+    """Read the predictions of a measuring stage as statistics; a process reads a file once.
+
+    Args:
+        predictions: predictions.jsonl of evaluate, benchmark, acceptance, speed or
+            predict_acceptance.
+
+    Returns:
+        Metric, as metrics.json names it -> statistic. Empty without predictions.
+    """
     rows = read_jsonl(predictions)
     if not rows:
         return {}
-    kinds = {"exam": _exams, "steps": _decoding, "expected_steps": _expected}
-    return next((read for key, read in kinds.items() if key in rows[0]), _answers)(rows)
+    if "exam" in rows[0]:
+        return _exams(rows)
+    if "steps" in rows[0]:
+        return _decoding(rows)
+    if "expected_steps" in rows[0]:
+        return _predicted_acceptance(rows)
+    return _answers(rows)
 
 
-def _answers(rows: list[dict[str, Any]]) -> dict[str, Samples]:
-    """Mean scores over the split, over each of its tasks, and over the questions set apart."""
+# ---------------------------------------------------------------- groups of samples
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Some rows of a file, whose metrics have names of their own."""
+
+    prefix: str  # of the metrics' names
+    indices_N: np.ndarray
+    rows: list[Row]
+
+    def samples(self, pool: Pool, statistic: Statistic) -> Samples:
+        """Make a statistic on counts of the whole pool from one on this group's counts."""
+        return Samples(pool, lambda counts_BN: statistic(counts_BN[:, self.indices_N]))
+
+
+def _groups(rows: Sequence[Row], members: Mapping[str, Condition]) -> list[Group]:
+    """Select rows by prefix, leaving out groups that are too small."""
+    groups = []
+    for prefix, belongs in members.items():
+        indices = [index for index, row in enumerate(rows) if belongs(row)]
+        if len(indices) >= MIN_SAMPLES:
+            selected = [rows[index] for index in indices]
+            groups.append(Group(prefix, np.array(indices), selected))
+    return groups
+
+
+def _tasks(rows: Sequence[Row]) -> list[str]:
+    return sorted({row["task"] for row in rows if "task" in row})
+
+
+def _has_task(task: str) -> Condition:
+    return lambda row: row.get("task") == task
+
+
+# ---------------------------------------------------------------- evaluate
+
+
+def _answers(rows: list[Row]) -> dict[str, Samples]:
+    """Mean scores over the split, over each of its tasks, and over the unseen set."""
+    pool = tuple(_answer_key(row) for row in rows)
+    members: dict[str, Condition] = {
+        "": lambda row: not _is_unseen(row),
+        "unseen_": _is_unseen,
+    }
+    for task in _tasks(rows):
+        members[f"{task}_"] = _seen_of_task(task)
+    found = {}
+    for group in _groups(rows, members):
+        for score, estimator in estimators.answer_scores(group.rows).items():
+            found[f"{group.prefix}{score}"] = group.samples(pool, estimator.replicates)
+    return found
+
+
+def _answer_key(row: Row) -> tuple[Any, Any]:
+    stratum = ("answers", row.get("split", "test"), row["task"])
+    return stratum, (row["id"], row["question"])
+
+
+def _is_unseen(row: Row) -> bool:
+    return row.get("split") == "unseen"
+
+
+def _seen_of_task(task: str) -> Condition:
+    return lambda row: row["task"] == task and not _is_unseen(row)
+
+
+# ---------------------------------------------------------------- benchmark
+
+
+def _exams(rows: list[Row]) -> dict[str, Samples]:
+    """Accuracy by exam, and the average of CMMLU and C-Eval. Each subject is drawn by itself."""
     pool = tuple(
-        (("answers", row.get("split", "test"), row["task"]), (row["id"], row["question"]))
-        for row in rows
+        (("exam", row["exam"], row["subject"]), (index, row["question"]))
+        for index, row in enumerate(rows)
     )
-    unseen_N = np.array([row.get("split") == "unseen" for row in rows])
-    found = {"": ~unseen_N, "unseen_": unseen_N} | {
-        f"{task}_": mask_N & ~unseen_N for task, mask_N in _tasks(rows).items()
-    }
-    scores = {
-        score: np.array([_score(row, score) for row in rows], dtype=float) for score in SCORES
-    }
-    return {
-        f"{prefix}{score}": _ratio(pool, mask_N * values_N, mask_N)
-        for prefix, mask_N in found.items()
-        if mask_N.sum() >= FEWEST
-        for score, values_N in scores.items()
-    }
-
-
-def _score(row: dict[str, Any], score: str) -> float:
-    return 100 * (row["prediction"] == row["reference"]) if score == "exact_match" else row[score]
-
-
-def _exams(rows: list[dict[str, Any]]) -> dict[str, Samples]:
-    """Accuracy by exam, the mean over its subjects, and of CMMLU and C-Eval the average. Subjects are drawn each by itself."""
-    pool = tuple(
-        (("exam", row["exam"], row["subject"]), (at, row["question"]))
-        for at, row in enumerate(rows)
-    )
-    right_N = np.array([row["picked"] == row["answer"] for row in rows], dtype=float)
-    subjects = {
-        exam: _columns([row["subject"] if row["exam"] == exam else None for row in rows])
-        for exam in {row["exam"]: 0 for row in rows}
-    }
-    found = {exam: Samples(pool, _accuracy(right_N, of_NK)) for exam, of_NK in subjects.items()}
-    if {"cmmlu", "ceval"} <= found.keys():
-        both = found["cmmlu"].statistic, found["ceval"].statistic
+    found = {}
+    for exam, accuracy in estimators.exam_accuracies(rows).items():
+        indices = [index for index, row in enumerate(rows) if row["exam"] == exam]
+        group = Group("", np.array(indices), [rows[index] for index in indices])
+        found[exam] = group.samples(pool, accuracy.replicates)
+    if found.keys() >= set(AVERAGED_EXAMS):
+        cmmlu, ceval = (found[exam].statistic for exam in AVERAGED_EXAMS)
         found["average"] = Samples(
-            pool, lambda counts_BN: (both[0](counts_BN) + both[1](counts_BN)) / 2
+            pool, lambda counts_BN: (cmmlu(counts_BN) + ceval(counts_BN)) / 2
         )
     return found
 
 
-def _accuracy(right_N: np.ndarray, of_NK: np.ndarray) -> Any:
-    return lambda counts_BN: (
-        100 * (counts_BN @ (right_N[:, None] * of_NK) / (counts_BN @ of_NK)).mean(1)
-    )
+# ---------------------------------------------------------------- acceptance and speed
 
 
-def _columns(names: list[str | None]) -> np.ndarray:
-    """A column of zeros and ones for each name."""
-    columns = [one for one in dict.fromkeys(names) if one is not None]
-    return np.array([[float(name == one) for one in columns] for name in names])
-
-
-def _decoding(rows: list[dict[str, Any]]) -> dict[str, Samples]:
+def _decoding(rows: list[Row]) -> dict[str, Samples]:
     """Acceptance and, where a clock ran, speed: over all prompts and over each task's."""
     pool = _prompts(rows)
-    groups = {"": np.ones(len(rows), bool)} | {
-        f"{task}_": mask_N for task, mask_N in _tasks(rows).items()
-    }
-    groups = {prefix: mask_N for prefix, mask_N in groups.items() if mask_N.sum() >= FEWEST}
-    sums = {
-        name: np.array([row[name] for row in rows], dtype=float)
-        for name in ("accepted", "drafted", "overlap", "new_tokens", "steps")
-    }
-    sums |= {
-        name: np.array([sum(row[f"{name}_per_position"]) for row in rows], dtype=float)
-        for name in ("accepts", "tests")
-    }
-    sums["ones"] = np.ones(len(rows))
-    found = {
-        f"{prefix}{metric}": _ratio(pool, factor * mask_N * sums[part], mask_N * sums[whole])
-        for prefix, mask_N in groups.items()
-        for metric, (part, whole, factor) in COUNTS.items()
-        if (mask_N * sums[whole]).any()
-    }
-    return found | (
-        {
-            key: value
-            for prefix, mask_N in groups.items()
-            for key, value in _speeds(pool, rows, prefix, mask_N).items()
-        }
-        if "seconds" in rows[0]
-        else {}
-    )
+    members: dict[str, Condition] = {"": lambda row: True}
+    members |= {f"{task}_": _has_task(task) for task in _tasks(rows)}
+    groups = _groups(rows, members)
+    found = {}
+    for group in groups:
+        for metric, statistic in _acceptance(group.rows).items():
+            found[f"{group.prefix}{metric}"] = group.samples(pool, statistic)
+    if "seconds" not in rows[0]:
+        return found
+    for group in groups:
+        for metric, estimator in estimators.speeds(group.rows).items():
+            found[f"{group.prefix}{metric}"] = group.samples(pool, estimator.replicates)
+    return found
 
 
-def _expected(rows: list[dict[str, Any]]) -> dict[str, Samples]:
-    """What the oracle foretells: tokens a step at each n."""
-    pool, tokens_N = _prompts(rows), np.array([row["new_tokens"] for row in rows], dtype=float)
+def _predicted_acceptance(rows: list[Row]) -> dict[str, Samples]:
+    """What predict_acceptance expects: tokens a step at each n."""
+    pool = _prompts(rows)
+    tokens_N = np.array([row["new_tokens"] for row in rows], dtype=float)
+    found = {}
+    for n in rows[0]["expected_steps"]:
+        steps_N = np.array([row["expected_steps"][n] for row in rows])
+        found[f"mean_acceptance_length_n{n}"] = Samples(pool, _ratio(tokens_N, steps_N))
+    return found
+
+
+def _acceptance(rows: Sequence[Row]) -> dict[str, Statistic]:
+    """Ratios of two sums over prompts; those without a denominator have no statistic."""
+    counts = [_counts(row) for row in rows]
+    found = {}
+    for metric, (numerator, denominator, factor) in COUNTS.items():
+        parts_N = np.array([factor * count[numerator] for count in counts], dtype=float)
+        wholes_N = np.array([count[denominator] for count in counts], dtype=float)
+        if wholes_N.any():
+            found[metric] = _ratio(parts_N, wholes_N)
+    return found
+
+
+def _counts(row: Row) -> dict[str, float]:
+    overlap = row["overlap"]
     return {
-        f"mean_acceptance_length_n{n}": _ratio(
-            pool, tokens_N, np.array([row["expected_steps"][n] for row in rows])
-        )
-        for n in rows[0]["expected_steps"]
+        "accepts": sum(row["accepts_per_position"]),
+        "tests": sum(row["tests_per_position"]),
+        "accepted": row["accepted"],
+        "drafted": row["drafted"],
+        "overlap": float("nan") if overlap is None else overlap,
+        "new_tokens": row["new_tokens"],
+        "steps": row["steps"],
+        "prompts": 1,
     }
 
 
-def _prompts(rows: list[dict[str, Any]]) -> Pool:
+def _ratio(parts_N: np.ndarray, wholes_N: np.ndarray) -> Statistic:
+    return lambda counts_BN: weighted_sums(counts_BN, parts_N) / weighted_sums(counts_BN, wholes_N)
+
+
+def _prompts(rows: list[Row]) -> Pool:
     return tuple((("prompts", row.get("task", "qa")), (row["id"], row["prompt"])) for row in rows)
-
-
-def _speeds(
-    pool: Pool, rows: list[dict[str, Any]], prefix: str, mask_N: np.ndarray
-) -> dict[str, Samples]:
-    """Medians over the rounds: of tokens per second, and of each round's ratio to its own autoregression."""
-    ours, theirs = (_per_second(rows, side, mask_N) for side in ("", "autoregressive_"))
-    return {
-        f"{prefix}tokens_per_s": Samples(
-            pool, lambda counts_BN: np.median(ours(counts_BN), axis=1)
-        ),
-        f"{prefix}autoregressive_tokens_per_s": Samples(
-            pool, lambda counts_BN: np.median(theirs(counts_BN), axis=1)
-        ),
-        f"{prefix}speedup": Samples(
-            pool, lambda counts_BN: np.median(ours(counts_BN) / theirs(counts_BN), axis=1)
-        ),
-    }
-
-
-def _per_second(rows: list[dict[str, Any]], side: str, mask_N: np.ndarray) -> Any:
-    tokens_NR, seconds_NR = (
-        mask_N[:, None] * np.array([row[f"{side}{name}"] for row in rows], dtype=float)
-        for name in ("round_tokens", "seconds")
-    )
-    return lambda counts_BN: (counts_BN @ tokens_NR) / (counts_BN @ seconds_NR)
-
-
-def _tasks(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    return {
-        task: np.array([row.get("task") == task for row in rows])
-        for task in sorted({row["task"] for row in rows if "task" in row})
-    }
-
-
-def _ratio(pool: Pool, parts_N: np.ndarray, wholes_N: np.ndarray) -> Samples:
-    return Samples(pool, lambda counts_BN: _sums(counts_BN, parts_N) / _sums(counts_BN, wholes_N))
-
-
-def _sums(counts_BN: np.ndarray, values_N: np.ndarray) -> np.ndarray:
-    """counts_BN @ values_N, which so small is 20 times slower through BLAS while other processes hold the cores."""
-    return np.einsum("bn,n->b", counts_BN, values_N.astype(float))

@@ -12,12 +12,12 @@ data and are not listed; the classes say which fields have them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from soaes.data.jsonl import write_jsonl
+from soaes.pipeline import store
 
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.jsonl"
@@ -30,8 +30,7 @@ def write_metrics(out: Path, metrics: Mapping[str, Any]) -> None:
         out: The unfinished folder of the stage.
         metrics: One of the records of this module, with its fields by task.
     """
-    text = json.dumps(metrics, ensure_ascii=False, indent=1)
-    (out / METRICS).write_text(text, encoding="utf-8")
+    store.write_json(out / METRICS, metrics)
 
 
 def write_predictions(out: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -13,13 +12,12 @@ from soaes.data.chat import load_tokenizer, prompt
 from soaes.data.curation import exam_files
 from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.metrics import bleu, exams, rouge
+from soaes.metrics.estimators import answer_scores
 from soaes.metrics.scoring_info import scoring_info
 from soaes.model import checkpoint
 from soaes.model.generate import generate
 from soaes.pipeline import validation
 from soaes.pipeline.runtime import Execution
-
-SCORES = ("rouge1", "rouge2", "rougeL", "bleu4")
 
 
 def evaluate(
@@ -108,20 +106,18 @@ def _scored(sample: dict[str, Any], split: str, prediction: str) -> dict[str, An
 
 
 def _scores(rows: list[dict[str, Any]]) -> dict[str, float]:
-    exact = 100 * fmean(row["prediction"] == row["reference"] for row in rows)
-    return {
-        **{score: fmean(row[score] for row in rows) for score in SCORES},
-        "samples": len(rows),
-        "exact_match": exact,
-    }
+    scores = {name: mean.value() for name, mean in answer_scores(rows).items()}
+    exact_match = scores.pop("exact_match")
+    return {**scores, "samples": len(rows), "exact_match": exact_match}
 
 
 def _means(predictions: list[dict[str, Any]]) -> dict[str, Any]:
+    """Scores over all predictions and over those of each task."""
     means: dict[str, Any] = _scores(predictions)
     for task in sorted({row["task"] for row in predictions}):
-        of_task = [row for row in predictions if row["task"] == task]
-        means |= {f"{task}_{score}": fmean(row[score] for row in of_task) for score in SCORES}
-        means[f"{task}_samples"] = len(of_task)
+        scores = _scores([row for row in predictions if row["task"] == task])
+        del scores["exact_match"]
+        means |= {f"{task}_{name}": value for name, value in scores.items()}
     return means | {"scoring": scoring_info()}
 
 

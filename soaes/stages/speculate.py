@@ -27,7 +27,7 @@ from soaes.decode.prompts import select_prompts
 from soaes.decode.sampling import warp
 from soaes.decode.verify import bound, named
 from soaes.metrics import acceptance as rates
-from soaes.metrics import expected_acceptance, rouge
+from soaes.metrics import estimators, expected_acceptance, rouge
 from soaes.metrics.acceptance import acceptance_metrics, by_task
 from soaes.pipeline import validation
 from soaes.pipeline.runtime import Execution
@@ -199,22 +199,10 @@ def _measured(predictions: list[dict], costs: dict) -> dict:
 
 
 def _speeds(predictions: list[dict]) -> dict[str, float]:
-    """Tokens per second of each round, and the paired ratio of each round: medians over the rounds."""
-
-    def per_second(prefix: str) -> list[float]:
-        sums = ([sum(of_round) for of_round in zip(*(item[f"{prefix}{name}"] for item in predictions), strict=True)]
-                for name in ("round_tokens", "seconds"))  # fmt: skip
-        return [tokens / taken for tokens, taken in zip(*sums, strict=True)]
-
-    ours, theirs = per_second(""), per_second("autoregressive_")
-    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-    return {
-        "speedup": statistics.median(ratios),
-        "tokens_per_s": statistics.median(ours),
-        "autoregressive_tokens_per_s": statistics.median(theirs),
-        "speedup_low": min(ratios),
-        "speedup_high": max(ratios),
-    }
+    """Medians over rounds of both sides' tokens per second and of their ratio, and its range."""
+    metrics = {name: metric.value() for name, metric in estimators.speeds(predictions).items()}
+    ratios = estimators.speedup(predictions).by_round()
+    return {**metrics, "speedup_low": min(ratios), "speedup_high": max(ratios)}
 
 
 def _quality(predictions: list[dict]) -> dict[str, float]:

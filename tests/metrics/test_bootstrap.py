@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from soaes.data.jsonl import write_jsonl
-from soaes.metrics import acceptance, exams, samples
+from soaes.metrics import acceptance, estimators, exams, samples
 from soaes.metrics.bootstrap import Measured, Samples, draws, effect, student
 from soaes.stages import evaluate, speculate
 
@@ -119,7 +119,7 @@ def answered(rng, at):
         "question": f"第{at}问",
         "reference": "甲",
         "prediction": "甲乙"[rng.integers(2)],
-        **{score: 100 * rng.random() for score in evaluate.SCORES},
+        **{score: 100 * rng.random() for score in estimators.SCORES},
     }
 
 
