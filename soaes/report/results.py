@@ -19,7 +19,7 @@ from soaes.pipeline import compose, labels, sweep
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store
 
-EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
+EXPERIMENTS = compose.shipped_folder("experiments")
 DECODER_LABELS = {
     "Autoregressive": "Autoregression",
     "Speculative": "Draft model",
