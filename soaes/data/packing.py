@@ -1,193 +1,255 @@
-"""Pack token sequences into rows of fixed length. Knows lengths only: not text, not tensors, not epochs.
+"""Pack token sequences into rows of fixed length, given the lengths alone.
 
-# D documents, P pieces of them. Lengths are small whole numbers, so pieces of one length are placed together and a million take seconds."""
+Lengths are small integers, so pieces of equal length are placed together, and a million documents
+take seconds.
+
+# D documents, P pieces of them, R rows.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+OVERFLOW = ("split", "drop", "error")
 
-class Packing(NamedTuple):
-    """Which tokens lie where, and what became of every document that did not fit."""
 
-    pieces_P4: np.ndarray  # row, document, start, stop (tokens [start, stop) of the document): row by row, in a row from the left
+@dataclass(frozen=True)
+class Packing:
+    """Where each token lies, and which documents did not fit.
+
+    Attributes:
+        pieces_P4: (row, document, start, stop) of each piece, which is tokens [start, stop) of the
+            document. Sorted by row, and from left to right within a row.
+        rows: number of rows.
+        split: number of documents that were cut into several pieces.
+        dropped: indices of the documents that were left out because they are longer than a row.
+    """
+
+    pieces_P4: np.ndarray
     rows: int
-    split: int  # documents cut into several pieces
-    dropped: list[int]  # documents left out, because they are longer than a row
+    split: int
+    dropped: list[int]
 
 
 def best_fit(
-    lengths: list[int], capacity: int, overflow: str = "error", names: list[str] | None = None
+    lengths: Sequence[int],
+    capacity: int,
+    overflow: str = "error",
+    names: Sequence[str] | None = None,
 ) -> Packing:
-    """Best-fit decreasing: each piece, the longest first, goes to the fullest row that still holds it.
+    """Pack by best-fit decreasing: each piece, longest first, goes to the fullest row that fits it.
 
-    lengths: tokens of each document. overflow: `split` cuts a longer document into full pieces and a rest, `drop` leaves it
-    out, `error` raises ValueError. A document without tokens takes no room and is not placed."""
-    return _packed(lengths, capacity, overflow, names, _best_fit)
+    Args:
+        lengths: tokens of each document. A document of length 0 is not placed.
+        capacity: tokens of a row.
+        overflow: `split` cuts a longer document into full pieces and a remainder, `drop` leaves it
+            out, `error` raises.
+        names: names of the documents, for the error message.
+
+    Returns:
+        The packing of all documents that were not dropped.
+
+    Raises:
+        ValueError: for an unknown `overflow`, or if a document is longer than a row and
+            `overflow` is `error`.
+    """
+    return _packed(lengths, capacity, overflow, names, _best_fit_rows)
 
 
 def sum_of_squares(
-    lengths: list[int], capacity: int, overflow: str = "error", names: list[str] | None = None
+    lengths: Sequence[int],
+    capacity: int,
+    overflow: str = "error",
+    names: Sequence[str] | None = None,
 ) -> Packing:
-    """The sum-of-squares rule (Csirik et al., J. ACM 53, 2006) in a fixed random order; parameters as of `best_fit`.
+    """Pack by the sum-of-squares rule (Csirik et al., J. ACM 53, 2006), in a fixed random order.
 
-    For documents of much the same length, of which the longest first leave the same gap in every row: 99.8 % full where best-fit decreasing
-    has 95.6 (stage 2 at scale=tiny). It looks at every room for every piece, 10 microseconds at rows of 256, and so suits small corpora."""
-    return _packed(lengths, capacity, overflow, names, _sum_of_squares)
+    It suits documents of similar lengths, where longest-first placement leaves the same gap in
+    every row: rows are 99.8 % full where best-fit decreasing reaches 95.6 % (stage 2 at
+    scale=tiny). It examines every free space for every piece, which takes 10 microseconds a piece
+    at rows of 256 tokens, so it is meant for small corpora.
+
+    Args, returns and raises as for `best_fit`.
+    """
+    return _packed(lengths, capacity, overflow, names, _sum_of_squares_rows)
+
+
+ALGORITHMS: dict[str, Callable[..., Packing]] = {
+    "best_fit": best_fit,
+    "sum_of_squares": sum_of_squares,
+}
 
 
 def _packed(
-    lengths: list[int],
+    lengths: Sequence[int],
     capacity: int,
     overflow: str,
-    names: list[str] | None,
-    place: Callable[[np.ndarray, int], np.ndarray],
+    names: Sequence[str] | None,
+    rows_of: Callable[[np.ndarray, int], np.ndarray],
 ) -> Packing:
-    if overflow not in ("split", "drop", "error"):
+    if overflow not in OVERFLOW:
         raise ValueError(
             f"overflow={overflow}: a document longer than a row is either split, drop or error"
         )
     lengths_D = np.array(lengths, np.int64)
-    longer = np.flatnonzero(lengths_D > capacity).tolist()
-    if longer and overflow == "error":
-        first = longer[0]
+    too_long = np.flatnonzero(lengths_D > capacity).tolist()
+    if too_long and overflow == "error":
+        first = too_long[0]
         name = names[first] if names else f"document {first}"
         raise ValueError(
-            f"{name} has {lengths[first]:,} tokens, a row holds {capacity:,}; set packing.overflow=split or drop, or a larger context"
+            f"{name} has {lengths[first]:,} tokens, a row holds {capacity:,}; "
+            "set packing.overflow=split or drop, or a larger context"
         )
-    dropped = longer if overflow == "drop" else []
+    dropped = too_long if overflow == "drop" else []
     lengths_D[dropped] = 0
     pieces_P3 = _cut(lengths_D, capacity)
     length_P = pieces_P3[:, 2] - pieces_P3[:, 1]
-    row_P = place(length_P, capacity)
-    order_P = np.lexsort(
-        [-length_P, row_P]
-    )  # in a row the longest lies first, of equals the earliest
+    row_P = rows_of(length_P, capacity)
+    # Within a row the longest piece lies first; among equal lengths, the earliest document.
+    order_P = np.lexsort([-length_P, row_P])
     pieces_P4 = np.column_stack([row_P, pieces_P3])[order_P]
     return Packing(
-        pieces_P4, int(pieces_P4[:, 0].max(initial=-1)) + 1, len(longer) - len(dropped), dropped
+        pieces_P4,
+        rows=int(pieces_P4[:, 0].max(initial=-1)) + 1,
+        split=len(too_long) - len(dropped),
+        dropped=dropped,
     )
 
 
 def _cut(lengths_D: np.ndarray, capacity: int) -> np.ndarray:
-    """[P, 3]: document, start, stop of every piece, none longer than a row."""
+    """Return document, start and stop of every piece, [P, 3]; no piece is longer than a row."""
     cuts_D = -(-lengths_D // capacity)
     document_P = np.repeat(np.arange(len(lengths_D)), cuts_D)
     first_D = np.cumsum(cuts_D) - cuts_D
     start_P = capacity * (np.arange(len(document_P)) - first_D[document_P])
-    return np.column_stack(
-        [document_P, start_P, np.minimum(start_P + capacity, lengths_D[document_P])]
-    )
+    stop_P = np.minimum(start_P + capacity, lengths_D[document_P])
+    return np.column_stack([document_P, start_P, stop_P])
 
 
-def _best_fit(length_P: np.ndarray, capacity: int) -> np.ndarray:
-    """[P]: the row of each piece. The longest is placed first, of equals the earliest."""
+def _best_fit_rows(length_P: np.ndarray, capacity: int) -> np.ndarray:
+    """Return the row of each piece, [P]. The longest is placed first; of equals, the earliest."""
     lengths, counts = np.unique(length_P, return_counts=True)
+    longest_first = zip(lengths[::-1].tolist(), counts[::-1].tolist())
     row_P = np.empty(len(length_P), np.int64)
-    row_P[np.argsort(-length_P, kind="stable")] = _place(
-        zip(lengths[::-1].tolist(), counts[::-1].tolist()), capacity
-    )
+    row_P[np.argsort(-length_P, kind="stable")] = _place(longest_first, capacity)
     return row_P
 
 
-def _sum_of_squares(length_P: np.ndarray, capacity: int) -> np.ndarray:
-    """[P]: the row of each piece. It goes where the squares of the numbers of rows with each room then have the least sum: no gap becomes common.
+def _sum_of_squares_rows(length_P: np.ndarray, capacity: int) -> np.ndarray:
+    """Return the row of each piece, [P], by the sum-of-squares rule.
 
-    The rows that are not full in the end are few; best-fit decreasing places their pieces anew."""
+    Let N(s) be the number of open rows with free space s. A piece goes where the sum of N(s)**2 is
+    then least, so that no gap becomes common. The few rows that are not full at the end are
+    repacked by best-fit decreasing.
+    """
     row_P = np.empty(len(length_P), np.int64)
-    with_room = np.zeros(
-        capacity + 1, np.int64
-    )  # rows that are begun and not full, by the room that they have left
-    rows_with: list[list[int]] = [[] for _ in range(capacity + 1)]
-    begun = 0
+    count_by_space = np.zeros(capacity + 1, np.int64)  # open rows (begun and not full)
+    rows_by_space: list[list[int]] = [[] for _ in range(capacity + 1)]
+    num_rows = 0
     for piece in np.random.default_rng(0).permutation(len(length_P)).tolist():
-        room = _least_squares(with_room, int(length_P[piece]))
-        if room < capacity:
-            row = rows_with[room].pop()
-            with_room[room] -= 1
+        length = int(length_P[piece])
+        space = _least_squares(count_by_space, length)
+        if space < capacity:
+            row = rows_by_space[space].pop()
+            count_by_space[space] -= 1
         else:
-            row, begun = begun, begun + 1
+            row = num_rows
+            num_rows += 1
         row_P[piece] = row
-        left = room - int(length_P[piece])
-        if left:
-            rows_with[left].append(row)
-            with_room[left] += 1
-    open_R = np.isin(np.arange(begun), [row for rows in rows_with for row in rows])
-    again_P = open_R[row_P]
-    row_P = (np.cumsum(~open_R) - 1)[row_P]
-    row_P[again_P] = (~open_R).sum() + _best_fit(length_P[again_P], capacity)
+        remaining = space - length
+        if remaining:
+            rows_by_space[remaining].append(row)
+            count_by_space[remaining] += 1
+    open_rows = [row for rows in rows_by_space for row in rows]
+    is_open_R = np.isin(np.arange(num_rows), open_rows)
+    repacked_P = is_open_R[row_P]
+    new_index_R = np.cumsum(~is_open_R) - 1  # full rows move together
+    row_P = new_index_R[row_P]
+    num_full = (~is_open_R).sum()
+    row_P[repacked_P] = num_full + _best_fit_rows(length_P[repacked_P], capacity)
     return row_P
 
 
-def _least_squares(with_room: np.ndarray, length: int) -> int:
-    """The room, of those of at least `length`, whose use lets the sum of squares grow least; the whole capacity is a new row."""
-    capacity = len(with_room) - 1
-    growth = (
-        2 * with_room[: capacity + 1 - length] - 2 * with_room[length:] + 2
-    )  # of moving one row from room r to r - length
-    growth[0] = 1 - 2 * with_room[length]  # a full row is counted no more
-    growth[-1] = (
-        2 * with_room[capacity - length] + 1 if length < capacity else 0
-    )  # a new row was not counted before
-    missing = with_room[length:] == 0
+def _least_squares(count_by_space: np.ndarray, length: int) -> int:
+    """Return the free space, at least `length`, whose use keeps the sum of squares least.
+
+    A free space of the whole capacity stands for a new row.
+    """
+    capacity = len(count_by_space) - 1
+    at_source = count_by_space[length:]
+    at_target = count_by_space[: capacity + 1 - length]
+    growth = 2 * at_target - 2 * at_source + 2  # of moving one row from space s to s - length
+    growth[0] = 1 - 2 * count_by_space[length]  # the row becomes full and is no longer counted
+    # A new row was not counted before; one that is full at once never is.
+    growth[-1] = 2 * count_by_space[capacity - length] + 1 if length < capacity else 0
+    missing = count_by_space[length:] == 0
     missing[-1] = False
     growth[missing] = np.iinfo(np.int64).max
     return length + int(growth.argmin())
 
 
 def _place(lengths: Iterable[tuple[int, int]], capacity: int) -> list[int]:
-    """The row of each piece. lengths: (length, how many pieces have it), the longest first.
+    """Return the row of each piece, for (length, number of pieces) pairs, longest first.
 
-    The fullest row that holds a piece stays the fullest for the next of this length, until it holds no more: so a row takes all that it can
-    at once, and every row with the same room takes alike. Three pieces of 3, rows 4 and 5 with room for 7: rows 4, 4, 5, rooms 1 and 4."""
+    The fullest row that fits a piece stays the fullest for the next piece of this length until it
+    fits no more. So a row takes as many pieces as it can at once, and all rows with equal free
+    space take equally many.
+
+    # Three pieces of 3; rows 4 and 5 have 7 free: rows 4, 4, 5, which leaves 1 and 4.
+    """
     placed: list[int] = []
-    opened = _Opened(capacity)
-    for length, left in lengths:
-        while left:
-            rows, room = opened.take(length, left)
-            each = room // length
-            placed += [row for row in rows for _ in range(each)][:left]
-            over = each * len(rows) - left  # so many fewer pieces for the last row
-            if over > 0:
-                opened.put([rows.pop()], room - (each - over) * length)
-            opened.put(rows, room - each * length)
-            left = max(0, -over)
+    rows_in_use = _OpenRows(capacity)
+    for length, remaining in lengths:
+        while remaining:
+            rows, space = rows_in_use.take(length, remaining)
+            per_row = space // length
+            placed += [row for row in rows for _ in range(per_row)][:remaining]
+            surplus = per_row * len(rows) - remaining  # places that the last row keeps free
+            if surplus > 0:
+                last_row = rows.pop()
+                rows_in_use.put([last_row], space - (per_row - surplus) * length)
+            rows_in_use.put(rows, space - per_row * length)
+            remaining = max(0, -surplus)
     return placed
 
 
-class _Opened:
-    """Rows by the room that they have left, so that the fullest that fits is found by one look at the rooms in use."""
+class _OpenRows:
+    """Rows grouped by free space, so that the fullest that fits is found by binary search."""
 
     def __init__(self, capacity: int) -> None:
-        self.capacity, self.count = capacity, 0
-        self.by_room: dict[int, list[int]] = defaultdict(
-            list
-        )  # room left -> rows with it, the earliest first
-        self.rooms: list[int] = []  # in use, ascending: at most `capacity` of them
+        self.capacity = capacity
+        self.num_rows = 0
+        self.rows_by_space: dict[int, list[int]] = defaultdict(list)  # the earliest row first
+        self.spaces: list[int] = []  # free spaces in use, ascending: at most `capacity` of them
 
-    def put(self, rows: list[int], room: int) -> None:
-        if not rows or not room:
+    def put(self, rows: list[int], space: int) -> None:
+        if not rows or not space:
             return
-        if not self.by_room[room]:
-            insort(self.rooms, room)
-        self.by_room[room] += rows
+        if not self.rows_by_space[space]:
+            insort(self.spaces, space)
+        self.rows_by_space[space] += rows
 
     def take(self, length: int, pieces: int) -> tuple[list[int], int]:
-        """(rows, their room): the fullest that hold a piece of `length`, and no more of them than `pieces` of it need."""
-        at = bisect_left(self.rooms, length)
-        new = at == len(self.rooms)
-        room = self.capacity if new else self.rooms[at]
-        wanted = -(-pieces // (room // length))
+        """Take the fullest rows that fit a piece of `length`, no more than `pieces` of it need.
+
+        Returns:
+            The rows, and the free space that each of them has.
+        """
+        index = bisect_left(self.spaces, length)
+        new = index == len(self.spaces)
+        space = self.capacity if new else self.spaces[index]
+        num_wanted = -(-pieces // (space // length))
         if new:
-            self.count += wanted
-            return list(range(self.count - wanted, self.count)), room
-        rows = self.by_room[room][:wanted]
-        del self.by_room[room][:wanted]
-        if not self.by_room[room]:
-            del self.rooms[at]
-        return rows, room
+            first = self.num_rows
+            self.num_rows += num_wanted
+            return list(range(first, self.num_rows)), space
+        rows = self.rows_by_space[space][:num_wanted]
+        del self.rows_by_space[space][:num_wanted]
+        if not self.rows_by_space[space]:
+            del self.spaces[index]
+        return rows, space

@@ -321,12 +321,12 @@ def _origin(table: Table, store: Store) -> list[str]:
 
 def _general_text(recipe: Recipe, store: Store) -> list[str]:
     """Where the base model's text came from, if a user's folder had none of its own."""
-    accounts = [
-        store.folder(name) / "account.json"
+    reports = [
+        store.folder(name) / "curation_report.json"
         for name, parent in recipe.ancestry().items()
         if parent.stage == "files"
     ]
-    general = [json.loads(path.read_text())["general"] for path in accounts if path.exists()]
+    general = [json.loads(path.read_text())["general"] for path in reports if path.exists()]
     return [
         f"General text: {about['source']}.  "
         for about in general

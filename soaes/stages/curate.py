@@ -23,7 +23,7 @@ EXPECTED = (
 def files(digest: str, *, root: str, seed: int, out: Path) -> None:
     """Read a user's folder; `digest` is the content that the recipe stands for.
 
-    Writes general, corpus, dialogue and qa/ as JSON lines, exam/ as CSV, and account.json: what was kept, what was dropped
+    Writes general, corpus, dialogue and qa/ as JSON lines, exam/ as CSV, and curation_report.json: what was kept, what was dropped
     and why. A broken file or line is named there and does not stop the rest.
     """
     if (now := sources.digest(root)) != digest:
@@ -39,7 +39,7 @@ def files(digest: str, *, root: str, seed: int, out: Path) -> None:
     _require(root, account, pairs)
     parts = {"general": texts, "corpus": account.of("corpus"), "dialogue": account.of("dialogue")}
     summary = {**parts, "qa": pairs, "exam": exams, **account.summary()}
-    (out / "account.json").write_text(
+    (out / "curation_report.json").write_text(
         json.dumps(summary, ensure_ascii=False, indent=1), encoding="utf-8"
     )
     counts = {"problems": account.total, **{kind: account.kept[kind] for kind in sources.KINDS}}
@@ -156,7 +156,7 @@ def _exams(base: Path, names: list[str], account: CurationReport, out: Path) -> 
 
 
 def _require(root: str, account: CurationReport, pairs: dict) -> None:
-    """What no chain can do without; the rest may be missing, and account.json says so."""
+    """What no chain can do without; the rest may be missing, and curation_report.json says so."""
     faults = "".join(f"\n  {problem}" for problem in account.problems[:5])
     if not sum(account.kept.values()):
         raise ValueError(

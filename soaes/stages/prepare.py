@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,7 +14,8 @@ import numpy as np
 from soaes.data import chat, token_store
 from soaes.data.curation import exam_files
 from soaes.data.jsonl import read_jsonl, write_jsonl
-from soaes.data.packing import Packing
+from soaes.data.packing import ALGORITHMS
+from soaes.data.settings import PackingSettings
 from soaes.pipeline import validation
 
 DEV_SHARE = 50  # one document in 50 is held out from training for the validation perplexity
@@ -132,12 +133,12 @@ def pack(
     sources: list[str],
     categories: list[str] | None,
     context: int,
-    packing: Callable[..., Packing],
+    packing: PackingSettings,
     replay: float = 0.0,
     *,
     out: Path,
 ) -> None:
-    """Token rows of what a phase reads: train/ and dev/ (one document in 50; for qa its own dev split), dev_prompts.jsonl, account.json.
+    """Token rows of what a phase reads: train/ and dev/ (one document in 50; for qa its own dev split), dev_prompts.jsonl, packing_report.json.
 
     sources: general, corpus, dialogue, qa. categories: the dialogue categories to keep. Too long a text is split, too long a dialogue
     dropped and counted, unless packing.overflow says otherwise. replay: general text's share of the tokens to train on, in [0, 1);
@@ -175,7 +176,7 @@ def pack(
         if "messages" in record and len(chat.encode(model, record["messages"])[0]) <= context
     ]
     write_jsonl(out / "dev_prompts.jsonl", talks[:DEV_PROMPTS])
-    (out / "account.json").write_text(json.dumps(account, indent=1, ensure_ascii=False))
+    (out / "packing_report.json").write_text(json.dumps(account, indent=1, ensure_ascii=False))
 
 
 def _records(
@@ -227,15 +228,16 @@ def _lengths(model: Any, records: list[dict[str, Any]]) -> list[int]:
 
 
 def _packed(
-    model: Any, records: list[dict[str, Any]], context: int, packing: Callable[..., Packing]
+    model: Any, records: list[dict[str, Any]], context: int, packing: PackingSettings
 ) -> tuple[token_store.Rows, dict[str, Any]]:
     """Rows and the account of every token: kept, split, dropped with the reason, and padding."""
     tokens, loss = _encoded(model, records)
     lengths = [len(ids) for ids in tokens]
     talk = "messages" in records[0]
-    chosen = packing.keywords["overflow"]
-    overflow = chosen if chosen != "auto" else "drop" if talk else "split"
-    packed = packing(
+    overflow = packing.overflow
+    if overflow == "auto":
+        overflow = "drop" if talk else "split"
+    packed = ALGORITHMS[packing.algorithm](
         lengths,
         context,
         overflow=overflow,

@@ -13,7 +13,7 @@ from benchmarks.train_packing import CAPACITIES, FIRST, Packing, first_fit
 from benchmarks.train_reading import Reading
 from benchmarks.train_turns import Turns
 from soaes.data import token_store
-from soaes.data.packing import best_fit
+from soaes.data.settings import PackingSettings
 from soaes.model import checkpoint
 from soaes.model import soft_targets as formats
 from soaes.stages import prepare
@@ -29,8 +29,7 @@ def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rows")
     prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 160, 20, out=documents)
     prepare.tokenizer(documents, 600, out=tokenizer)
-    packer = partial(best_fit, overflow="auto")
-    prepare.pack(documents, tokenizer, ["qa"], None, 256, packer, out=folder)
+    prepare.pack(documents, tokenizer, ["qa"], None, 256, PackingSettings(), out=folder)
     arrays = [np.asarray(array) for array in token_store.load(folder / "train")]
     model = checkpoint.create(tokenizer, 1, 32, 2, 1, 256, seed=0)
     return token_store.Rows(*arrays), tokenizer, model

@@ -5,7 +5,6 @@ import random
 import shutil
 import time
 from collections import Counter
-from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from soaes.data import chat, packing, token_store
 from soaes.data.jsonl import read_jsonl
 from soaes.data.packing import best_fit, sum_of_squares
+from soaes.data.settings import PackingSettings
 from soaes.stages import prepare
 
 
@@ -178,11 +178,11 @@ def packed_corpus(texts, out, **replay):
         ["corpus"],
         None,
         128,
-        partial(best_fit, overflow="auto"),
+        PackingSettings(),
         **replay,
         out=out,
     )
-    return token_store.load(out / "train"), json.loads((out / "account.json").read_text())
+    return token_store.load(out / "train"), json.loads((out / "packing_report.json").read_text())
 
 
 def sequences(rows):

@@ -165,7 +165,7 @@ def test_the_papers_scale_carries_the_papers_settings():
         (["world.unseen_enterprises=-1"], "unseen_enterprises=-1.*from 0 on"),
         (["size=larg"], "Did you mean large"),
         (["optim.sft2.global_batch_size=2.5"], "global_batch_size=2.5"),
-        (["packing.overflow=eror"], "overflow=eror: one of auto, split, drop, error"),
+        (["packing.overflow=eror"], "overflow=eror: .*one of auto, split, drop, error"),
         (["goal=speed", "subject=distill", "speed.dtype=int8"], "dtype=int8: one of"),
         (["goal=distill", "distill.module.tau_squared=no"], "tau_squared=no: true or false"),
         (["runtime.execution.compile=yes"], "compile=yes: true or false"),

@@ -45,7 +45,7 @@ def whole(root: Path, **more: str | bytes) -> Path:
 
 def curated(root: Path, out: Path, seed: int = 0) -> dict:
     curate.files(sources.digest(root), root=str(root), seed=seed, out=out)
-    return json.loads((out / "account.json").read_text())
+    return json.loads((out / "curation_report.json").read_text())
 
 
 def rows(path: Path) -> list[dict]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from soaes.data import chat, teacher_store, token_store
-from soaes.data.packing import best_fit
+from soaes.data.settings import PackingSettings
 from soaes.model import checkpoint, schedules
 from soaes.model import soft_targets as formats
 from soaes.model.causal_lm import CausalLM
@@ -43,7 +43,7 @@ def prepared(tmp_path_factory):
         path.mkdir()
     prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 120, 20, out=made["documents"])
     prepare.tokenizer(made["documents"], 600, out=made["tokenizer"])
-    packing = partial(best_fit, overflow="auto")
+    packing = PackingSettings()
     for name in ("general", "qa"):
         prepare.pack(
             made["documents"], made["tokenizer"], [name], None, 128, packing, out=made[name]

@@ -1,0 +1,33 @@
+"""Settings of the data stages that conf/ builds. They are checked when a job is composed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from soaes.pipeline.validation import check_one_of
+
+Algorithm = Literal["best_fit", "sum_of_squares"]
+Overflow = Literal["auto", "split", "drop", "error"]
+
+
+@dataclass(frozen=True)
+class PackingSettings:
+    """How documents are packed into rows (conf/packing).
+
+    Attributes:
+        algorithm: `best_fit` (best-fit decreasing, packs a million documents in a second) or
+            `sum_of_squares` (fuller rows where documents have similar lengths, for corpora of up to
+            some hundred thousand documents).
+        overflow: what to do with a document that is longer than a row. `split` cuts it into
+            several pieces, `drop` leaves it out and counts it, `error` stops the stage. `auto` is
+            `split` for plain text and `drop` for dialogues.
+    """
+
+    algorithm: Algorithm = "best_fit"
+    overflow: Overflow = "auto"
+
+    def __post_init__(self) -> None:
+        check_one_of("algorithm", self.algorithm, get_args(Algorithm))
+        check_one_of("overflow", self.overflow, get_args(Overflow))
+
