@@ -30,4 +30,3 @@ class PackingSettings:
     def __post_init__(self) -> None:
         check_one_of("algorithm", self.algorithm, get_args(Algorithm))
         check_one_of("overflow", self.overflow, get_args(Overflow))
-
