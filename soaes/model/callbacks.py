@@ -1,224 +1,209 @@
-"""The curves of a training stage: loss, learning rate, gradient norm and tokens per second of steps; perplexity and Rouge of dev.
+"""The two callbacks of a training stage: its metrics, and its checkpoints.
 
-Watches a Lightning module from outside; changes nothing of it."""
+Both share the run's `TrainState`. They watch a Lightning module from outside and change nothing
+of it.
+"""
 
 from __future__ import annotations
 
-import random
+import json
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
+from tokenizers import Tokenizer
 
-from soaes.data.chat import load_tokenizer, prompt
+from soaes.data.chat import prompt
 from soaes.metrics import rouge
 from soaes.model import checkpoint, train_state
-from soaes.model.train_state import newest
-from soaes.pipeline import private_api
+from soaes.model.generate import generate
+from soaes.model.train_state import TrainState
 from soaes.pipeline.store import check_room
+from soaes.pipeline.tracking import Tracker
 
-POINTS = 100  # at most so many points a curve
+POINTS = 100  # about as many points of a training curve, whatever the number of steps
 
 
 class MetricsCallback(pl.Callback):
-    """prompts: dev conversations whose last answer is the reference of the validation Rouge; none for plain text."""
+    """Log the curves of a training stage: `_log` is the one place that logs.
+
+    - every (steps // 100)th step: `train/loss`, the mean cross-entropy (or Eq. 2) of the step's
+      loss tokens in nats; `train/lr`; `train/grad_norm` before clipping; `train/tokens_per_s`,
+      over all devices and with padding, since the last point
+    - every validation: `val/perplexity`; `val/rouge1` of greedy answers in [0, 1], if there are
+      dev prompts
+
+    Args:
+        state: The run's state, whose `step` and `curve` are kept up to date here.
+        tracker: Where to log; None on all ranks but the first.
+        tokenizer: Folder with tokenizer.json.
+        dev_prompts: Dev conversations; the last answer of each is the Rouge reference. Empty for
+            plain text.
+        max_new_tokens: Largest number of tokens of an answer.
+    """
 
     def __init__(
-        self, tracker: Any, tokenizer: Path, prompts: list[dict[str, Any]], max_new_tokens: int = 48
+        self,
+        state: TrainState,
+        tracker: Tracker | None,
+        tokenizer: Path,
+        dev_prompts: list[dict[str, Any]],
+        max_new_tokens: int = 48,
     ) -> None:
-        self.tracker, self.tokenizer, self.prompts, self.max_new_tokens = (
-            tracker,
-            tokenizer,
-            prompts,
-            max_new_tokens,
-        )
-        self.validations: list[dict[str, float]] = []
-        self.tokens, self.loss, self.since, self.step = 0, 0.0, time.monotonic(), 0
-        self.began, self.earlier = (
-            self.since,
-            0.0,
-        )  # seconds of the attempts from which this one goes on
+        self.state = state
+        self.tracker = tracker
+        self.tokenizer = tokenizer
+        self.dev_prompts = dev_prompts
+        self.max_new_tokens = max_new_tokens
+        self.step_loss = 0.0  # of the step under way
+        self.window_tokens = 0  # since the last point of the curve
+        self.window_began = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """In a resumed run, begin with the curve of the attempts before."""
+        if self.state.step == 0:
+            return
+        if self.tracker is not None:
+            lines = "".join(json.dumps(line) + "\n" for line in self.state.curve)
+            self.tracker.take_up(lines, self.state.seconds)
+        self.window_began = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: Any, module: Any, outputs: Any, batch: dict[str, Any], at: int
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_index: int,
     ) -> None:
-        self.tokens += batch["ids_BT"].numel() * trainer.world_size
-        # Lightning has divided the loss by the micro-batches, and the mean over ranks undoes what training_step multiplied
-        self.loss += float(trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean"))
-        if trainer.global_step == self.step:
+        """Accumulate a micro-batch; at the end of a step, log it if it is a point of the curve."""
+        self.window_tokens += batch["ids_BT"].numel() * trainer.world_size
+        # Lightning has divided the loss by the number of micro-batches, and the mean over ranks
+        # undoes the factor of training_step: the sum over micro-batches is the step's loss.
+        loss = trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean")
+        self.step_loss += float(loss)
+        if trainer.global_step == self.state.step:
             return  # in the middle of a step
-        self.step = trainer.global_step
-        if self.step % max(1, module.steps // POINTS) == 0:
-            passed, rate = (
-                time.monotonic() - self.since,
-                trainer.optimizers[0].param_groups[0]["lr"],
+        self.state.step = trainer.global_step
+        if self.state.step % max(1, module.steps // POINTS) == 0:
+            seconds = time.monotonic() - self.window_began
+            self._log(
+                {
+                    "train/loss": self.step_loss,
+                    "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
+                    "train/grad_norm": module.grad_norm,
+                    "train/tokens_per_s": self.window_tokens / seconds,
+                }
             )
-            values = {
-                "train/loss": self.loss,
-                "train/lr": rate,
-                "train/grad_norm": module.grad_norm,
-                "train/tokens_per_s": self.tokens / passed,
-            }
-            self._log(values)
-            self.tokens, self.since = 0, time.monotonic()
-        self.loss = 0.0
+            self.window_tokens = 0
+            self.window_began = time.monotonic()
+        self.step_loss = 0.0
 
-    def on_validation_end(self, trainer: Any, module: Any) -> None:
-        values = {"val/perplexity": module.perplexity}
-        if self.prompts and trainer.is_global_zero and not checkpoint.sharded(module):
-            values["val/rouge1"] = self._rouge(module.model)
-        self.validations.append({"step": self.step, **values})
-        self._log(values)
-        self.since = time.monotonic()
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Log the perplexity, and the Rouge-1 of answers where one rank has the whole model."""
+        metrics = {"val/perplexity": module.perplexity}
+        if self.dev_prompts and trainer.is_global_zero and not checkpoint.is_sharded(module):
+            metrics["val/rouge1"] = self._rouge1(module.model)
+        self._log(metrics)
+        self.window_began = time.monotonic()
 
-    def state_dict(self) -> dict[str, Any]:
-        """The record up to a step's end, where nothing else is under way."""
-        lines, seconds = (
-            self.tracker.path.read_text() if self.tracker else "",
-            self.earlier + time.monotonic() - self.began,
-        )
-        return {
-            "step": self.step,
-            "validations": self.validations,
-            "lines": lines,
-            "seconds": seconds,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step, self.validations, self.earlier, self.since = (
-            state["step"],
-            state["validations"],
-            state["seconds"],
-            time.monotonic(),
-        )
+    def _log(self, metrics: dict[str, float]) -> None:
+        """Log metrics at the current step: to the state's curve, curves.jsonl and W&B."""
+        metrics = {**metrics, "seconds": round(self.state.elapsed_seconds(), 3)}
+        self.state.curve.append({"step": self.state.step, **metrics})
         if self.tracker is not None:
-            self.tracker.take_up(state["lines"], self.earlier)
+            self.tracker.log(metrics, step=self.state.step)
 
-    def _log(self, values: dict[str, float]) -> None:
-        if self.tracker is not None:
-            self.tracker.log(
-                {**values, "seconds": round(self.earlier + time.monotonic() - self.began, 3)},
-                step=self.step,
-            )
-
-    def _rouge(self, model: Any) -> float:
+    def _rouge1(self, model: Any) -> float:
         """Mean Rouge-1 of greedy answers to the dev prompts."""
-        from soaes.model.generate import generate
-
-        tokenizer = load_tokenizer(self.tokenizer)
-        said = generate(
-            model,
-            tokenizer,
-            [prompt(tokenizer, item["messages"][:-1]) for item in self.prompts],
-            self.max_new_tokens,
-        )
+        tokenizer = Tokenizer.from_file(str(self.tokenizer / "tokenizer.json"))
+        questions = [prompt(tokenizer, item["messages"][:-1]) for item in self.dev_prompts]
+        references = [item["messages"][-1]["content"] for item in self.dev_prompts]
+        answers = generate(model, tokenizer, questions, self.max_new_tokens)
         scores = [
-            rouge.score(text, item["messages"][-1]["content"])["rouge1"]
-            for text, item in zip(said, self.prompts, strict=True)
+            rouge.score(answer, reference)["rouge1"]
+            for answer, reference in zip(answers, references, strict=True)
         ]
         return sum(scores) / len(scores)
 
 
-AT_ONCE = 3  # checkpoints on the disk at most: the last, the one before it should the last be damaged, and one being written
+# Checkpoints on the disk at once: the newest, the one before it in case the newest is damaged, and
+# one being written.
+CHECKPOINTS_ON_DISK = 3
 
 
 class CheckpointCallback(pl.Callback):
-    """Write a checkpoint into `folder` whenever `every` seconds have passed (0: never), between two steps; take up the newest that is good.
+    """Write checkpoints between optimizer steps, and load the one that the run continues from.
 
-    contract: what a checkpoint must have been written with to be taken up. curves: the callback whose record goes along.
-    A module that counts something beside its weights adds it to its state_dict by torch's get_extra_state and set_extra_state.
-    Every rank reads, the first writes: each must hold the whole state."""
+    Every rank loads, the first writes: each rank must hold the whole state. A module that counts
+    something beside its weights adds it to its state_dict by torch's get_extra_state and
+    set_extra_state.
 
-    def __init__(self, folder: Path, every: float, contract: dict[str, Any], curves: Any) -> None:
-        self.folder, self.every, self.contract, self.curves = folder, every, contract, curves
-        self.found = newest(folder, contract) if every else None
-        self.step = self.found["step"] if self.found else 0  # of the last checkpoint
-        self.since = time.monotonic()
+    Args:
+        state: The run's state, new or from `train_state.load_newest`.
+        folder: Where checkpoints lie.
+        every: Seconds between two checkpoints; 0 for none.
+    """
+
+    def __init__(self, state: TrainState, folder: Path, every: float) -> None:
+        self.state = state
+        self.folder = folder
+        self.every = every
+        self.last_step = state.step  # of the last checkpoint
+        self.last_time = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Check that the disk has room, and load the checkpoint that the run continues from.
+
+        Raises:
+            ValueError: The disk cannot hold the checkpoints.
+        """
         if self.every:
             _check_room(self.folder, module)
-        if self.found:
-            self._take_up(trainer, module, self.found)
-            self.found = None  # its memory is not needed twice
-        self.since = time.monotonic()
+        self.state.restore(trainer, module)
+        self.last_time = time.monotonic()
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, module: pl.LightningModule, batch: dict[str, Any], at: int
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        batch: dict[str, Any],
+        batch_index: int,
     ) -> None:
-        """Before a step's first micro-batch all of the last step is over, its validation too, and no gradient is kept."""
-        due = self.every and time.monotonic() - self.since >= self.every
-        if (
-            due
-            and trainer.is_global_zero
-            and trainer.global_step > self.step
-            and at % trainer.accumulate_grad_batches == 0
-        ):
-            self.step = trainer.global_step
-            train_state.write(self.folder, self._state(trainer, module))
-            self.since = time.monotonic()
+        """Write a checkpoint if one is due.
 
-    def _state(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
-        return {
-            "contract": self.contract,
-            "step": self.step,
-            "module": module.state_dict(),
-            "optimizer": trainer.optimizers[0].state_dict(),
-            "schedule": trainer.lr_scheduler_configs[0].scheduler.state_dict(),
-            "precision": trainer.precision_plugin.state_dict(),
-            "curves": self.curves.state_dict(),
-            "random": _random(),
-        }
+        Before the first micro-batch of a step the last step is over, its validation included, and
+        no gradient is kept.
 
-    def _take_up(
-        self, trainer: pl.Trainer, module: pl.LightningModule, state: dict[str, Any]
-    ) -> None:
-        module.load_state_dict(state["module"])
-        trainer.optimizers[0].load_state_dict(state["optimizer"])
-        trainer.lr_scheduler_configs[0].scheduler.load_state_dict(state["schedule"])
-        trainer.precision_plugin.load_state_dict(state["precision"])
-        self.curves.load_state_dict(state["curves"])
-        private_api.set_completed_steps(trainer, state["step"])
-        _set_random(state["random"])
+        Raises:
+            OSError: The checkpoint cannot be written.
+        """
+        is_due = self.every and time.monotonic() - self.last_time >= self.every
+        starts_step = batch_index % trainer.accumulate_grad_batches == 0
+        if not is_due or not starts_step or trainer.global_step <= self.last_step:
+            return
+        if trainer.is_global_zero:
+            self.last_step = trainer.global_step
+            train_state.write(self.folder, self.state.snapshot(trainer, module))
+            self.last_time = time.monotonic()
 
 
 def _check_room(folder: Path, module: pl.LightningModule) -> None:
-    """ValueError if the disk cannot hold, beside the checkpoints that are there, what AT_ONCE of them take."""
-    held = sum(path.stat().st_size for path in folder.rglob("state.pt"))
-    check_room(
-        folder,
-        AT_ONCE * _bytes(module) - held,
-        "checkpoints",
-        "train without: runtime.execution.checkpoint_every=0",
-    )
+    """ValueError if the disk cannot hold as many checkpoints as lie there at once."""
+    existing = sum(path.stat().st_size for path in folder.rglob("state.pt"))
+    needed = CHECKPOINTS_ON_DISK * _checkpoint_bytes(module) - existing
+    way_out = "train without: runtime.execution.checkpoint_every=0"
+    check_room(folder, needed, "checkpoints", way_out)
 
 
-def _bytes(module: pl.LightningModule) -> int:
-    """A checkpoint's: what the module keeps, a tied weight once, and AdamW's two moments of the weights that are trained."""
-    kept = {
+def _checkpoint_bytes(module: pl.LightningModule) -> int:
+    """The module's tensors, a tied weight once, and AdamW's two moments of trained weights."""
+    sizes = {
         tensor.data_ptr(): tensor.nbytes
         for tensor in module.state_dict().values()
         if isinstance(tensor, torch.Tensor)
     }
-    return sum(kept.values()) + 2 * sum(
-        weight.nbytes for weight in module.parameters() if weight.requires_grad
-    )
-
-
-def _random() -> dict[str, Any]:
-    """The generators of torch, NumPy and Python. Nothing in training draws on a GPU."""
-    name, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "numpy": [name, keys.tolist(), *rest],
-        "python": random.getstate(),
-    }
-
-
-def _set_random(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    np.random.set_state(state["numpy"])
-    random.setstate(state["python"])
+    trained = sum(weight.nbytes for weight in module.parameters() if weight.requires_grad)
+    return sum(sizes.values()) + 2 * trained

@@ -1,6 +1,10 @@
-"""The Lightning module of causal-LM training over packed rows: one loss per step, AdamW, a schedule, a validation perplexity.
+"""The Lightning module of causal-LM training over packed rows.
 
-Knows batches and steps; where rows come from and where weights go is the stage's."""
+It defines the loss of a step, AdamW with its schedule, and the validation perplexity. It knows
+batches and steps; where rows come from and where weights go is the stage's concern.
+
+# B rows of T tokens, N loss tokens of a batch, C of a chunk, D width, V vocabulary
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,22 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from soaes.data.token_store import IGNORE, loss_mask
+from soaes.data.token_store import IGNORE
 from soaes.model import checkpoint, chunked_loss, losses
 
 
 class CausalLM(pl.LightningModule):
-    """model: a Hugging Face causal LM. lr: peak rate. schedule(step, steps) -> factor on it. steps: optimizer steps in all.
-    cpu_offload: the optimizer's state lies in the processor's memory."""
+    """Causal-LM training with cross-entropy.
+
+    Args:
+        model: A Hugging Face causal LM.
+        lr: Peak learning rate.
+        schedule: schedule(step, steps) returns the factor on the peak rate.
+        betas: AdamW's.
+        weight_decay: AdamW's, of matrices only.
+        steps: Optimizer steps of the whole training.
+        cpu_offload: Keep the optimizer state in the processor's memory.
+    """
 
     def __init__(
         self,
@@ -31,69 +44,94 @@ class CausalLM(pl.LightningModule):
         cpu_offload: bool = False,
     ) -> None:
         super().__init__()
-        self.model, self.lr, self.schedule, self.steps = model, lr, schedule, steps
-        self.betas, self.weight_decay = tuple(betas), weight_decay
-        self.grad_norm, self.cpu_offload = math.nan, cpu_offload
+        self.model = model
+        self.lr = lr
+        self.schedule = schedule
+        self.betas = tuple(betas)
+        self.weight_decay = weight_decay
+        self.steps = steps
+        self.cpu_offload = cpu_offload
+        self.grad_norm = math.nan  # of the last step, before clipping
+        self.validation_nats = 0.0
+        self.validation_tokens = 0
 
-    def predicting(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(hidden_ND, labels_N): final hidden states where the next token bears loss, row after row, and that token.
+    def loss_positions(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the model's body and select the positions whose next token bears loss.
 
-        Attention is block-diagonal: transformers derives it from positions that restart, as long as there is no attention
-        mask and no cache. A label at position 0 belongs to the next document and is predicted from nothing."""
+        Attention is block-diagonal: transformers derives it from positions that restart, as long
+        as there is no attention mask and no cache. The first token of a document (position 0)
+        never bears loss, since it would be predicted from another document.
+
+        Returns:
+            hidden_ND: Final hidden states at these positions, row after row.
+            labels_N: The next token of each.
+        """
         outputs = self.model.model(
             input_ids=batch["ids_BT"], position_ids=batch["positions_BT"], use_cache=False
         )
-        bears_loss_BT = loss_mask(batch["labels_BT"], batch["positions_BT"])
-        following_BT = torch.where(bears_loss_BT, batch["labels_BT"], IGNORE)
-        following_BT = torch.nn.functional.pad(following_BT[:, 1:], (0, 1), value=IGNORE)
-        where_BT = following_BT != IGNORE
-        return outputs.last_hidden_state[where_BT], following_BT[where_BT]
+        labels_BT = torch.where(batch["positions_BT"] > 0, batch["labels_BT"], IGNORE)
+        next_labels_BT = torch.nn.functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORE)
+        mask_BT = next_labels_BT != IGNORE
+        return outputs.last_hidden_state[mask_BT], next_labels_BT[mask_BT]
 
     def loss_sum(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Sum over the batch's loss tokens, in nats."""
-        hidden_ND, labels_N = self.predicting(batch)
+        """Return the loss summed over the batch's loss tokens, in nats."""
+        hidden_ND, labels_N = self.loss_positions(batch)
         return self.cross_entropy(hidden_ND, labels_N)
 
     def cross_entropy(self, hidden_ND: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
-        return self.of_logits(
-            hidden_ND, lambda logits_CV, where: losses.cross_entropy(logits_CV, labels_N[where])
-        )
+        """Return the cross-entropy summed over N tokens, in nats."""
 
-    def of_logits(self, hidden_ND: torch.Tensor, of_chunk: chunked_loss.OfChunk) -> torch.Tensor:
-        """A loss of the logits, chunk by chunk of tokens."""
-        if checkpoint.sharded(
-            self.model
-        ):  # ZeRO-3 gathers a weight only where its module is called
-            return of_chunk(self.model.lm_head(hidden_ND).float(), slice(None))
-        return chunked_loss.chunked_loss(hidden_ND, self.model.lm_head.weight, of_chunk)
+        def chunk_loss(logits_CV: torch.Tensor, tokens: slice) -> torch.Tensor:
+            return losses.cross_entropy(logits_CV, labels_N[tokens])
 
-    def training_step(self, batch: dict[str, Any], at: int) -> torch.Tensor:
-        # Lightning divides by the micro-batches, and the mean over ranks by the ranks: both are undone, since the division
-        # that counts is the one by the loss tokens of the whole step
+        return self.loss_over_chunks(hidden_ND, chunk_loss)
+
+    def loss_over_chunks(
+        self, hidden_ND: torch.Tensor, chunk_loss: chunked_loss.ChunkLoss
+    ) -> torch.Tensor:
+        """Return a loss of the logits, computed for one chunk of tokens at a time."""
+        if checkpoint.is_sharded(self.model):
+            # ZeRO-3 gathers a weight only while its module is called.
+            logits_NV = self.model.lm_head(hidden_ND).float()
+            return chunk_loss(logits_NV, slice(None))
+        return chunked_loss.chunked_loss(hidden_ND, self.model.lm_head.weight, chunk_loss)
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
+        """Return this micro-batch's part of the step's loss: the mean over its loss tokens.
+
+        Raises:
+            ValueError: The loss is not finite.
+        """
+        # Lightning divides by the number of micro-batches, and averages over ranks. `scale` undoes
+        # both, since the sum is divided by the loss tokens of the whole step.
         scale = self.trainer.accumulate_grad_batches * self.trainer.world_size
         loss = self.loss_sum(batch) * (scale / batch["step_tokens"])
         if not torch.isfinite(loss):
             raise ValueError(
-                f"the loss is {loss.item()} at step {self.global_step}, micro-batch {at}; lower optim.<phase>.lr"
+                f"the loss is {loss.item()} at step {self.global_step}, micro-batch {batch_index}; "
+                "lower optim.<phase>.lr"
             )
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        self.nats, self.tokens = 0.0, 0
+        self.validation_nats = 0.0
+        self.validation_tokens = 0
 
-    def validation_step(self, batch: dict[str, Any], at: int) -> None:
-        hidden_ND, labels_N = self.predicting(batch)
-        self.nats += self.cross_entropy(hidden_ND, labels_N).item()
-        self.tokens += len(labels_N)
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        hidden_ND, labels_N = self.loss_positions(batch)
+        self.validation_nats += self.cross_entropy(hidden_ND, labels_N).item()
+        self.validation_tokens += len(labels_N)
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean cross-entropy over the dev rows' loss tokens, as of the last validation."""
-        return math.exp(min(self.nats / max(1, self.tokens), 80))
+        """exp(mean cross-entropy) over the dev rows' loss tokens, as of the last validation."""
+        mean_nats = self.validation_nats / max(1, self.validation_tokens)
+        return math.exp(min(mean_nats, 80))
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What else a module has to say of its training, once it is over."""
+        """Extra entries for metrics.json after training."""
         return {}
 
     def configure_gradient_clipping(
@@ -102,34 +140,32 @@ class CausalLM(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        self.grad_norm = float(
-            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or math.inf)
-        )
+        """Clip by the norm of all gradients, and keep the norm for the curve."""
+        max_norm = gradient_clip_val or math.inf
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters(), max_norm)
+        self.grad_norm = float(grad_norm)
 
     def configure_optimizers(self) -> dict[str, Any]:
+        """Return AdamW and its schedule; norms and biases have no weight decay."""
         matrices = [weight for weight in self.parameters() if weight.ndim > 1]
-        others = [
-            weight for weight in self.parameters() if weight.ndim <= 1
-        ]  # norms and biases do not decay
+        vectors = [weight for weight in self.parameters() if weight.ndim <= 1]
         groups = [
             {"params": matrices, "weight_decay": self.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+            {"params": vectors, "weight_decay": 0.0},
         ]
-        optimizer = _adamw(self.cpu_offload)(groups, lr=self.lr, betas=self.betas)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, partial(_factor, self.schedule, self.steps)
-        )
+        adamw = _adamw_class(self.cpu_offload)
+        optimizer = adamw(groups, lr=self.lr, betas=self.betas)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def _lr_factor(self, step: int) -> float:
+        return self.schedule(step, self.steps)
 
-def _adamw(cpu_offload: bool) -> Any:
-    """AdamW; DeepSpeed takes its own of the same rule where the optimizer's state lies in the processor's memory."""
+
+def _adamw_class(cpu_offload: bool) -> Callable[..., torch.optim.Optimizer]:
+    """AdamW of torch; of DeepSpeed where the optimizer state lies in the processor's memory."""
     if not cpu_offload:
         return partial(torch.optim.AdamW, fused=True)
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
     return DeepSpeedCPUAdam
-
-
-def _factor(schedule: Callable[[int, int], float], steps: int, step: int) -> float:
-    return schedule(step, steps)

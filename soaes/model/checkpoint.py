@@ -1,4 +1,7 @@
-"""Models as Hugging Face folders: create, load, save. A folder holds config.json, safetensors and its tokenizer."""
+"""Models as Hugging Face folders: create, load, save.
+
+A folder holds config.json, the weights as safetensors, and the tokenizer's files.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config, Qwe
 from soaes.data import chat
 from soaes.pipeline.runtime import first_rank
 
-TOKENIZER = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
@@ -25,74 +28,109 @@ TOKENIZER = (
 def create(
     tokenizer: Path, layers: int, width: int, heads: int, kv_heads: int, context: int, seed: int
 ) -> PreTrainedModel:
-    """A Qwen2 model with random weights: SwiGLU of 3 times the width, a head of its own as in Qwen2.5-7B and -72B."""
-    words = chat.load_tokenizer(tokenizer)
+    """Create a Qwen2 model with random weights.
+
+    SwiGLU of 3 times the width, and an output matrix of its own as in Qwen2.5-7B and -72B.
+
+    Args:
+        tokenizer: Folder with tokenizer.json, which sets the vocabulary.
+        layers: Transformer layers.
+        width: Hidden size.
+        heads: Query heads; they divide `width`.
+        kv_heads: Key heads; they divide `heads`.
+        context: Tokens of a training row; the model allows 4 times as many positions.
+        seed: Of the weights.
+
+    Raises:
+        ValueError: The heads do not divide.
+    """
+    from tokenizers import Tokenizer
+
+    vocabulary = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
     if width % heads or heads % kv_heads:
         raise ValueError(
-            f"width={width}, heads={heads}, kv_heads={kv_heads}: heads must divide width, and kv_heads must divide heads"
+            f"width={width}, heads={heads}, kv_heads={kv_heads}: heads must divide width, "
+            "and kv_heads must divide heads"
         )
     torch.manual_seed(seed)
-    shape = {
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "intermediate_size": 3 * width,
-        "vocab_size": words.get_vocab_size(),
-        "max_position_embeddings": 4 * context,
-    }
-    ends = {
-        "bos_token_id": None,
-        "eos_token_id": words.token_to_id(chat.END),
-        "pad_token_id": words.token_to_id(chat.TEXT_END),
-    }
-    model = Qwen2ForCausalLM(
-        Qwen2Config(**shape, **ends, tie_word_embeddings=False, initializer_range=0.02)
+    config = Qwen2Config(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        intermediate_size=3 * width,
+        vocab_size=vocabulary.get_vocab_size(),
+        max_position_embeddings=4 * context,
+        bos_token_id=None,
+        eos_token_id=vocabulary.token_to_id(chat.END),
+        pad_token_id=vocabulary.token_to_id(chat.TEXT_END),
+        tie_word_embeddings=False,
+        initializer_range=0.02,
     )
-    _start(model)
+    model = Qwen2ForCausalLM(config)
+    _initialise(model)
     return model
 
 
 @torch.no_grad()
-def _start(model: PreTrainedModel) -> None:
-    """Activations of unit variance: embeddings of variance 1, matrices of 1 / inputs, and what a layer adds to the residual stream over
-    twice the layers (Radford et al. 2019). Of the usual 0.02 everywhere a token is drowned by what eight narrow layers add to it."""
+def _initialise(model: PreTrainedModel) -> None:
+    """Draw weights under which activations have unit variance.
+
+    Embeddings have variance 1, matrices 1 / inputs, and what a layer adds to the residual stream
+    1 / (inputs * 2 * layers) (Radford et al. 2019). With the usual standard deviation of 0.02, the
+    sum of eight narrow layers' outputs would drown a token's embedding.
+    """
     torch.nn.init.normal_(model.model.embed_tokens.weight)
     for name, weight in model.model.layers.named_parameters():
         if weight.ndim == 2:
-            added = 2 * len(model.model.layers) if "o_proj" in name or "down_proj" in name else 1
-            torch.nn.init.normal_(weight, std=(weight.shape[1] * added) ** -0.5)
+            is_residual = "o_proj" in name or "down_proj" in name
+            branches = 2 * len(model.model.layers) if is_residual else 1
+            torch.nn.init.normal_(weight, std=(weight.shape[1] * branches) ** -0.5)
 
 
 def load(folder: Path, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
-    """dtype: "auto" for the one that it was saved in. ValueError if the folder holds no model."""
+    """Load the model of a folder.
+
+    Args:
+        folder: A Hugging Face folder.
+        dtype: Of the weights; "auto" for the one they were saved in.
+
+    Raises:
+        ValueError: The folder holds no model.
+    """
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder} holds no model: there is no config.json")
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
 
 
 def save(model: Any, folder: Path, tokenizer: Path) -> None:
-    """Weights as safetensors, and the tokenizer's files from the folder that has them. Called on every rank, the first writes."""
-    weights = _gathered(model) if sharded(model) else None
+    """Save a model and its tokenizer. Every rank calls it, the first one writes.
+
+    Args:
+        model: A Hugging Face model.
+        folder: Where to.
+        tokenizer: Folder from which the tokenizer's files are copied.
+    """
+    weights = _gather(model) if is_sharded(model) else None
     if not first_rank():
         return
     model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
-    for name in TOKENIZER:
+    for name in TOKENIZER_FILES:
         if (tokenizer / name).exists():
             shutil.copy(tokenizer / name, folder / name)
 
 
-def sharded(model: Any) -> bool:
-    """True where ZeRO-3 leaves each rank its share of the weights alone."""
+def is_sharded(model: Any) -> bool:
+    """Tell whether each rank holds only its share of the weights (ZeRO-3)."""
     return any(hasattr(weight, "ds_id") for weight in model.parameters())
 
 
-def _gathered(model: Any) -> dict[str, torch.Tensor]:
-    """Whole weights of a model that ZeRO-3 has cut up, one at a time, so that no device holds them all."""
+def _gather(model: Any) -> dict[str, torch.Tensor]:
+    """Whole weights of a sharded model, gathered one at a time, so that no device holds them all."""
     from deepspeed.zero import GatheredParameters
 
-    whole = {}
+    weights = {}
     for name, weight in model.named_parameters():
         with GatheredParameters([weight]):
-            whole[name] = weight.detach().cpu().clone()
-    return whole
+            weights[name] = weight.detach().cpu().clone()
+    return weights

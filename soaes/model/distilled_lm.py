@@ -1,25 +1,42 @@
-"""The Lightning module of distillation: CausalLM whose loss is Eq. 2, with what a teacher store kept of the teacher's distributions."""
+"""The Lightning module of distillation: CausalLM with Eq. 2 as its loss.
+
+The teacher's side of the loss comes from a teacher store, not from a teacher.
+
+# N loss tokens of a batch, C of a chunk, D width of the teacher, V vocabulary
+"""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 
+from soaes.data.teacher_store import TeacherStore
 from soaes.model import losses
 from soaes.model.causal_lm import CausalLM
 from soaes.pipeline import validation
 
 
 class DistilledLM(CausalLM):
-    """teacher_store: the teacher's store. alpha: KD weight in [0, 1]. tau: temperature of Eq. 1, positive. divergence: forward (Eq. 1), reverse or
-    total_variation, which is what acceptance rewards. tau_squared: weigh it by tau**2, as Hinton et al. (2015) and not the paper."""
+    """Distillation from a teacher store.
+
+    Args:
+        teacher_store: The teacher's soft targets over the rows that the student trains on.
+        alpha: KD weight of Eq. 2, in [0, 1].
+        tau: Temperature of Eq. 1, positive.
+        divergence: `forward` (Eq. 1), `reverse` or `total_variation`.
+        tau_squared: Multiply the divergence by tau**2 (Hinton et al. 2015); the paper does not.
+        causal_lm: Arguments of CausalLM.
+
+    Raises:
+        ValueError: alpha or tau is out of range, or the store does not support tau, the divergence
+            or the student's vocabulary.
+    """
 
     def __init__(
         self,
         *,
-        teacher_store: Any,
+        teacher_store: TeacherStore,
         alpha: float,
         tau: float,
         divergence: str = "forward",
@@ -29,49 +46,53 @@ class DistilledLM(CausalLM):
         super().__init__(**causal_lm)
         validation.check(alpha=alpha, tau=tau)
         teacher_store.check_supports(tau, divergence, self.model.config.vocab_size)
-        self.soft_targets, self.fidelity = (
-            teacher_store.soft_targets,
-            teacher_store.fidelity_at(tau),
-        )
-        self.alpha, self.tau, self.divergence, self.tau_squared = (
-            alpha,
-            tau,
-            divergence,
-            tau_squared,
-        )
-        self.head_VD = (
-            teacher_store.head_VD
-        )  # no buffer: Lightning casts those to the precision of weights, and a store is exact
+        self.alpha = alpha
+        self.tau = tau
+        self.divergence = divergence
+        self.tau_squared = tau_squared
+        self.soft_targets = teacher_store.soft_targets
+        self.fidelity = teacher_store.fidelity_at(tau)
+        # Not a buffer: Lightning casts buffers to the weights' precision, and a store is exact.
+        self.teacher_head_VD = teacher_store.head_VD
 
     def loss_sum(self, batch: dict[str, Any]) -> torch.Tensor:
-        hidden_ND, labels_N = self.predicting(batch)
-        fields_N = dict(batch["soft_targets"])
-        if self.head_VD is not None:
-            self.head_VD = self.head_VD.to(hidden_ND.device)
-        return self.of_logits(
-            hidden_ND, lambda logits_CV, where: self._of_chunk(fields_N, logits_CV, labels_N, where)
-        )
+        """Return Eq. 2 summed over the batch's loss tokens, in nats."""
+        hidden_ND, labels_N = self.loss_positions(batch)
+        stored_N = dict(batch["soft_targets"])
+        if self.teacher_head_VD is not None:
+            self.teacher_head_VD = self.teacher_head_VD.to(hidden_ND.device)
 
-    def _of_chunk(
-        self,
-        fields_N: dict[str, torch.Tensor],
-        logits_CV: torch.Tensor,
-        labels_N: torch.Tensor,
-        where: slice,
-    ) -> torch.Tensor:
-        said = {name: field[where] for name, field in fields_N.items()}
-        far = partial(
-            self.soft_targets.divergence, said, self.head_VD, tau=self.tau, kind=self.divergence
-        )
-        return losses.distillation(
-            far, logits_CV, labels_N[where], self.alpha, self.tau, self.tau_squared
+        def chunk_loss(student_CV: torch.Tensor, tokens: slice) -> torch.Tensor:
+            """Eq. 2 of one chunk of tokens."""
+            stored_C = {name: field[tokens] for name, field in stored_N.items()}
+            kl_loss = None
+            if self.alpha > 0:
+                kl_loss = self.kl_loss(stored_C, student_CV)
+            return losses.distillation_loss(
+                kl_loss, student_CV, labels_N[tokens], self.alpha, self.tau, self.tau_squared
+            )
+
+        return self.loss_over_chunks(hidden_ND, chunk_loss)
+
+    def kl_loss(self, stored_C: dict[str, torch.Tensor], student_CV: torch.Tensor) -> torch.Tensor:
+        """Return Eq. 1 (`losses.kl_loss`), or another divergence, as far as the store has it."""
+        return self.soft_targets.divergence(
+            stored_C, self.teacher_head_VD, student_CV, self.tau, self.divergence
         )
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Of the signal at tau, as it was tried when the store was written: teacher_entropy in nats a token, signal_bytes a token, signal_kl,
-        signal_gradient_bias and signal_gradient_variance (signals.fidelity). None of a temperature that it was not tried at."""
-        named = {"entropy": "teacher_entropy"} | {
-            name: f"signal_{name}" for name in ("bytes", "kl", "gradient_bias", "gradient_variance")
+        """Extra entries for metrics.json: how exact the soft targets are at tau.
+
+        They were measured when the store was written (`fidelity.fidelity`): teacher_entropy in
+        nats per token, signal_bytes per token, signal_kl, signal_gradient_bias and
+        signal_gradient_variance. Empty for a temperature at which nothing was measured.
+        """
+        names = {
+            "entropy": "teacher_entropy",
+            "bytes": "signal_bytes",
+            "kl": "signal_kl",
+            "gradient_bias": "signal_gradient_bias",
+            "gradient_variance": "signal_gradient_variance",
         }
-        return {as_: self.fidelity[name] for name, as_ in named.items() if name in self.fidelity}
+        return {name: self.fidelity[key] for key, name in names.items() if key in self.fidelity}

@@ -1,8 +1,11 @@
-"""Greedy answers of a model to many prompts at once: what evaluation reads. Knows token ids and text, not scores.
+"""Greedy answers of a model to many prompts at once, for evaluation.
 
-Speed is measured one prompt at a time, by the decoders of soaes.decode; here nobody looks at the clock.
+It knows token ids and text, not scores. Speed is measured one prompt at a time by the decoders of
+soaes.decode; this code is not timed.
 
-# R prompts that are still being answered, T tokens of a forward, L tokens in the cache after it"""
+# R prompts still being answered, T tokens of a forward pass, L tokens in the cache after it
+# V vocabulary
+"""
 
 from __future__ import annotations
 
@@ -15,70 +18,92 @@ from transformers import DynamicCache
 from soaes.data.chat import END
 from soaes.model import attention
 
-CACHED = (
-    8192  # tokens in the cache at once: 2.7 GB in bfloat16 at 72B (80 layers, 8 key heads of 128)
-)
+# Tokens in the cache at once: 2.7 GB in bfloat16 at 72B (80 layers, 8 key heads of size 128).
+MAX_CACHED_TOKENS = 8192
 
 
 @torch.inference_mode()
 def generate(
     model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int
 ) -> list[str]:
-    """One text a prompt, up to <|im_end|> or max_new_tokens. `tokenizer` is a `tokenizers.Tokenizer`."""
-    end = tokenizer.token_to_id(END)
-    said: list[list[int]] = [[] for _ in prompts]
-    with (
-        attention.using_attention(model, "sdpa"),
-        torch.compiler.set_stance("force_eager"),
-    ):  # one that knows a cache; every shape is a new one
-        for which in _together([len(ids) + max_new_tokens for ids in prompts]):
-            _answer(
-                [prompts[at] for at in which],
-                [said[at] for at in which],
-                model,
-                end,
-                max_new_tokens,
-            )
-    return [tokenizer.decode([token for token in tokens if token != end]) for tokens in said]
+    """Answer every prompt greedily, up to <|im_end|> or max_new_tokens.
+
+    Args:
+        model: A Hugging Face causal LM.
+        tokenizer: A `tokenizers.Tokenizer`.
+        prompts: Token ids of each prompt.
+        max_new_tokens: Largest number of new tokens per prompt.
+
+    Returns:
+        The text of each answer, without <|im_end|>.
+    """
+    end_id = tokenizer.token_to_id(END)
+    answers: list[list[int]] = [[] for _ in prompts]
+    lengths = [len(prompt) + max_new_tokens for prompt in prompts]
+    # sdpa, since `documents` supports no cache; eager, since every shape is new to a compiler.
+    with attention.using_attention(model, "sdpa"), torch.compiler.set_stance("force_eager"):
+        for indices in _batches(lengths):
+            batch = [prompts[index] for index in indices]
+            tokens = _generate_batch(model, batch, end_id, max_new_tokens)
+            for index, answer in zip(indices, tokens, strict=True):
+                answers[index] = answer
+    texts = []
+    for answer in answers:
+        without_end = [token for token in answer if token != end_id]
+        texts.append(tokenizer.decode(without_end))
+    return texts
 
 
-def _together(lengths: list[int]) -> Iterator[list[int]]:
-    """Indices of texts of nearly one length, as many as the cache may hold."""
-    order = sorted(range(len(lengths)), key=lambda at: -lengths[at])
+def _batches(lengths: list[int]) -> Iterator[list[int]]:
+    """Indices of sequences of nearly one length, longest first, as many as the cache may hold."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     while order:
-        count = max(1, CACHED // lengths[order[0]])
+        longest = lengths[order[0]]
+        count = max(1, MAX_CACHED_TOKENS // longest)
         yield order[:count]
         order = order[count:]
 
 
-def _answer(
-    prompts: list[list[int]], said: list[list[int]], model: Any, end: int, most: int
-) -> None:
-    """Append to `said`. Prompts are filled up in front, where no token looks; an answer that is over leaves the batch."""
-    longest, device = max(map(len, prompts)), model.device
-    ids_RT = torch.tensor([[end] * (longest - len(ids)) + ids for ids in prompts], device=device)
-    seen_RL = torch.tensor(
-        [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=device
-    )
+def _generate_batch(
+    model: Any, prompts: list[list[int]], end_id: int, max_new_tokens: int
+) -> list[list[int]]:
+    """New tokens of each prompt.
+
+    Prompts are left-padded (masked); finished sequences are removed from the batch.
+    """
+    device = model.device
+    longest = max(len(prompt) for prompt in prompts)
+    padded: list[list[int]] = []
+    mask: list[list[int]] = []
+    for prompt in prompts:
+        padding = longest - len(prompt)
+        padded.append([end_id] * padding + prompt)
+        mask.append([0] * padding + [1] * len(prompt))
+    ids_RT = torch.tensor(padded, device=device)
+    mask_RL = torch.tensor(mask, device=device)
+    answers: list[list[int]] = [[] for _ in prompts]
+    active = answers  # those of the R rows; the lists are shared
     cache = DynamicCache(config=model.config)
-    while said:
-        positions_RT = (seen_RL.cumsum(-1) - 1).clamp_min(0)[:, -ids_RT.shape[1] :]
+    while active:
+        positions_RL = (mask_RL.cumsum(-1) - 1).clamp_min(0)
         logits_R1V = model(
             input_ids=ids_RT,
-            attention_mask=seen_RL,
-            position_ids=positions_RT,
+            attention_mask=mask_RL,
+            position_ids=positions_RL[:, -ids_RT.shape[1] :],
             past_key_values=cache,
             logits_to_keep=1,
         ).logits
         ids_RT = logits_R1V.argmax(-1)
-        for tokens, token in zip(said, ids_RT.flatten().tolist(), strict=True):
-            tokens.append(token)
-        going = [row for row, tokens in enumerate(said) if tokens[-1] != end and len(tokens) < most]
-        if len(going) < len(said):
-            said, rows = (
-                [said[row] for row in going],
-                torch.tensor(going, dtype=torch.long, device=device),
-            )
+        unfinished = []
+        for row, token in enumerate(ids_RT.flatten().tolist()):
+            active[row].append(token)
+            if token != end_id and len(active[row]) < max_new_tokens:
+                unfinished.append(row)
+        if len(unfinished) < len(active):
+            active = [active[row] for row in unfinished]
+            rows = torch.tensor(unfinished, dtype=torch.long, device=device)
             cache.batch_select_indices(rows)
-            ids_RT, seen_RL = ids_RT[rows], seen_RL[rows]
-        seen_RL = torch.nn.functional.pad(seen_RL, (0, 1), value=1)
+            ids_RT = ids_RT[rows]
+            mask_RL = mask_RL[rows]
+        mask_RL = torch.nn.functional.pad(mask_RL, (0, 1), value=1)
+    return answers

@@ -1,10 +1,20 @@
-"""Cross-entropy and the divergences of distillation as pure functions of logits: Eq. 1 and 2 of the paper.
+"""Cross-entropy and the distillation losses, as pure functions of logits: Eq. 1 and Eq. 2.
 
-Every loss is a sum; the caller divides by the tokens of the whole step, so that a step has one loss whatever its micro-batches.
-Cross-entropy, Eq. 1 and what the small formats read of a student have their gradients written out: each keeps one [N, V], which its
-backward pass turns into the gradient in place; autograd would pass over [N, V] up to thrice as often.
+    Eq. 1  `kl_loss`            L_KL = KL(softmax(teacher / tau) || softmax(student / tau))
+    Eq. 2  `distillation_loss`  L    = alpha * L_KL + (1 - alpha) * L_SFT
+           `cross_entropy`      L_SFT
 
-# N tokens that bear loss, V vocabulary, K ids of each token, S = K + 1 shares."""
+Every loss is a sum over tokens, in nats. The caller divides by the loss tokens of the whole
+optimizer step, so that the loss of a step does not depend on its micro-batches.
+
+Three autograd functions have handwritten gradients: the forward KL divergence, log-probabilities
+of K ids, and log-probabilities of K ids and the tail. Each saves one [N, V] tensor, and its
+backward pass turns this tensor into the gradient in place; autograd would make up to three times
+as many passes over [N, V].
+
+# N tokens that bear loss, V vocabulary, K ids of each token
+# S = K + 1 shares of each token: K kept ids, then the tail (all other ids together)
+"""
 
 from __future__ import annotations
 
@@ -19,107 +29,168 @@ from soaes.pipeline import validation
 
 
 def cross_entropy(logits_NV: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
-    """Sum over N tokens of -log softmax(logits)[label], in nats. L_SFT is its mean."""
-    return -log_probabilities(logits_NV, labels_N[:, None], 1.0).sum()
+    """Return L_SFT of Eq. 2: the sum over N tokens of -log softmax(logits)[label], in nats."""
+    label_log_probs_N1 = log_probabilities(logits_NV, labels_N[:, None], 1.0)
+    return -label_log_probs_N1.sum()
 
 
-def kl(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float) -> torch.Tensor:
-    """Eq. 1: sum over N tokens of KL(teacher || student) at temperature tau, in nats; its gradient is (q - p) / tau.
+def kl_loss(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float) -> torch.Tensor:
+    """Return L_KL of Eq. 1: the sum over N tokens of KL(teacher || student) at temperature tau.
 
-    The paper has no tau**2 factor, so there is none here. Vocabularies padded to different sizes are compared on the common ids.
-    The teacher is a constant."""
-    return _ForwardKL.apply(*_common(teacher_NV, student_NV, tau), tau)
+    The gradient in the student's logits is (q - p) / tau, with p and q the softmaxes of teacher
+    and student at tau. The paper has no factor tau**2, so there is none here.
+
+    Args:
+        teacher_NV: Teacher logits. They are constants: no gradient flows into them.
+        student_NV: Student logits. Where the two vocabularies are padded to different sizes, the
+            ids that both have are compared.
+        tau: Temperature, positive.
+
+    Returns:
+        A scalar, in nats.
+    """
+    teacher_NV, student_NV = _common_vocabulary(teacher_NV, student_NV, tau)
+    return _ForwardKL.apply(teacher_NV, student_NV, tau)
 
 
 def reverse_kl(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float) -> torch.Tensor:
-    """Sum over N tokens of KL(student || teacher) at tau, in nats: where the student puts mass that the teacher does not."""
-    return OF_LOGS["reverse"](*_logs(teacher_NV, student_NV, tau))
+    """Return the sum over N tokens of KL(student || teacher) at temperature tau, in nats.
+
+    It penalises mass that the student puts where the teacher has none. Not in the paper.
+    """
+    return reverse_kl_of_log_probs(*_log_softmaxes(teacher_NV, student_NV, tau))
 
 
 def total_variation(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float) -> torch.Tensor:
-    """Sum over N tokens of 1 - overlap = 1 - sum min(p, q) = sum |p - q| / 2, in [0, 1] a token.
+    """Return the sum over N tokens of the total variation distance at temperature tau.
 
-    The overlap is what a drafted token is accepted with (Leviathan et al. 2023, "Fast inference from transformers via speculative
-    decoding", corollary 3.6), so at tau = 1 this is what acceptance rewards."""
-    return OF_LOGS["total_variation"](*_logs(teacher_NV, student_NV, tau))
+    It is 1 - sum min(p, q) = sum |p - q| / 2, in [0, 1] per token. Speculative decoding accepts a
+    drafted token with probability sum min(p, q) (Leviathan et al. 2023, "Fast inference from
+    transformers via speculative decoding", corollary 3.6), so at tau = 1 this loss is the
+    rejection rate. Not in the paper.
+    """
+    return total_variation_of_log_probs(*_log_softmaxes(teacher_NV, student_NV, tau))
 
 
-DIVERGENCES: dict[str, Callable[..., torch.Tensor]] = {
-    "forward": kl,
+def forward_kl_of_log_probs(teacher_NS: torch.Tensor, student_NS: torch.Tensor) -> torch.Tensor:
+    """Return Eq. 1 from log-probabilities of S shares."""
+    return F.kl_div(student_NS, teacher_NS, reduction="sum", log_target=True)
+
+
+def reverse_kl_of_log_probs(teacher_NS: torch.Tensor, student_NS: torch.Tensor) -> torch.Tensor:
+    """Return `reverse_kl` from log-probabilities of S shares."""
+    return F.kl_div(teacher_NS, student_NS, reduction="sum", log_target=True)
+
+
+def total_variation_of_log_probs(
+    teacher_NS: torch.Tensor, student_NS: torch.Tensor
+) -> torch.Tensor:
+    """Return `total_variation` from log-probabilities of S shares."""
+    excess_NS = teacher_NS.exp() - student_NS.exp()
+    return excess_NS.clamp_min(0).sum()
+
+
+# What `distill.module.divergence` selects: functions of logits and tau,
+DIVERGENCES: dict[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {
+    "forward": kl_loss,
     "reverse": reverse_kl,
     "total_variation": total_variation,
 }
-OF_LOGS: dict[
-    str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-] = {  # the same, of log-probabilities: there is no more to normalise
-    "forward": lambda teacher, student: F.kl_div(
-        student, teacher, reduction="sum", log_target=True
-    ),
-    "reverse": lambda teacher, student: F.kl_div(
-        teacher, student, reduction="sum", log_target=True
-    ),
-    "total_variation": lambda teacher, student: (teacher.exp() - student.exp()).clamp_min(0).sum(),
+# and the same divergences of log-probabilities that are normalised already.
+DIVERGENCES_OF_LOG_PROBS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "forward": forward_kl_of_log_probs,
+    "reverse": reverse_kl_of_log_probs,
+    "total_variation": total_variation_of_log_probs,
 }
 
 
-def entropy(logits_NV: torch.Tensor, tau: float) -> torch.Tensor:
-    """Sum over N tokens of the entropy of softmax(logits / tau), in nats: how much a temperature leaves of what a teacher knows."""
-    validation.check(tau=tau)
-    logs = F.log_softmax(_exact(logits_NV) / tau, dim=-1)
-    return -(logs.exp() * logs).sum()
-
-
-def distillation(
-    divergence: Callable[[torch.Tensor], torch.Tensor],
+def distillation_loss(
+    soft_target_loss: torch.Tensor | None,
     student_NV: torch.Tensor,
     labels_N: torch.Tensor,
     alpha: float,
     tau: float,
     tau_squared: bool = False,
 ) -> torch.Tensor:
-    """Eq. 2: alpha * L_KL + (1 - alpha) * L_SFT, summed over N tokens. alpha = 0 is plain SFT, to the bit.
+    """Return Eq. 2: alpha * L_KL + (1 - alpha) * L_SFT, summed over N tokens, in nats.
 
-    divergence: L_KL of the student's logits at tau: `kl` of a teacher's, or what a signal format makes of what it kept.
-    tau_squared: L_KL times tau**2, which keeps its gradient's size at any tau (Hinton et al. 2015, section 2); the paper has it not."""
+    alpha = 0 is plain SFT to the bit, alpha = 1 is distillation alone.
+
+    Args:
+        soft_target_loss: L_KL at tau, a scalar that depends on `student_NV`: `kl_loss`, or what a
+            soft-target format computes from what it stored. None is allowed where alpha = 0.
+        student_NV: Student logits.
+        labels_N: Token ids.
+        alpha: KD weight in [0, 1].
+        tau: Temperature of L_KL, positive.
+        tau_squared: Multiply L_KL by tau**2, which keeps the size of its gradient at any tau
+            (Hinton et al. 2015, section 2). The paper omits this factor.
+    """
     validation.check(alpha=alpha, tau=tau)
     if alpha == 0:
         return cross_entropy(student_NV, labels_N)
-    loss = alpha * divergence(student_NV) * (tau**2 if tau_squared else 1)
-    return loss if alpha == 1 else loss + (1 - alpha) * cross_entropy(student_NV, labels_N)
+    if soft_target_loss is None:
+        raise ValueError(f"alpha={alpha}: the loss needs soft_target_loss; only alpha=0 does not")
+    weighted_kl = alpha * soft_target_loss * (tau**2 if tau_squared else 1)
+    if alpha == 1:
+        return weighted_kl
+    return weighted_kl + (1 - alpha) * cross_entropy(student_NV, labels_N)
+
+
+def entropy(logits_NV: torch.Tensor, tau: float) -> torch.Tensor:
+    """Return the sum over N tokens of the entropy of softmax(logits / tau), in nats."""
+    validation.check(tau=tau)
+    log_probs_NV = F.log_softmax(_at_least_float32(logits_NV) / tau, dim=-1)
+    return -(log_probs_NV.exp() * log_probs_NV).sum()
 
 
 def log_probabilities(logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float) -> torch.Tensor:
-    """log softmax(logits / tau) at K ids of each token, in nats; an id may stand there more than once."""
+    """Return [N, K]: log softmax(logits / tau) at K ids of each token, in nats.
+
+    An id may occur more than once.
+    """
     validation.check(tau=tau)
-    return _LogProbabilities.apply(_exact(logits_NV), ids_NK, tau)
+    return _LogProbabilities.apply(_at_least_float32(logits_NV), ids_NK, tau)
 
 
 def log_shares(logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float) -> torch.Tensor:
-    """[N, S]: log softmax(logits / tau) at K different ids of each token, and last the log of what all others have together."""
+    """Return [N, S]: log softmax(logits / tau) at K distinct ids, and last the log of the tail.
+
+    The tail is the probability mass of all other ids together.
+    """
     validation.check(tau=tau)
-    return _LogShares.apply(_exact(logits_NV), ids_NK, tau)
+    return _LogShares.apply(_at_least_float32(logits_NV), ids_NK, tau)
 
 
-def _exact(logits_NV: torch.Tensor) -> torch.Tensor:
+def _at_least_float32(logits_NV: torch.Tensor) -> torch.Tensor:
     return logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
 
 
-def _common(
+def _common_vocabulary(
     teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Check tau, and cut both to the ids that they have in common."""
     validation.check(tau=tau)
     common = min(teacher_NV.shape[-1], student_NV.shape[-1])
-    return _exact(teacher_NV[:, :common]), _exact(student_NV[:, :common])
+    return _at_least_float32(teacher_NV[:, :common]), _at_least_float32(student_NV[:, :common])
 
 
-def _logs(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float) -> list[torch.Tensor]:
-    return [F.log_softmax(logits / tau, dim=-1) for logits in _common(teacher_NV, student_NV, tau)]
+def _log_softmaxes(
+    teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    teacher_NV, student_NV = _common_vocabulary(teacher_NV, student_NV, tau)
+    return F.log_softmax(teacher_NV / tau, dim=-1), F.log_softmax(student_NV / tau, dim=-1)
 
 
 def _softmax(logits_NV: torch.Tensor, tau: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """softmax(logits / tau), and the log of its largest probability less the largest logit / tau: minus the log of the normaliser."""
-    p_NV = (logits_NV if tau == 1 else logits_NV / tau).softmax(-1)
-    return p_NV, p_NV.amax(-1).log() - logits_NV.amax(-1) / tau
+    """Return p_NV = softmax(logits / tau) and -log of its normaliser, [N].
+
+    The latter is log(max p) - max(logits) / tau, so that log p = logits / tau + it.
+    """
+    scaled_NV = logits_NV if tau == 1 else logits_NV / tau
+    p_NV = scaled_NV.softmax(-1)
+    minus_log_normaliser_N = p_NV.amax(-1).log() - logits_NV.amax(-1) / tau
+    return p_NV, minus_log_normaliser_N
 
 
 class _ForwardKL(torch.autograd.Function):
@@ -129,13 +200,10 @@ class _ForwardKL(torch.autograd.Function):
     def forward(
         ctx: Any, teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float
     ) -> torch.Tensor:
-        (p_NV, less_teacher_N), (q_NV, less_student_N) = (
-            _softmax(teacher_NV, tau),
-            _softmax(student_NV, tau),
-        )
-        loss_N = (
-            (teacher_NV - student_NV).mul_(p_NV).sum(-1) / tau + less_teacher_N - less_student_N
-        )
+        p_NV, teacher_minus_log_normaliser_N = _softmax(teacher_NV, tau)
+        q_NV, student_minus_log_normaliser_N = _softmax(student_NV, tau)
+        difference_N = (teacher_NV - student_NV).mul_(p_NV).sum(-1) / tau
+        loss_N = difference_N + teacher_minus_log_normaliser_N - student_minus_log_normaliser_N
         ctx.save_for_backward(q_NV.sub_(p_NV))
         ctx.tau = tau
         return loss_N.sum()
@@ -143,11 +211,9 @@ class _ForwardKL(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, torch.Tensor, None]:
-        return (
-            None,
-            ctx.saved_tensors[0].mul_(grad / ctx.tau),
-            None,
-        )  # in place: a second backward is an error, not a wrong number
+        (q_minus_p_NV,) = ctx.saved_tensors
+        # In place: a second backward pass is an error, not a wrong number.
+        return None, q_minus_p_NV.mul_(grad / ctx.tau), None
 
 
 class _LogProbabilities(torch.autograd.Function):
@@ -157,51 +223,50 @@ class _LogProbabilities(torch.autograd.Function):
     def forward(
         ctx: Any, logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float
     ) -> torch.Tensor:
-        q_NV, less_normaliser_N = _softmax(logits_NV, tau)
+        q_NV, minus_log_normaliser_N = _softmax(logits_NV, tau)
         ctx.save_for_backward(q_NV, ids_NK)
         ctx.tau = tau
-        return (
-            logits_NV.gather(1, ids_NK) / tau + less_normaliser_N[:, None]
-        )  # not log q, where q may be 0
+        # Not the log of q_NV, in which a small probability may have become 0.
+        return logits_NV.gather(1, ids_NK) / tau + minus_log_normaliser_N[:, None]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_NK: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (q_NV, ids_NK), grad_NK = ctx.saved_tensors, grad_NK / ctx.tau
-        return (
-            q_NV.mul_(-grad_NK.sum(-1, keepdim=True)).scatter_add_(1, ids_NK, grad_NK),
-            None,
-            None,
-        )  # in place, as above
+        q_NV, ids_NK = ctx.saved_tensors
+        grad_NK = grad_NK / ctx.tau
+        # In place, as in _ForwardKL.
+        grad_NV = q_NV.mul_(-grad_NK.sum(-1, keepdim=True))
+        return grad_NV.scatter_add_(1, ids_NK, grad_NK), None, None
 
 
 class _LogShares(torch.autograd.Function):
-    """log q at K ids, and of all others R as one: d log sum_R q / d z_j = ([j in R] q_j / sum_R q - q_j) / tau."""
+    """log q at K ids, and log of the sum of q over the other ids R, q the softmax at tau.
+
+    d log sum_R q / d z_j = ([j in R] q_j / sum_R q - q_j) / tau.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float
     ) -> torch.Tensor:
-        q_NV, less_normaliser_N = _softmax(logits_NV, tau)
-        kept_NK = logits_NV.gather(1, ids_NK) / tau + less_normaliser_N[:, None]
-        others_NV = q_NV.scatter_(
-            1, ids_NK, torch.zeros_like(kept_NK)
-        )  # a number in place of the zeros takes thrice the time
-        rest_N1 = others_NV.sum(-1, keepdim=True).clamp_min(
-            torch.finfo(q_NV.dtype).tiny
-        )  # 1 - the sum of the kept would cancel
-        ctx.save_for_backward(others_NV, ids_NK, kept_NK, rest_N1)
+        q_NV, minus_log_normaliser_N = _softmax(logits_NV, tau)
+        kept_NK = logits_NV.gather(1, ids_NK) / tau + minus_log_normaliser_N[:, None]
+        # A tensor of zeros: the scalar 0 takes three times as long.
+        tail_NV = q_NV.scatter_(1, ids_NK, torch.zeros_like(kept_NK))
+        # The sum of the tail itself: 1 - the sum of the kept ids would cancel.
+        smallest = torch.finfo(q_NV.dtype).tiny
+        tail_N1 = tail_NV.sum(-1, keepdim=True).clamp_min(smallest)
+        ctx.save_for_backward(tail_NV, ids_NK, kept_NK, tail_N1)
         ctx.tau = tau
-        return torch.cat([kept_NK, rest_N1.log()], dim=1)
+        return torch.cat([kept_NK, tail_N1.log()], dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_NS: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (others_NV, ids_NK, kept_NK, rest_N1), grad_NS = ctx.saved_tensors, grad_NS / ctx.tau
+        tail_NV, ids_NK, kept_NK, tail_N1 = ctx.saved_tensors
+        grad_NS = grad_NS / ctx.tau
         total_N1 = grad_NS.sum(-1, keepdim=True)
-        to_kept_NK = torch.addcmul(grad_NS[:, :-1], kept_NK.exp(), total_N1, value=-1)
-        return (
-            others_NV.mul_(grad_NS[:, -1:] / rest_N1 - total_N1).scatter_(1, ids_NK, to_kept_NK),
-            None,
-            None,
-        )  # in place, as above
+        grad_kept_NK = torch.addcmul(grad_NS[:, :-1], kept_NK.exp(), total_N1, value=-1)
+        # In place, as in _ForwardKL.
+        grad_NV = tail_NV.mul_(grad_NS[:, -1:] / tail_N1 - total_N1)
+        return grad_NV.scatter_(1, ids_NK, grad_kept_NK), None, None

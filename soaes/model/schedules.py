@@ -1,4 +1,4 @@
-"""Learning-rate schedules as pure functions of the step: the factor on the peak rate, in (0, 1]."""
+"""Learning-rate schedules: the factor on the peak rate, in (0, 1], as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -6,14 +6,30 @@ import math
 
 
 def constant(step: int, steps: int, *, warmup: float) -> float:
-    """Linear warm-up over a share of the steps, then the peak rate."""
-    return min(1.0, (step + 1) / max(1, math.ceil(warmup * steps)))
+    """Return the factor of a linear warm-up followed by the constant peak rate.
+
+    Args:
+        step: Optimizer steps completed.
+        steps: Optimizer steps of the whole training.
+        warmup: Share of the steps that the warm-up takes, in [0, 1].
+    """
+    warmup_steps = max(1, math.ceil(warmup * steps))
+    return min(1.0, (step + 1) / warmup_steps)
 
 
 def cosine(step: int, steps: int, *, warmup: float, final: float) -> float:
-    """Linear warm-up, then half a cosine from the peak rate down to `final` of it: 1e-5 -> 1e-6 in the paper is final = 0.1."""
-    rising = math.ceil(warmup * steps)
-    if step < rising:
+    """Return the factor of a linear warm-up followed by a half cosine down to `final`.
+
+    The paper's 1e-5 -> 1e-6 is final = 0.1.
+
+    Args:
+        step: Optimizer steps completed.
+        steps: Optimizer steps of the whole training.
+        warmup: Share of the steps that the warm-up takes, in [0, 1].
+        final: Factor at the last step.
+    """
+    warmup_steps = math.ceil(warmup * steps)
+    if step < warmup_steps:
         return constant(step, steps, warmup=warmup)
-    done = (step - rising) / max(1, steps - 1 - rising)
-    return final + (1 - final) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+    progress = (step - warmup_steps) / max(1, steps - 1 - warmup_steps)
+    return final + (1 - final) * (1 + math.cos(math.pi * min(1.0, progress))) / 2

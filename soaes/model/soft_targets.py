@@ -144,7 +144,7 @@ class TopK:
         kind: str,
     ) -> torch.Tensor:
         student = losses.log_shares(student_NV[:, : self.vocab], fields_N["ids"].long(), tau)
-        return losses.OF_LOGS[kind](self.log_shares(fields_N, tau), student)
+        return losses.DIVERGENCES_OF_LOG_PROBS[kind](self.log_shares(fields_N, tau), student)
 
     def probabilities(
         self, fields_N: Fields, head_VD: torch.Tensor | None, vocab: int, tau: float
@@ -337,7 +337,7 @@ def _lost(
     tau: float,
 ) -> dict:
     teacher_NV = _logits(hidden_ND, head_VD)
-    exact_NV = _gradient(student_NV, lambda student: losses.kl(teacher_NV, student, tau))
+    exact_NV = _gradient(student_NV, lambda student: losses.kl_loss(teacher_NV, student, tau))
     size, times = exact_NV.square().sum(), len(kept)
     mean_NV, back_NV, squares, along = (
         torch.zeros_like(exact_NV),

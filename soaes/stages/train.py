@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,8 +19,9 @@ from soaes.data import teacher_store, token_store
 from soaes.data.chat import tokenizer_digest
 from soaes.data.datamodule import PackedDataModule
 from soaes.data.jsonl import read_jsonl
-from soaes.model import attention, callbacks, checkpoint, train_state
-from soaes.model.callbacks import MetricsCallback
+from soaes.model import attention, checkpoint, train_state
+from soaes.model.callbacks import CheckpointCallback, MetricsCallback
+from soaes.model.train_state import TrainState
 from soaes.pipeline.runtime import Execution
 from soaes.pipeline.tracking import Tracker
 
@@ -103,8 +103,6 @@ def _fit(
     """The one loop: validate, train with a few validations on the way and one at the end, save. A killed one goes on from its last checkpoint."""
     torch.set_num_threads(execution.threads)
     pl.seed_everything(seed, verbose=False)
-    began = time.monotonic()
-    curves = MetricsCallback(tracker, tokenizer, read_jsonl(rows / "dev_prompts.jsonl"))
     every = execution.checkpoint_every if execution.strategy in ("auto", "ddp") else 0.0
     contract = {
         "stage": out.name,
@@ -115,7 +113,10 @@ def _fit(
         "code": train_state.code_digest(),
         "torch": str(torch.__version__),
     }
-    resumed = callbacks.CheckpointCallback(out / "resume", every, contract, curves)
+    resumed = train_state.load_newest(out / "resume", contract) if every else None
+    state = resumed or TrainState(contract)
+    metrics = MetricsCallback(state, tracker, tokenizer, read_jsonl(rows / "dev_prompts.jsonl"))
+    checkpoints = CheckpointCallback(state, out / "resume", every)
     data = PackedDataModule(
         token_store.load(rows / "train"),
         token_store.load(rows / "dev"),
@@ -127,7 +128,7 @@ def _fit(
         store,
         optim["max_tokens"],
         execution.num_workers,
-        resumed.step,
+        state.step,
     )
     attention.set_attention(model, execution.attention)
     if execution.gradient_checkpointing:
@@ -143,15 +144,15 @@ def _fit(
         steps=len(data.steps),
         cpu_offload=execution.cpu_offload,
     )
-    trainer = _trainer(data, optim, execution, [curves, resumed])
-    if not resumed.step:
+    trainer = _trainer(data, optim, execution, [metrics, checkpoints])
+    if resumed is None:
         trainer.validate(lit, data, verbose=False)
     trainer.fit(lit, data)
-    if curves.validations[-1]["step"] < curves.step:
+    if state.validations[-1]["step"] < state.step:
         trainer.validate(lit, data, verbose=False)
     checkpoint.save(model, out, tokenizer)
     if trainer.is_global_zero:
-        _write_metrics(out, curves, data, lit.metrics, curves.earlier + time.monotonic() - began)
+        _write_metrics(out, state, data, lit.metrics)
         shutil.rmtree(out / "resume", ignore_errors=True)
 
 
@@ -191,18 +192,17 @@ def _trainer(
 
 def _write_metrics(
     out: Path,
-    curves: MetricsCallback,
+    state: TrainState,
     data: PackedDataModule,
     others: dict[str, float],
-    seconds: float,
 ) -> None:
-    first, last = curves.validations[0], curves.validations[-1]
+    first, last = state.validations[0], state.validations[-1]
     metrics = {
         "val/perplexity": last["val/perplexity"],
         "val/perplexity_before": first["val/perplexity"],
         "steps": len(data.steps),
         "rows": len(data.train.ids_RT),
-        "seconds": round(seconds, 2),
+        "seconds": round(state.elapsed_seconds(), 2),
         **others,
     }
     if "val/rouge1" in last:

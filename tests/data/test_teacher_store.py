@@ -307,7 +307,7 @@ def test_the_stage_stores_what_training_predicts_from(toy, tmp_path, soft_target
         for field, array in zip(("ids", "labels", "positions"), rows)
     }
     with torch.no_grad():
-        hidden_ND, labels_N = lit.predicting(batch)[:2]
+        hidden_ND, labels_N = lit.loss_positions(batch)[:2]
     told = store.rows(which)
     assert all(
         len(field) == len(labels_N) == rows.loss_tokens_R[which].sum() for field in told.values()

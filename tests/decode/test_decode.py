@@ -314,7 +314,7 @@ class Words:
 
 @pytest.mark.parametrize("cached", [1, 100, 8192])  # one prompt at a time, a few, all
 def test_answers_are_what_each_prompt_gets_alone(monkeypatch, cached):
-    monkeypatch.setattr(answering, "CACHED", cached)
+    monkeypatch.setattr(answering, "MAX_CACHED_TOKENS", cached)
     model, generator = toy(3), torch.Generator()
     prompts = [ids(count, count).tolist() for count in (5, 40, 1, 9, 9, 33)]
     free = Autoregressive(Engine(model), 0.0, 1.0, eos=NEVER)

@@ -104,13 +104,13 @@ def test_without_positions_a_row_is_one_document():
 
 @pytest.mark.parametrize("rows", [*LENGTHS.values(), drawn(3, 8)], ids=[*LENGTHS, "drawn"])
 def test_every_token_has_one_place_and_little_is_filled_up(rows):
-    where = attention.layout(positions(rows))
-    tokens = torch.arange(len(where.place_N))
-    assert torch.equal(where.token_P[where.place_N], tokens)
-    assert sum(count * length for count, length in where.groups) == len(where.token_P)
+    slots = attention.layout(positions(rows))
+    tokens = torch.arange(len(slots.slot_N))
+    assert torch.equal(slots.token_P[slots.slot_N], tokens)
+    assert sum(count * length for count, length in slots.groups) == len(slots.token_P)
     documents = sum(len(row) for row in rows)
-    assert sum(count for count, _ in where.groups) == documents
-    assert len(where.token_P) <= attention.WASTE * len(tokens) + attention.SLACK * documents
+    assert sum(count for count, _ in slots.groups) == documents
+    assert len(slots.token_P) <= attention.WASTE * len(tokens) + attention.SLACK * documents
 
 
 def test_what_it_does_not_know_is_refused():

@@ -38,12 +38,11 @@ def naive(hidden, head, labels, teacher):
 
 
 def ours(hidden, head, labels, teacher, chunk):
-    def of_chunk(logits, where):
-        return losses.distillation(
-            lambda student: losses.kl(teacher[where], student, 2.0), logits, labels[where], 0.5, 2.0
-        )
+    def chunk_loss(logits, tokens):
+        kl = losses.kl_loss(teacher[tokens], logits, 2.0)
+        return losses.distillation_loss(kl, logits, labels[tokens], 0.5, 2.0)
 
-    return chunked_loss.chunked_loss(hidden, head, of_chunk, chunk)
+    return chunked_loss.chunked_loss(hidden, head, chunk_loss, chunk)
 
 
 @pytest.mark.parametrize("chunk", [1, 8, 37, 64])
@@ -155,18 +154,13 @@ def test_a_distillation_loss_takes_a_fraction_of_the_naive_ones_memory():
         torch.randn(vocab, 4),
     )  # its logits are made on the way, by both
 
-    def chunk_by_chunk(logits, where):
-        return losses.distillation(
-            lambda student: losses.kl(teacher_hidden[where] @ teacher_head.T, student, 2.0),
-            logits,
-            labels[where],
-            0.5,
-            2.0,
-        )
+    def chunk_loss(logits, tokens):
+        kl = losses.kl_loss(teacher_hidden[tokens] @ teacher_head.T, logits, 2.0)
+        return losses.distillation_loss(kl, logits, labels[tokens], 0.5, 2.0)
 
     all_at_once = peak(
         lambda: naive(hidden, head, labels, teacher_hidden @ teacher_head.T), hidden, head
     )
     assert all_at_once > 24 * peak(
-        lambda: chunked_loss.chunked_loss(hidden, head, chunk_by_chunk), hidden, head
+        lambda: chunked_loss.chunked_loss(hidden, head, chunk_loss), hidden, head
     )

@@ -21,14 +21,8 @@ def labels():
 
 
 def eq2(teacher, student, labels, alpha, tau, kind="forward", tau_squared=False):
-    return losses.distillation(
-        lambda logits: losses.DIVERGENCES[kind](teacher, logits, tau),
-        student,
-        labels,
-        alpha,
-        tau,
-        tau_squared,
-    )
+    kl = losses.DIVERGENCES[kind](teacher, student, tau)
+    return losses.distillation_loss(kl, student, labels, alpha, tau, tau_squared)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +30,7 @@ def eq2(teacher, student, labels, alpha, tau, kind="forward", tau_squared=False)
     [(1.0, 0.2871898114681244, 0.9420584887266159), (2.0, 0.08942263573408127, 0.8431749008595943)],
 )
 def test_equations_match_the_reference(tau, kl, mixed):
-    assert losses.kl(TEACHER, STUDENT, tau).item() / 2 == pytest.approx(kl, abs=1e-6)
+    assert losses.kl_loss(TEACHER, STUDENT, tau).item() / 2 == pytest.approx(kl, abs=1e-6)
     assert losses.cross_entropy(STUDENT, labels()).item() / 2 == pytest.approx(CE, abs=1e-6)
     assert eq2(TEACHER, STUDENT, labels(), 0.5, tau).item() / 2 == pytest.approx(mixed, abs=1e-6)
 
@@ -49,7 +43,9 @@ def test_the_other_divergences_and_tau_squared_match_the_reference(
 ):
     assert losses.reverse_kl(TEACHER, STUDENT, tau).item() / 2 == pytest.approx(reverse, abs=1e-6)
     p, q = ((each / tau).softmax(-1) for each in (TEACHER, STUDENT))
-    to_the_middle = [losses.kl(each.log(), ((p + q) / 2).log(), 1.0).item() / 2 for each in (p, q)]
+    to_the_middle = [
+        losses.kl_loss(each.log(), ((p + q) / 2).log(), 1.0).item() / 2 for each in (p, q)
+    ]
     assert sum(to_the_middle) / 2 == pytest.approx(jensen_shannon, abs=1e-6)
     assert eq2(TEACHER, STUDENT, labels(), 0.5, tau, tau_squared=True).item() / 2 == pytest.approx(
         squared, abs=1e-6
@@ -83,7 +79,7 @@ def test_written_out_gradients_are_autograds(dtype):
         functional.log_softmax(each.float() / 3, dim=-1) for each in (student, teacher)
     )
     others = of_student.scatter(1, ids, -math.inf).logsumexp(-1, keepdim=True)
-    pairs = [(losses.kl(teacher, student, 3.0), functional.kl_div(of_student, of_teacher, reduction="sum", log_target=True)),
+    pairs = [(losses.kl_loss(teacher, student, 3.0), functional.kl_div(of_student, of_teacher, reduction="sum", log_target=True)),
              (losses.cross_entropy(student, ids[:, 0]), functional.cross_entropy(student.float(), ids[:, 0], reduction="sum")),
              (losses.log_probabilities(student, ids, 3.0).square().sum(), of_student.gather(1, ids).square().sum()),
              (losses.log_shares(student, ids, 3.0).square().sum(), torch.cat([of_student.gather(1, ids), others], 1).square().sum())]  # fmt: skip
@@ -102,7 +98,9 @@ def test_a_divergence_of_logs_is_that_of_logits(kind):
     student = STUDENT.clone().requires_grad_()
     pair = (
         losses.DIVERGENCES[kind](TEACHER, student, 2.0),
-        losses.OF_LOGS[kind]((TEACHER / 2).log_softmax(-1), (student / 2).log_softmax(-1)),
+        losses.DIVERGENCES_OF_LOG_PROBS[kind](
+            (TEACHER / 2).log_softmax(-1), (student / 2).log_softmax(-1)
+        ),
     )
     torch.testing.assert_close(*pair)
     torch.testing.assert_close(*(torch.autograd.grad(loss, student)[0] for loss in pair))
@@ -119,12 +117,14 @@ def test_alpha_zero_is_plain_sft_and_one_is_distillation_alone():
     assert torch.equal(
         eq2(TEACHER, STUDENT, labels(), 0.0, 2.0), losses.cross_entropy(STUDENT, labels())
     )
-    assert torch.equal(eq2(TEACHER, STUDENT, labels(), 1.0, 2.0), losses.kl(TEACHER, STUDENT, 2.0))
+    assert torch.equal(
+        eq2(TEACHER, STUDENT, labels(), 1.0, 2.0), losses.kl_loss(TEACHER, STUDENT, 2.0)
+    )
 
 
 def test_a_student_that_equals_its_teacher_has_no_kl_and_no_gradient():
     student = TEACHER.clone().requires_grad_()
-    loss = losses.kl(TEACHER, student, 2.0)
+    loss = losses.kl_loss(TEACHER, student, 2.0)
     loss.backward()
     assert abs(loss.item()) < 1e-6 and student.grad.abs().max() < 1e-6
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from soaes.model.callbacks import MetricsCallback
+from soaes.model.train_state import TrainState
 from soaes.pipeline.tracking import Tracker, WandbRun
 from tests.helpers import mortals
 
@@ -62,12 +63,13 @@ def test_the_seconds_of_all_attempts_are_told(toy, tmp_path):
     left = mortals.killed(toy, tmp_path, "cpt", 4, **slow)
     first = recorded(left)
     assert first["seconds"] >= 0.5
-    again = MetricsCallback(Tracker(tmp_path / "curves.jsonl"), toy / "draft", [])
-    again.load_state_dict(first)
-    assert again.tracker.earlier == again.earlier == first["seconds"]
+    state = TrainState(**first)
+    again = MetricsCallback(state, Tracker(tmp_path / "curves.jsonl"), toy / "draft", [])
+    again.on_train_start(None, None)
+    assert again.tracker.earlier == first["seconds"] <= state.elapsed_seconds()
     assert recorded(mortals.killed(toy, tmp_path, "cpt", 6))["seconds"] > first["seconds"]
 
 
 def recorded(folder):
-    """The curves' part of the newest checkpoint."""
-    return torch.load(max((folder / "resume").iterdir()) / "state.pt", weights_only=True)["curves"]
+    """The content of the newest checkpoint."""
+    return torch.load(max((folder / "resume").iterdir()) / "state.pt", weights_only=True)
