@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AttentionInterface
 
+from soaes.pipeline import private_api
+
 # The longest document of a group has at most WASTE times the tokens of its shortest, plus SLACK.
 WASTE = 1.3
 SLACK = 3
@@ -146,7 +148,7 @@ def set_attention(model: Any, name: str) -> None:
 @contextmanager
 def using_attention(model: Any, name: str) -> Iterator[None]:
     """Set a model's attention, and restore the previous one at the end."""
-    before = model.config._attn_implementation
+    before = private_api.attention_implementation(model)
     set_attention(model, name)
     try:
         yield
@@ -207,7 +209,7 @@ class _DocumentAttention(torch.autograd.Function):
                 weights = next(next_weights)
                 grad_step = _fold(grad_out, start, stop)
                 grad_weights = torch.bmm(grad_step, _fold(v, 0, stop).mT)
-                grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+                grad_scores = private_api.softmax_backward(grad_weights, weights)
                 step_q = grad_q[..., start:stop, :]
                 step_k = grad_k[..., :stop, :]
                 step_v = grad_v[..., :stop, :]

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from tokenizers import Tokenizer
 
-from soaes.data.chat import prompt
+from soaes.data.chat import load_tokenizer, prompt
 from soaes.metrics import rouge
 from soaes.model import checkpoint, train_state
 from soaes.model.generate import generate
@@ -118,7 +117,7 @@ class MetricsCallback(pl.Callback):
 
     def _rouge1(self, model: Any) -> float:
         """Mean Rouge-1 of greedy answers to the dev prompts."""
-        tokenizer = Tokenizer.from_file(str(self.tokenizer / "tokenizer.json"))
+        tokenizer = load_tokenizer(self.tokenizer)
         questions = [prompt(tokenizer, item["messages"][:-1]) for item in self.dev_prompts]
         references = [item["messages"][-1]["content"] for item in self.dev_prompts]
         answers = generate(model, tokenizer, questions, self.max_new_tokens)

@@ -16,7 +16,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from soaes.data.token_store import IGNORE
+from soaes.data.token_store import IGNORE, loss_mask
 from soaes.model import checkpoint, chunked_loss, losses
 
 
@@ -69,10 +69,11 @@ class CausalLM(pl.LightningModule):
         outputs = self.model.model(
             input_ids=batch["ids_BT"], position_ids=batch["positions_BT"], use_cache=False
         )
-        labels_BT = torch.where(batch["positions_BT"] > 0, batch["labels_BT"], IGNORE)
+        mask_BT = loss_mask(batch["labels_BT"], batch["positions_BT"])
+        labels_BT = torch.where(mask_BT, batch["labels_BT"], IGNORE)
         next_labels_BT = torch.nn.functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORE)
-        mask_BT = next_labels_BT != IGNORE
-        return outputs.last_hidden_state[mask_BT], next_labels_BT[mask_BT]
+        predicts_BT = next_labels_BT != IGNORE
+        return outputs.last_hidden_state[predicts_BT], next_labels_BT[predicts_BT]
 
     def loss_sum(self, batch: dict[str, Any]) -> torch.Tensor:
         """Return the loss summed over the batch's loss tokens, in nats."""

@@ -44,9 +44,7 @@ def create(
     Raises:
         ValueError: The heads do not divide.
     """
-    from tokenizers import Tokenizer
-
-    vocabulary = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    vocabulary = chat.load_tokenizer(tokenizer)
     if width % heads or heads % kv_heads:
         raise ValueError(
             f"width={width}, heads={heads}, kv_heads={kv_heads}: heads must divide width, "

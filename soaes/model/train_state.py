@@ -22,6 +22,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from soaes.pipeline import private_api
 from soaes.pipeline.store import checksum
 
 
@@ -89,11 +90,7 @@ class TrainState:
         trainer.optimizers[0].load_state_dict(self.optimizer)
         trainer.lr_scheduler_configs[0].scheduler.load_state_dict(self.schedule)
         trainer.precision_plugin.load_state_dict(self.precision)
-        # The remaining rows are an epoch of their own to Lightning: only the counters over all
-        # epochs continue. The first is trainer.global_step, the second decides when to validate.
-        loop = trainer.fit_loop.epoch_loop
-        loop.automatic_optimization.optim_progress.optimizer.step.total.completed = self.step
-        loop.batch_progress.total.ready = self.step * trainer.accumulate_grad_batches
+        private_api.set_completed_steps(trainer, self.step)
         _set_random_state(self.rng)
         self.module = self.optimizer = self.schedule = self.precision = self.rng = None
 
