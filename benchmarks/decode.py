@@ -1,12 +1,20 @@
-"""Our decoding beside what a user would pick instead, and beside what could be had at best: `python -m benchmarks.decode`.
+"""Our decoding beside what a user would pick instead, and beside what could be had at best.
 
-    models=TARGET,DRAFT  folders of two models; without it the chat model and the distilled draft of scale=tiny, out of the store
-    prompts=FILE         JSON lines with "prompt", or "turns" as in Spec-Bench; without it tiny's questions, reports, and reports asked for twice
+`python -m benchmarks.decode`, with
+
+    models=TARGET,DRAFT  folders of two models; without it the chat model and the distilled draft
+                         of scale=tiny, out of the store
+    prompts=FILE         JSON lines with "prompt", or "turns" as in Spec-Bench; without it tiny's
+                         questions, reports, and reports asked for twice
     each=2               prompts of a kind that are taken from FILE
     rounds=5             5 or more; one more goes before and is not counted
     out=FILE             benchmarks/results/decode.json
 
-One thread, float32, batch 1. A ratio is one of tokens a second within a round, a result the median over rounds with its interval."""
+One thread, float32, batch 1. A ratio is one of tokens a second within a round, a result the median
+over rounds with its interval.
+"""
+
+from __future__ import annotations
 
 import json
 import sys
@@ -16,6 +24,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from benchmarks import account, prompts
+from benchmarks.prompts import BenchmarkPrompt
 from benchmarks.race import LENGTHS, Race
 from benchmarks.rounds import markdown, options, write
 from soaes.data.chat import chat_tokenizer
@@ -36,68 +45,95 @@ BUILD = "python -m soaes.run scale=tiny goal=distill"
 
 
 def main(words: list[str]) -> None:
-    asked = options(words, DEFAULTS, LEAST)
-    target, draft = named(asked["models"]) if asked["models"] else (built("target"), built("draft"))
-    questions, of = ask(asked, target, draft)
+    """Run the benchmark, write its results and print them.
+
+    Args:
+        words: The command line, key=value each.
+
+    Raises:
+        ValueError: A word is wrong, or a folder is missing.
+    """
+    settings = options(words, DEFAULTS, LEAST)
+    if settings["models"]:
+        target, draft = named_folders(settings["models"])
+    else:
+        target, draft = built_folder("target"), built_folder("draft")
+    selected, origin = select(settings, target, draft)
+    rounds = int(settings["rounds"])
     with ExitStack() as opened:
         print("waiting until no stage runs on this store", file=sys.stderr, flush=True)
         opened.enter_context(speed_row()[0].lock("machine"))  # as a speed stage does
-        race = Race(opened, target, draft, chat_tokenizer(target)[1], questions)
-        for number in range(int(asked["rounds"]) + 1):
+        race = Race(opened, target, draft, chat_tokenizer(target)[1], selected)
+        for number in range(rounds + 1):
             race.run(number, counted=number > 0)
-            print(f"round {number} of {asked['rounds']}", file=sys.stderr, flush=True)
+            print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
         results = account.results(race)
     write(
-        Path(asked["out"]),
+        Path(settings["out"]),
         results,
         **provenance(),
         target=target.name,
         draft=draft.name,
-        prompts=of,
+        prompts=origin,
     )
     print(markdown(results))
 
 
-def named(models: str) -> list[Path]:
-    """The two folders of models=TARGET,DRAFT."""
-    found = [Path(name) for name in models.split(",")]
-    if len(found) != 2 or not all((folder / "config.json").is_file() for folder in found):
+def named_folders(models: str) -> tuple[Path, Path]:
+    """Return the two folders of models=TARGET,DRAFT.
+
+    Raises:
+        ValueError: There are not two, or one holds no model.
+    """
+    folders = [Path(name) for name in models.split(",")]
+    if len(folders) != 2 or not all((folder / "config.json").is_file() for folder in folders):
         raise ValueError(
-            f"models={models}: give two folders of models, models=TARGET,DRAFT, each with config.json, tokenizer.json and its weights"
+            f"models={models}: give two folders of models, models=TARGET,DRAFT, each with "
+            "config.json, tokenizer.json and its weights"
         )
-    return found
+    return folders[0], folders[1]
 
 
 def speed_row() -> tuple[Store, Recipe]:
-    """The store, and the recipe that times the distilled draft of scale=tiny."""
+    """Return the store, and the recipe that times the distilled draft of scale=tiny."""
     (row,) = sweep.jobs(["scale=tiny", "goal=speed", "subject=distill"])
     return Store(Path(row.runtime["store"])), row.recipe
 
 
-def built(part: str) -> Path:
-    """The folder that this recipe reads as `target`, `draft` or `documents`."""
+def built_folder(part: str) -> Path:
+    """Return the folder that this recipe reads as `target`, `draft` or `documents`.
+
+    Raises:
+        ValueError: It is not in the store.
+    """
     store, recipe = speed_row()
     name = recipe.parents[part].name
     if not store.holds(name):
         raise ValueError(
-            f"{part} {name} is not in {store.root}: run `{BUILD}` first, or name models=TARGET,DRAFT and prompts=FILE"
+            f"{part} {name} is not in {store.root}: run `{BUILD}` first, or name "
+            "models=TARGET,DRAFT and prompts=FILE"
         )
     return store.folder(name)
 
 
-def ask(asked: dict[str, str], target: Path, draft: Path) -> tuple[list[dict], str]:
-    """The prompts, and where they are from."""
+def select(
+    settings: dict[str, str], target: Path, draft: Path
+) -> tuple[list[BenchmarkPrompt], str]:
+    """Return the prompts, and where they are from.
+
+    Args:
+        settings: The command line.
+        target: Folder of the target.
+        draft: Folder of the draft.
+    """
     tokenizer, _ = chat_tokenizer(target)
-    known = [
-        json.loads((folder / "config.json").read_text())["max_position_embeddings"]
-        for folder in (target, draft)
-    ]
-    positions = min(known) - max(LENGTHS) - 1
-    if asked["prompts"]:
-        return prompts.of_file(
-            Path(asked["prompts"]), tokenizer, positions, int(asked["each"])
-        ), asked["prompts"]
-    documents = built("documents")
+    configs = [json.loads((folder / "config.json").read_text()) for folder in (target, draft)]
+    positions = min(config["max_position_embeddings"] for config in configs) - max(LENGTHS) - 1
+    if settings["prompts"]:
+        path = Path(settings["prompts"])
+        selected = prompts.of_file(path, tokenizer, positions, int(settings["each"]))
+        return selected, settings["prompts"]
+    documents = built_folder("documents")
     return prompts.of_world(documents, tokenizer, positions), documents.name
 
 

@@ -1,6 +1,10 @@
-"""Contenders take turns over the same prompts, round by round; a ratio is taken within a round, and a result is its median over them.
+"""Contenders take turns over the same prompts, round by round.
 
-Knows callables, the clock and numbers: not models, not files' contents."""
+A ratio is taken within a round, and a result is its median over the rounds. Knows decoders by
+their interface, the clock and numbers: not models, not files' contents.
+"""
+
+from __future__ import annotations
 
 import json
 import math
@@ -12,69 +16,110 @@ from typing import Any
 
 import torch
 
-CONFIDENCE = 0.92  # of a median's interval; the least and the greatest of five rounds enclose it with 0.9375, the 2nd and 7th of eight with 0.930
+from benchmarks.prompts import BenchmarkPrompt
+from soaes.decode.base import Decoder, Generation
+
+# of a median's interval; the least and the greatest of five rounds enclose it with 0.9375, the 2nd
+# and 7th of eight with 0.930
+CONFIDENCE = 0.92
+
+
+Timings = list[tuple[float, int]]  # of a round: (seconds, new tokens) by prompt
 
 
 class Field:
-    """Decoders in one race. contenders: by name, each with generate(ids, most, generator); questions: dicts with ids, most and kind.
+    """Decoders in one race.
 
-    taken[name][round][question] is (seconds, new tokens), made[name][round][question] the Generation."""
+    `timings[name][round][prompt]` is (seconds, new tokens), `generations[name][round][prompt]` the
+    output.
 
-    def __init__(self, contenders: dict[str, Any], questions: list[dict], seed: int = 0):
-        self.contenders, self.questions, self.seed = contenders, questions, seed
-        self.taken: dict[str, list] = {name: [] for name in contenders}
-        self.made: dict[str, list] = {name: [] for name in contenders}
+    Args:
+        contenders: The decoders by name.
+        prompts: What all of them decode.
+        seed: Of the texts and of the order of turns.
+    """
+
+    def __init__(
+        self, contenders: dict[str, Decoder], prompts: list[BenchmarkPrompt], seed: int = 0
+    ) -> None:
+        self.contenders = contenders
+        self.prompts = prompts
+        self.seed = seed
+        self.timings: dict[str, list[Timings]] = {name: [] for name in contenders}
+        self.generations: dict[str, list[list[Generation]]] = {name: [] for name in contenders}
 
     def run(self, number: int, counted: bool) -> None:
-        """One round: at every question the contenders go in another order, so that each runs after each. A round has texts of its own."""
-        for rows in (self.taken, self.made) if counted else ():
-            for of_rounds in rows.values():
-                of_rounds.append([])
-        for index, question in enumerate(self.questions):
-            seed = self.seed + number * len(self.questions) + index
-            for name in random.Random(seed).sample(list(self.contenders), len(self.contenders)):
-                seconds, made = _timed(self.contenders[name], question, seed)
+        """Run one round.
+
+        At every prompt the contenders go in another order, so that each runs after each. A round
+        has texts of its own.
+
+        Args:
+            number: The round's number.
+            counted: Whether its results are kept.
+        """
+        if counted:
+            for name in self.contenders:
+                self.timings[name].append([])
+                self.generations[name].append([])
+        names = list(self.contenders)
+        for index, prompt in enumerate(self.prompts):
+            seed = self.seed + number * len(self.prompts) + index
+            for name in random.Random(seed).sample(names, len(names)):
+                seconds, generation = _timed(self.contenders[name], prompt, seed)
                 if counted:
-                    self.taken[name][-1].append((seconds, len(made.tokens)))
-                    self.made[name][-1].append(made)
+                    self.timings[name][-1].append((seconds, len(generation.tokens)))
+                    self.generations[name][-1].append(generation)
 
-    def of(self, kind: str) -> list[int]:
-        """The questions of a kind."""
-        return [index for index, question in enumerate(self.questions) if question["kind"] == kind]
+    def of_kind(self, kind: str) -> list[int]:
+        """Return the indices of the prompts of a kind."""
+        return [index for index, prompt in enumerate(self.prompts) if prompt.kind == kind]
 
-    def ratios(self, one: str, other: str, of: list[int] | None = None) -> list[float]:
-        """Tokens a second of one contender over another's, a number a round; over some questions, or all."""
+    def ratios(self, contender: str, other: str, prompts: list[int] | None = None) -> list[float]:
+        """Return one contender's tokens a second over another's, a number a round.
+
+        Args:
+            contender: Name of the numerator.
+            other: Name of the denominator.
+            prompts: Indices of prompts to count; None: all.
+        """
         return [
-            per_second(ours, of) / per_second(theirs, of)
-            for ours, theirs in zip(self.taken[one], self.taken[other], strict=True)
+            per_second(ours, prompts) / per_second(theirs, prompts)
+            for ours, theirs in zip(self.timings[contender], self.timings[other], strict=True)
         ]
 
 
-def _timed(decoder, question: dict, seed: int):
+def _timed(decoder: Decoder, prompt: BenchmarkPrompt, seed: int) -> tuple[float, Generation]:
     generator = torch.Generator().manual_seed(seed)
     start = time.perf_counter()
-    made = decoder.generate(question["ids"], question["most"], generator)
-    return time.perf_counter() - start, made
+    generation = decoder.generate(prompt.ids, prompt.max_new_tokens, generator)
+    return time.perf_counter() - start, generation
 
 
-def per_second(taken: list[tuple[float, int]], of: list[int] | None = None) -> float:
-    """New tokens a second of one round."""
-    chosen = taken if of is None else [taken[index] for index in of]
+def per_second(timings: Timings, prompts: list[int] | None = None) -> float:
+    """Return the new tokens a second of one round, over some prompts or all."""
+    chosen = timings if prompts is None else [timings[index] for index in prompts]
     return sum(tokens for _, tokens in chosen) / sum(seconds for seconds, _ in chosen)
 
 
 def spread(values: list[float]) -> tuple[float, float, float]:
-    """(median, low, high): low and high are the innermost two rounds that enclose the true median with CONFIDENCE.
+    """Return a median and its interval.
 
-    By order statistics: it lies outside the k-th least and k-th greatest of N with 2 P(Binomial(N, 1/2) < k). Fewer than five rounds
-    cannot reach it and give the least and the greatest."""
+    By order statistics: the true median lies outside the k-th least and k-th greatest of N with
+    2 P(Binomial(N, 1/2) < k). Fewer than five rounds cannot reach CONFIDENCE and give the least and
+    the greatest.
+
+    Returns:
+        (median, low, high): low and high are the innermost two rounds that enclose the true median
+        with CONFIDENCE.
+    """
     ordered, count = sorted(values), len(values)
-    outside = [
-        2 * sum(math.comb(count, i) for i in range(k)) / 2**count
-        for k in range(1, (count + 1) // 2 + 1)
-    ]
-    k = max((k for k, chance in enumerate(outside, 1) if 1 - chance >= CONFIDENCE), default=1)
-    return statistics.median(ordered), ordered[k - 1], ordered[-k]
+    innermost = 1
+    for k in range(1, (count + 1) // 2 + 1):
+        outside = 2 * sum(math.comb(count, i) for i in range(k)) / 2**count
+        if 1 - outside >= CONFIDENCE:
+            innermost = k
+    return statistics.median(ordered), ordered[innermost - 1], ordered[-innermost]
 
 
 def row(
@@ -84,54 +129,93 @@ def row(
     target: float | None = None,
     better: str = "higher",
     limit: float | None = None,
-) -> dict:
-    """A result. target: what is asked for; limit: what could be had at best here, in the same unit; None: neither is."""
+) -> dict[str, Any]:
+    """Make a result.
+
+    Args:
+        name: What was measured.
+        unit: Its unit.
+        values: One a round.
+        target: What is asked for; None: nothing.
+        better: higher or lower.
+        limit: What could be had at best here, in the same unit; None: unknown.
+    """
     median, low, high = spread(values)
-    return {"name": name, "unit": unit, "median": median, "low": low, "high": high, "rounds": len(values), "target": target,
-            "better": better, "limit": limit}  # fmt: skip
+    return {
+        "name": name,
+        "unit": unit,
+        "median": median,
+        "low": low,
+        "high": high,
+        "rounds": len(values),
+        "target": target,
+        "better": better,
+        "limit": limit,
+    }
 
 
-def met(result: dict) -> str:
-    """yes: the whole interval reaches the target; median: the median alone does."""
+def met(result: dict[str, Any]) -> str:
+    """Say how a target is met: `yes` by the whole interval, `median` by the median alone, `NO`."""
     if result["target"] is None:
         return ""
     worst, sign = ("low", 1) if result["better"] == "higher" else ("high", -1)
-    reached = {key: sign * result[key] >= sign * result["target"] for key in (worst, "median")}
-    return "yes" if reached[worst] else "median" if reached["median"] else "NO"
+    if sign * result[worst] >= sign * result["target"]:
+        return "yes"
+    return "median" if sign * result["median"] >= sign * result["target"] else "NO"
 
 
-def markdown(results: list[dict]) -> str:
-    """The results as one table."""
+def markdown(results: list[dict[str, Any]]) -> str:
+    """Format results as one table."""
     lines = [
         "| what | median | low .. high | unit | target | met | limit |",
         "|---|---|---|---|---|---|---|",
     ]
     for result in results:
-        target, limit = (
-            "" if result[key] is None else f"{result[key]:.4g}" for key in ("target", "limit")
-        )
-        between = f"{result['low']:.4g} .. {result['high']:.4g}"
-        lines.append(
-            f"| {result['name']} | {result['median']:.4g} | {between} | {result['unit']} | {target} | {met(result)} | {limit} |"
-        )
+        cells = [
+            result["name"],
+            f"{result['median']:.4g}",
+            f"{result['low']:.4g} .. {result['high']:.4g}",
+            result["unit"],
+            "" if result["target"] is None else f"{result['target']:.4g}",
+            met(result),
+            "" if result["limit"] is None else f"{result['limit']:.4g}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def write(path: Path, results: list[dict], **facts: Any) -> None:
-    """results, with what they were measured on and of beside them."""
+def write(path: Path, results: list[dict[str, Any]], **facts: Any) -> None:
+    """Write results with what they were measured on beside them.
+
+    Args:
+        path: The JSON file.
+        results: Made by `row`.
+        **facts: Commit, machine, versions, models ...
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        json.dumps({**facts, "results": results}, indent=1, ensure_ascii=False) + "\n",
-        encoding="utf-8",
-    )
+    text = json.dumps({**facts, "results": results}, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
-def options(words: list[str], defaults: dict[str, str], least: dict[str, int]) -> dict[str, str]:
-    """A benchmark's command line, with its defaults. ValueError for a word that it does not know or a number below its least."""
+Options = dict[str, str]  # by key, as given on the command line
+
+
+def options(words: list[str], defaults: Options, least: dict[str, int]) -> Options:
+    """Read a benchmark's command line.
+
+    Args:
+        words: key=value each.
+        defaults: Every key that is known, with its default.
+        least: The least value of keys that are whole numbers.
+
+    Raises:
+        ValueError: A key is unknown, or a number below its least.
+    """
     given = dict(word.partition("=")[::2] for word in words)
     for key, value in given.items():
         if key not in defaults or not value:
-            raise ValueError(f"{key}={value}: give {', '.join(f'{name}=...' for name in defaults)}")
+            known = ", ".join(f"{name}=..." for name in defaults)
+            raise ValueError(f"{key}={value}: give {known}")
         if key in least and not (value.isdecimal() and int(value) >= least[key]):
             raise ValueError(f"{key}={value}: a whole number from {least[key]} on")
     return defaults | given

@@ -1,46 +1,93 @@
-"""One token a step from the target alone: what every other decoder is compared with, and the law that they keep."""
+"""One token a step from the target alone: the baseline of every other decoder.
+
+Its text has the distribution that every exact decoder must keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 
 from soaes.decode.base import Generation, check_request
+from soaes.decode.engine import Engine
 from soaes.decode.sampling import greedy, sample, warp
-from soaes.pipeline.validation import check
+from soaes.decode.settings import AutoregressiveSettings, SamplingSettings
+
+# V vocabulary
 
 
 class Autoregressive:
-    """target: an Engine; temperature 0 is greedy; eos: the token that ends a text (it is part of the output)."""
+    """Decodes with the target alone.
+
+    Args:
+        target: The model.
+        temperature: At least 0; 0 is greedy.
+        top_p: In (0, 1].
+        eos: Id of the token that ends a text and is part of it.
+
+    Raises:
+        ValueError: `temperature` or `top_p` is out of its range.
+    """
 
     n = 0
 
-    def __init__(self, target, temperature: float, top_p: float, eos: int):
-        check(temperature=temperature, top_p=top_p)
-        self.target, self.temperature, self.top_p, self.eos = target, temperature, top_p, eos
+    def __init__(self, target: Engine, temperature: float, top_p: float, eos: int) -> None:
+        SamplingSettings(temperature, top_p)  # checks the two
+        self.target = target
         self.engines = (target,)
+        self.temperature = temperature
+        self.top_p = top_p
+        self.eos = eos
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: AutoregressiveSettings,
+        engines: Mapping[str, Engine],
+        sampling: SamplingSettings,
+        eos: int,
+    ) -> Autoregressive:
+        """Construct the decoder, see `DecoderSettings.build`."""
+        return cls(engines["target"], sampling.temperature, sampling.top_p, eos)
 
     @torch.inference_mode()
     def generate(
         self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator
     ) -> Generation:
-        """Decode until eos or max_new_tokens; the prompt and the first token are one forward."""
+        """Decode until eos or `max_new_tokens`; prompt and first token are one forward."""
         check_request(prompt_ids, max_new_tokens)
         self.target.begin(len(prompt_ids) + max_new_tokens)
-        out, sequence = Generation(), list(prompt_ids)
+        out = Generation()
+        sequence = list(prompt_ids)
         while len(out.tokens) < max_new_tokens and self.eos not in out.tokens[-1:]:
-            sequence.append(self.step(sequence, generator))
-            out.tokens.append(sequence[-1])
+            token = self.step(sequence, generator)
+            sequence.append(token)
+            out.tokens.append(token)
             out.steps += 1
         return out
 
     def step(self, sequence: list[int], generator: torch.Generator) -> int:
-        """The next token of a sequence, whose last tokens may be missing from the cache."""
-        return next_token(self.target, sequence, self.temperature, self.top_p, generator)[0]
+        """Return the token that follows a sequence, whose end may be missing from the cache."""
+        token, _ = next_token(self.target, sequence, self.temperature, self.top_p, generator)
+        return token
 
 
-def next_token(engine, sequence, temperature, top_p, generator) -> tuple[int, torch.Tensor | None]:
-    """Read what the cache misses, choose a token; with it its distribution_V, which greedy decoding does not need."""
-    logits_1V = engine.forward(
-        torch.tensor(sequence[engine.length :], device=engine.device), tail=1
-    )
+def next_token(
+    engine: Engine,
+    sequence: list[int],
+    temperature: float,
+    top_p: float,
+    generator: torch.Generator,
+) -> tuple[int, torch.Tensor | None]:
+    """Read what the cache misses of a sequence, and choose the token that follows it.
+
+    Returns:
+        The token, and the distribution_V that it was drawn from; None for greedy decoding, which
+        needs none.
+    """
+    unread = torch.tensor(sequence[engine.length :], device=engine.device)
+    logits_1V = engine.forward(unread, tail=1)
     if temperature == 0:
         return greedy(logits_1V)[0], None
     probabilities_V = warp(logits_1V[0], temperature, top_p)

@@ -1,76 +1,82 @@
-"""What a block costs, in steps of the target, timed outside the loop.
+"""What a block costs, in steps of the target, timed outside the decoding loop.
 
-Knows the parts of our own decoders and the clock. Another library's are not ours to time: its rows go without an account."""
+Knows the parts of our own decoders and the clock. Another library's parts cannot be timed: its
+rows have no costs.
+"""
+
+from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 
+from soaes.decode.backends.base import DecoderPair
+from soaes.decode.backends.native import NativePair
+from soaes.decode.base import Generation
 from soaes.decode.sampling import one_hot
-from soaes.decode.speculative import verify
+from soaes.decode.speculative import DraftingDecoder, verify
+from soaes.metrics.acceptance import MeasuredCosts
 
-TURNS, REPEATS = (
-    20,
-    10,
-)  # a round is repeated, so that the processor's caches are as its own loop leaves them
+# n drafted tokens of a block, K inputs of a matrix, V vocabulary
+
+TURNS = 20  # how often the rounds take turns
+REPEATS = 10  # of a round in a row, so that the processor's caches are as its own loop leaves them
+
+Round = dict[str, Callable[[], Any]]  # actions that follow each other, by name
 
 
-Round = dict[str, Callable]  # actions that follow each other, by name
+def measure_costs(
+    pair: DecoderPair, prompt_ids: list[list[int]], generations: list[Generation], seed: int
+) -> MeasuredCosts | None:
+    """Time the parts of decoding on the prompt of median length and half its answer.
 
+    Args:
+        pair: The decoder and its baseline. Its method no longer adapts n afterwards.
+        prompt_ids: Token ids of the prompts that were measured.
+        generations: What the baseline wrote to each of them.
+        seed: Of the draws in the timed blocks.
 
-def measure_costs(pair, questions: list[dict], generations: list, seed: int) -> dict:
-    """Of a middling prompt and half its answer, all in steps of autoregression but target_step_ms:
-
-    draft_cost c, of one drafted token; verify_costs, of verifying 0 .. n drafted tokens (v of the last is verify_cost); prompt_cost and
-    draft_prompt_cost, of reading the prompt; and baseline_share: what the matrix products of a step take alone, over the step.
-    All are None where the backend's parts cannot be timed."""
-    if not pair.timeable:
-        return dict.fromkeys(
-            (
-                "draft_cost",
-                "verify_cost",
-                "verify_costs",
-                "prompt_cost",
-                "draft_prompt_cost",
-                "baseline_share",
-                "target_step_ms",
-            )
-        )
-    order = sorted(
-        range(len(questions)),
-        key=lambda index: len(questions[index]["ids"] + generations[index].tokens),
-    )
-    middle = order[len(order) // 2]
-    prompt, tokens = questions[middle]["ids"], generations[middle].tokens
-    sequence = (prompt + tokens[: (len(tokens) + 1) // 2])[
-        : pair.baseline.target.positions - pair.n
+    Returns:
+        Costs in steps of autoregression; None where the backend's parts cannot be timed.
+    """
+    if not isinstance(pair, NativePair):
+        return None
+    lengths = [
+        len(ids) + len(generation.tokens) for ids, generation in zip(prompt_ids, generations)
     ]
-    of_text = _medians(
-        pair,
-        _rounds(pair, sequence, torch.Generator().manual_seed(seed)),
-        len(sequence) - 1,
-        len(sequence) + pair.n + 1,
-    )
-    of_prompt = _medians(pair, _readings(pair, prompt), 0, len(prompt) + pair.n + 1)
+    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    middle = order[len(order) // 2]
+    prompt = prompt_ids[middle]
+    tokens = generations[middle].tokens
+    half_answered = prompt + tokens[: (len(tokens) + 1) // 2]
+    sequence = half_answered[: pair.baseline.target.positions - pair.n]
+
+    rounds = _block_rounds(pair, sequence, torch.Generator().manual_seed(seed))
+    of_text = _medians(pair, rounds, len(sequence) - 1, len(sequence) + pair.n + 1)
+    of_prompt = _medians(pair, _prompt_rounds(pair, prompt), 0, len(prompt) + pair.n + 1)
     step = of_text["step"]
-    wide = [of_text[f"verify {width}"] / step for width in range(1, pair.n + 1)]
-    return {
-        "draft_cost": of_text.get("propose", 0.0) / step,
-        "verify_cost": wide[-1] if wide else 1.0,
-        "verify_costs": [1.0, *wide],
-        "prompt_cost": of_prompt["target"] / step,
-        "draft_prompt_cost": of_prompt.get("draft", 0.0) / step,
-        "baseline_share": of_text["products"] / step,
-        "target_step_ms": 1000 * step,
-    }
+    verify_costs = [of_text[f"verify {width}"] / step for width in range(1, pair.n + 1)]
+    return MeasuredCosts(
+        draft_cost=of_text.get("propose", 0.0) / step,
+        verify_cost=verify_costs[-1] if verify_costs else 1.0,
+        verify_costs=[1.0, *verify_costs],
+        prompt_cost=of_prompt["target"] / step,
+        draft_prompt_cost=of_prompt.get("draft", 0.0) / step,
+        baseline_share=of_text["products"] / step,
+        target_step_ms=1000 * step,
+    )
 
 
-def _rounds(pair, sequence: list[int], generator: torch.Generator) -> list[Round]:
-    """A step of autoregression, its matrix products alone, and blocks of every width: a draft's step comes after the target has filled the
-    caches with its own weights, and costs more there than after another draft's step."""
-    baseline, method = pair.baseline, pair.method
+def _block_rounds(pair: NativePair, sequence: list[int], generator: torch.Generator) -> list[Round]:
+    """A step of autoregression, its matrix products alone, and blocks of every width.
+
+    A draft's step comes after the target has filled the caches with its own weights, and costs
+    more there than after another draft's step.
+    """
+    baseline = pair.baseline
     target = baseline.target
     inputs = [
         (matrix, torch.zeros(1, len(matrix.plain), dtype=target.dtype, device=target.device))
@@ -81,42 +87,51 @@ def _rounds(pair, sequence: list[int], generator: torch.Generator) -> list[Round
         {"products": lambda: [matrix(x_1K) for matrix, x_1K in inputs]},
     ]
     if pair.n:
-        method.adaptive = None  # a cost is one of a whole block
-    for width in range(1, pair.n + 1):
-        drafted = (sequence * width)[
-            -width:
-        ]  # what is verified does not matter to the clock, its width does
-        q_nV = one_hot(torch.tensor(drafted, device=target.device), target.vocab, torch.float32)
-        rounds.append({"propose": lambda: method.propose(sequence, method.n, generator)[0],
-                       f"verify {width}": lambda drafted=drafted, q_nV=q_nV: verify(method, sequence, drafted, q_nV, generator)})  # fmt: skip
+        method = cast(DraftingDecoder, pair.method)
+        method.adaptive = None  # costs are those of whole blocks
+        widths = range(1, pair.n + 1)
+        rounds += [_block_round(method, sequence, width, generator) for width in widths]
     return rounds
 
 
-def _readings(pair, prompt: list[int]) -> list[Round]:
-    """The prompt's own forward of each model."""
+def _block_round(
+    method: DraftingDecoder, sequence: list[int], width: int, generator: torch.Generator
+) -> Round:
+    """Draft a whole block, and verify one of `width` tokens."""
+    target = method.target
+    drafted = (sequence * width)[-width:]  # the clock sees how many tokens there are, not which
+    q_nV = one_hot(torch.tensor(drafted, device=target.device), target.vocab, torch.float32)
+    return {
+        "propose": lambda: method.propose(sequence, method.n, generator)[0],
+        f"verify {width}": lambda: verify(method, sequence, drafted, q_nV, generator),
+    }
+
+
+def _prompt_rounds(pair: NativePair, prompt: list[int]) -> list[Round]:
+    """One forward of each model over the prompt."""
     ids = torch.tensor(prompt, device=pair.baseline.target.device)
-    return [
-        {
-            name: lambda engine=engine: engine.forward(ids, tail=1)
-            for name, engine in zip(("target", "draft"), pair.method.engines)
-        }
-    ]
+    names = zip(("target", "draft"), pair.method.engines)
+    return [{name: lambda engine=engine: engine.forward(ids, tail=1) for name, engine in names}]
 
 
-def _medians(pair, rounds: list[Round], known: int, needed: int) -> dict[str, float]:
-    """Seconds of each action, the rounds taken in turns; of `propose` a drafted token's. `known` tokens are in the models' caches before each."""
-    for engine in pair.method.engines:
+def _medians(pair: NativePair, rounds: list[Round], known: int, needed: int) -> dict[str, float]:
+    """Median seconds of each action, the rounds taken in turns; `propose` a drafted token.
+
+    known: tokens in the models' caches before each action. needed: tokens to make room for.
+    """
+    engines = pair.method.engines
+    for engine in engines:
         engine.begin(needed)
-    times = {name: [] for round_ in rounds for name in round_}
+    seconds: dict[str, list[float]] = {name: [] for round_ in rounds for name in round_}
+    turns = [round_ for round_ in rounds * TURNS for _ in range(REPEATS)]
     with torch.inference_mode():
-        for round_ in [round_ for round_ in rounds * TURNS for _ in range(REPEATS)]:
+        for round_ in turns:
             for name, action in round_.items():
                 start = time.perf_counter()
                 result = action()
-                times[name].append(
-                    (time.perf_counter() - start)
-                    / (max(1, len(result)) if name == "propose" else 1)
-                )
-                for engine in pair.method.engines:
+                elapsed = time.perf_counter() - start
+                parts = max(1, len(result)) if name == "propose" else 1
+                seconds[name].append(elapsed / parts)
+                for engine in engines:
                     engine.rollback(min(engine.length, known))
-    return {name: statistics.median(taken) for name, taken in times.items()}
+    return {name: statistics.median(values) for name, values in seconds.items()}

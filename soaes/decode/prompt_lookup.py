@@ -1,45 +1,104 @@
-"""Drafts without a model: what followed the last occurrence of the text's own end. The output keeps the target's law.
+"""Drafts without a draft model: what followed the last occurrence of the text's own end.
 
-Knows token ids only. The draft's distribution is a one-hot, so the default rule accepts a token with p(token).
+Knows token ids only. The draft's distribution is a one-hot, so rejection accepts a token x with
+probability p(x). The loop, and the proof that the text keeps the target's distribution, are those
+of soaes.decode.speculative.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 
-from soaes.decode.adaptive import Costs
-from soaes.decode.base import Generation, Verdict
+from soaes.decode.adaptive import BlockCosts
+from soaes.decode.base import Generation, Rule
+from soaes.decode.engine import Engine
 from soaes.decode.sampling import one_hot
-from soaes.decode.speculative import adapted, draft_and_verify
-from soaes.decode.verify import rejection
-from soaes.pipeline.validation import check
+from soaes.decode.settings import PromptLookupSettings, SamplingSettings
+from soaes.decode.speculative import adaptive_length, speculate
+from soaes.decode.verify import REJECTION, RULES
+
+# n drafted tokens of a block, V vocabulary
 
 
 class PromptLookup:
-    """n: drafted tokens a block at most; max_ngram: the longest n-gram looked for, then shorter ones down to one token.
+    """Speculative decoding that drafts by looking up n-grams in the text so far.
 
-    rule, adaptive: as Speculative's; the estimates of `adaptive` are kept apart by the length of the match.
+    Args:
+        target: The model that verifies.
+        n: Drafted tokens in a block at most.
+        max_ngram: Tokens of the longest n-gram looked for; shorter ones are tried down to 1 token.
+        temperature: At least 0; 0 is greedy.
+        top_p: In (0, 1].
+        eos: Id of the token that ends a text and is part of it.
+        rule: An acceptance rule of soaes.decode.verify.
+        adaptive: As for `Speculative`; acceptance is estimated for each n-gram length by itself.
+
+    Raises:
+        ValueError: A setting is out of its range.
     """
 
-    def __init__(self, target, n: int, max_ngram: int, temperature: float, top_p: float, eos: int,
-                 rule: Callable[..., Verdict] = rejection, adaptive: bool | Costs = False):  # fmt: skip
-        check(n=n, max_ngram=max_ngram, temperature=temperature, top_p=top_p)
-        self.target, self.n, self.max_ngram = target, n, max_ngram
-        self.temperature, self.top_p, self.eos, self.rule = temperature, top_p, eos, rule
+    def __init__(
+        self,
+        target: Engine,
+        n: int,
+        max_ngram: int,
+        temperature: float,
+        top_p: float,
+        eos: int,
+        rule: Rule = REJECTION,
+        adaptive: bool | BlockCosts = False,
+    ) -> None:
+        PromptLookupSettings(n, max_ngram)  # checks the two
+        SamplingSettings(temperature, top_p)
+        self.target = target
         self.engines = (target,)
-        self.adaptive = adapted(self, adaptive)
+        self.n = n
+        self.max_ngram = max_ngram
+        self.temperature = temperature
+        self.top_p = top_p
+        self.eos = eos
+        self.rule = rule
+        self.adaptive = adaptive_length(self, adaptive)
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: PromptLookupSettings,
+        engines: Mapping[str, Engine],
+        sampling: SamplingSettings,
+        eos: int,
+    ) -> PromptLookup:
+        """Construct the decoder, see `DecoderSettings.build`."""
+        return cls(
+            engines["target"],
+            settings.n,
+            settings.max_ngram,
+            sampling.temperature,
+            sampling.top_p,
+            eos,
+            rule=RULES[settings.rule],
+            adaptive=settings.adaptive,
+        )
 
     def generate(
         self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator
     ) -> Generation:
-        """Decode until eos or max_new_tokens."""
-        return draft_and_verify(self, prompt_ids, max_new_tokens, generator)
+        """Decode until eos or `max_new_tokens`."""
+        return speculate(self, prompt_ids, max_new_tokens, generator)
 
-    def propose(self, sequence: list[int], count: int, generator: torch.Generator):
-        """Up to `count` tokens and their one-hots_nV (None under greedy); a drafted eos is the last one."""
-        drafted, size = lookup(sequence, self.max_ngram, count)
+    def propose(
+        self, sequence: list[int], count: int, generator: torch.Generator
+    ) -> tuple[list[int], torch.Tensor | None]:
+        """Draft up to `count` tokens; a drafted eos is the last one.
+
+        Returns:
+            The tokens and their one-hot distributions_nV; None for greedy decoding or no tokens.
+        """
+        drafted, ngram = lookup(sequence, self.max_ngram, count)
         if self.adaptive and drafted:
-            drafted = drafted[: self.adaptive.choose(size)]
+            drafted = drafted[: self.adaptive.choose(ngram)]
         if self.eos in drafted:
             drafted = drafted[: drafted.index(self.eos) + 1]
         if self.temperature == 0 or not drafted:
@@ -49,13 +108,20 @@ class PromptLookup:
 
 
 def lookup(sequence: list[int], max_ngram: int, count: int) -> tuple[list[int], int]:
-    """What followed the latest earlier occurrence of the last `max_ngram` tokens, or of fewer, and how many; ([], 0) without one."""
-    text = "".join(
-        map(chr, sequence)
-    )  # one character a token: the search runs in C (ids up to 1,114,111)
-    for size in range(min(max_ngram, len(sequence) - 1), 0, -1):
-        # sequence [7 8 9 7 8], size 2: the end (7 8) also stands at 0, so 9 7 8 is drafted
-        start = text.rfind(text[-size:], 0, -1)
+    """Find what followed the latest earlier occurrence of the sequence's last tokens.
+
+    Args:
+        sequence: Token ids below 1,114,112 (the search runs over characters).
+        max_ngram: How many last tokens are looked for at first; then one fewer, down to 1.
+        count: Tokens to return at most.
+
+    Returns:
+        The tokens that followed, and the length of the n-gram that was found; ([], 0) without one.
+    """
+    text = "".join(map(chr, sequence))  # one character a token: the search runs in C
+    for ngram in range(min(max_ngram, len(sequence) - 1), 0, -1):
+        # sequence [7 8 9 7 8], ngram 2: the end (7 8) also stands at 0, so 9 7 8 is drafted
+        start = text.rfind(text[-ngram:], 0, -1)
         if start >= 0:
-            return sequence[start + size : start + size + count], size
+            return sequence[start + ngram : start + ngram + count], ngram
     return [], 0

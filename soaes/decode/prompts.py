@@ -1,5 +1,11 @@
-"""The prompts that decoding is measured on: the first of each task that fit. Knows samples and positions, not decoders."""
+"""The prompts that decoding is measured on: the first of each task that fit.
 
+Knows samples and positions, not decoders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -7,33 +13,82 @@ from tokenizers import Tokenizer
 
 from soaes.data import chat
 from soaes.data.jsonl import read_jsonl
-from soaes.pipeline import validation
+from soaes.pipeline.validation import check_whole
 
 
-def select_prompts(documents: Path, tokenizer: Tokenizer, prompts: dict[str, int], max_new_tokens: dict[str, int], positions: int,
-              split: str = "test") -> list[dict]:  # fmt: skip
-    """The first samples of each task of a split that fit into `positions` together with their answer, with the prompt's ids.
+@dataclass(frozen=True)
+class Prompt:
+    """A question to decode an answer to."""
 
-    A task that the split does not have is left out; of one that it has, every prompt asked for must be there."""
-    samples, found = read_jsonl(documents / "qa" / f"{split}.jsonl"), []
-    for task, wanted in prompts.items():
-        validation.check(prompts=wanted)
-        room = positions - max_new_tokens[task]
-        of_task = [sample for sample in samples if sample["task"] == task]
-        asked = (
-            sample
-            | {"ids": chat.prompt(tokenizer, sample["messages"][:-1]), "most": max_new_tokens[task]}
-            for sample in of_task
-        )
-        fitting = list(islice((sample for sample in asked if len(sample["ids"]) <= room), wanted))
-        if len(fitting) < wanted and of_task:
-            raise ValueError(
-                f"{len(fitting)} of {len(of_task)} {task} prompts of the {split} split fit {room} positions, prompts.{task}={wanted} "
-                "asks for more; lower it, lower max_new_tokens, or set a larger context"
+    id: str  # the sample's id within its split
+    task: str  # qa or report
+    messages: list[dict[str, str]]  # the conversation; the last message is the reference answer
+    ids: list[int]  # token ids up to where the assistant begins to speak
+    max_new_tokens: int  # tokens of its answer at most
+
+    @property
+    def question(self) -> str:
+        """The last user turn."""
+        return self.messages[-2]["content"]
+
+    @property
+    def reference(self) -> str:
+        """The expected answer."""
+        return self.messages[-1]["content"]
+
+
+def select_prompts(
+    documents: Path,
+    tokenizer: Tokenizer,
+    prompts: dict[str, int],
+    max_new_tokens: dict[str, int],
+    positions: int,
+    split: str = "test",
+) -> list[Prompt]:
+    """Select the first samples of each task that fit a model together with their answers.
+
+    A task without samples in the split is left out.
+
+    Args:
+        documents: Folder with qa/SPLIT.jsonl.
+        tokenizer: The model's tokenizer.
+        prompts: Task -> prompts to select.
+        max_new_tokens: Task -> tokens of an answer at most.
+        positions: Tokens that a prompt and its answer may have together.
+        split: train, dev or test.
+
+    Raises:
+        ValueError: A task has fewer prompts that fit than are wanted, or no task has any.
+    """
+    samples = read_jsonl(documents / "qa" / f"{split}.jsonl")
+    selected: list[Prompt] = []
+    for task, count in prompts.items():
+        check_whole("prompts", count, 1, "prompts to decode")
+        limit = max_new_tokens[task]
+        task_samples = [sample for sample in samples if sample["task"] == task]
+        candidates = (
+            Prompt(
+                sample["id"],
+                task,
+                sample["messages"],
+                chat.prompt(tokenizer, sample["messages"][:-1]),
+                limit,
             )
-        found += fitting
-    if not found:
-        raise ValueError(
-            f"none of {len(samples)} {split} samples is of the tasks {', '.join(prompts)}; name the tasks that the data has in prompts"
+            for sample in task_samples
         )
-    return found
+        room = positions - limit
+        fitting = (prompt for prompt in candidates if len(prompt.ids) <= room)
+        first = list(islice(fitting, count))
+        if len(first) < count and task_samples:
+            raise ValueError(
+                f"{len(first)} of {len(task_samples)} {task} prompts of the {split} split fit "
+                f"{room} positions, prompts.{task}={count} asks for more; "
+                "lower it, lower max_new_tokens, or set a larger context"
+            )
+        selected += first
+    if not selected:
+        raise ValueError(
+            f"none of {len(samples)} {split} samples is of the tasks {', '.join(prompts)}; "
+            "name the tasks that the data has in prompts"
+        )
+    return selected

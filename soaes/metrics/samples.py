@@ -19,19 +19,13 @@ import numpy as np
 
 from soaes.data.jsonl import read_jsonl
 from soaes.metrics import estimators
+from soaes.metrics.acceptance import RATIOS, prompt_counts
 from soaes.metrics.bootstrap import Pool, Samples
 from soaes.metrics.estimators import AVERAGED_EXAMS, Row, weighted_sums
 
 MIN_SAMPLES = 10  # a bootstrap of fewer says nothing: their metrics have no interval
 Statistic = Callable[[np.ndarray], np.ndarray]  # counts_BN -> values_B
 Condition = Callable[[Row], bool]
-COUNTS = {  # metric -> (numerator, denominator, factor)
-    "acceptance_rate_per_position": ("accepts", "tests", 100),
-    "draft_acceptance_rate": ("accepted", "drafted", 100),
-    "overlap": ("overlap", "tests", 100),
-    "mean_acceptance_length": ("new_tokens", "steps", 1),
-    "new_tokens_mean": ("new_tokens", "prompts", 1),
-}
 
 
 @cache
@@ -179,29 +173,16 @@ def _predicted_acceptance(rows: list[Row]) -> dict[str, Samples]:
 
 
 def _acceptance(rows: Sequence[Row]) -> dict[str, Statistic]:
-    """Ratios of two sums over prompts; those without a denominator have no statistic."""
-    counts = [_counts(row) for row in rows]
+    """Ratios of two sums over prompts; those whose sums are not reported have no statistic."""
+    counts = [prompt_counts(row) for row in rows]
     found = {}
-    for metric, (numerator, denominator, factor) in COUNTS.items():
-        parts_N = np.array([factor * count[numerator] for count in counts], dtype=float)
-        wholes_N = np.array([count[denominator] for count in counts], dtype=float)
-        if wholes_N.any():
+    for metric, ratio in RATIOS.items():
+        parts = [count[ratio.numerator] for count in counts]
+        wholes_N = np.array([count[ratio.denominator] for count in counts], dtype=float)
+        if None not in parts and wholes_N.any():
+            parts_N = ratio.factor * np.array(parts, dtype=float)
             found[metric] = _ratio(parts_N, wholes_N)
     return found
-
-
-def _counts(row: Row) -> dict[str, float]:
-    overlap = row["overlap"]
-    return {
-        "accepts": sum(row["accepts_per_position"]),
-        "tests": sum(row["tests_per_position"]),
-        "accepted": row["accepted"],
-        "drafted": row["drafted"],
-        "overlap": float("nan") if overlap is None else overlap,
-        "new_tokens": row["new_tokens"],
-        "steps": row["steps"],
-        "prompts": 1,
-    }
 
 
 def _ratio(parts_N: np.ndarray, wholes_N: np.ndarray) -> Statistic:

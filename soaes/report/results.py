@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from soaes.decode import settings as decoder_settings
 from soaes.metrics import bootstrap
 from soaes.metrics.bootstrap import Measured
 from soaes.metrics.samples import statistics
@@ -20,11 +21,6 @@ from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store
 
 EXPERIMENTS = compose.shipped_folder("experiments")
-DECODER_LABELS = {
-    "Autoregressive": "Autoregression",
-    "Speculative": "Draft model",
-    "PromptLookup": "Prompt lookup",
-}
 
 
 @dataclass(frozen=True)
@@ -269,4 +265,6 @@ def _label(goals: list[Recipe], path: str) -> str:
     value = goals[0].arguments[path]
     if isinstance(value, Recipe):
         return labels.label(value)
-    return "None" if value is None else DECODER_LABELS[value["_target_"].rpartition(".")[2]]
+    if value is None:
+        return "None"
+    return getattr(decoder_settings, value["_target_"].rpartition(".")[2]).label

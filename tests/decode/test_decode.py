@@ -1,4 +1,4 @@
-"""Decoders on toys: the engine is the model, greedy output is the target's own, sampled output has the target's law."""
+"""Decoders on toys: the engine is the model, and greedy output is the target's own."""
 
 import itertools
 from functools import partial
@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from soaes.decode.adaptive import CAP, SHARE, Adaptive, Costs
+from soaes.decode.adaptive import CAP, SHARE, Adaptive, BlockCosts
 from soaes.decode.autoregressive import Autoregressive
 from soaes.decode.engine import Engine
 from soaes.decode.prompt_lookup import PromptLookup, lookup
@@ -92,9 +92,8 @@ def test_greedy_speculation_is_the_target_token_for_token(noise, n):
         )
         assert fast.tokens == plain.tokens and plain.steps == 40
         assert fast.accepted + fast.steps == 40 and fast.drafted == sum(fast.tests_per_position)
-        if (
-            noise == 0
-        ):  # the draft is the target's twin: every block is accepted whole, so its cache lost no token
+        # the draft is the target's twin: every block is accepted whole, so its cache lost no token
+        if noise == 0:
             assert (
                 fast.steps == -(-40 // (n + 1))
                 and fast.accepts_per_position == fast.tests_per_position
@@ -125,7 +124,7 @@ def test_lookup_takes_the_longest_match_and_the_latest():
 
 def decoders(model, n, temperature, eos, noise=0.05):
     target, draft = Engine(model), Engine(near(model, noise))
-    for adaptive in (False, Costs(0.1, [1.0] + [1.1] * n)):
+    for adaptive in (False, BlockCosts(0.1, [1.0] + [1.1] * n)):
         yield Speculative(target, draft, n, temperature, 0.9, eos, adaptive=adaptive)
         yield PromptLookup(target, n, 2, temperature, 0.9, eos, adaptive=adaptive)
 
@@ -174,7 +173,8 @@ def test_a_seed_gives_one_text():
 
 
 @pytest.mark.parametrize(
-    "adaptive", [True, Costs(0.2, [1.0, 1.1, 1.2, 1.3, 1.4]), Costs(5.0, [1.0, 9.0, 9.0, 9.0, 9.0])]
+    "adaptive",
+    [True, BlockCosts(0.2, [1.0, 1.1, 1.2, 1.3, 1.4]), BlockCosts(5.0, [1.0, 9.0, 9.0, 9.0, 9.0])],
 )
 def test_adaptive_greedy_text_is_the_targets_whatever_the_costs(adaptive):
     model, prompt = toy(1), ids(12).tolist() * 2
@@ -196,7 +196,10 @@ def test_adaptive_greedy_text_is_the_targets_whatever_the_costs(adaptive):
 
 
 def simulated(adaptive, rate, blocks):
-    """Tokens, their price in steps, and the n of each block, where each drafted token is right with `rate`."""
+    """Tokens, their price in steps, and the n of each block.
+
+    Each drafted token is right with probability `rate`.
+    """
     tokens, price, chosen = 0, 0.0, []
     for right in (
         torch.rand(blocks, 5, generator=torch.Generator().manual_seed(0)) < rate
@@ -209,11 +212,12 @@ def simulated(adaptive, rate, blocks):
     return tokens, price, chosen
 
 
-COSTS = Costs(0.1, [1.0, 1.2, 1.22, 1.24, 1.26, 1.28])
+COSTS = BlockCosts(0.1, [1.0, 1.2, 1.22, 1.24, 1.26, 1.28])
 
 
 @pytest.mark.parametrize(
-    "costs", [COSTS, Costs(0.5, COSTS.verify), Costs(0.01, [1.0, 1.5, 2.0, 2.5, 3.0, 3.5])]
+    "costs",
+    [COSTS, BlockCosts(0.5, COSTS.verify), BlockCosts(0.01, [1.0, 1.5, 2.0, 2.5, 3.0, 3.5])],
 )
 def test_drafts_that_all_fail_cost_less_than_three_per_cent(costs):
     tokens, price, chosen = simulated(Adaptive(5, costs), 0.0, 200)
@@ -236,13 +240,13 @@ def test_adaptive_follows_a_change_of_subject():
     adaptive = Adaptive(5, COSTS)
     simulated(adaptive, 0.9, 200)
     tokens, price, chosen = simulated(adaptive, 0.0, 300)
-    assert price - tokens < CAP * adaptive.worst + SHARE * 300 and sum(chosen[100:]) < 20
+    assert price - tokens < CAP * adaptive.worst_loss + SHARE * 300 and sum(chosen[100:]) < 20
     _, _, chosen = simulated(adaptive, 0.9, 300)
     assert sum(chosen[-100:]) > 300
 
 
 def test_each_length_of_match_has_its_own_estimate():
-    adaptive = Adaptive(3, Costs(0.0, [1.0, 1.3, 1.4, 1.5]))
+    adaptive = Adaptive(3, BlockCosts(0.0, [1.0, 1.3, 1.4, 1.5]))
     chosen = {1: [], 3: []}
     for size in [1, 3] * 60:
         chosen[size].append(adaptive.choose(size))
@@ -268,7 +272,7 @@ def test_bad_input_is_one_clear_error():
     with pytest.raises(ValueError, match="need 513 positions, the model has 512"):
         good.generate([1] * 500, 13, torch.Generator())
     with pytest.raises(ValueError, match="3 costs of verification with n=3: give n"):
-        PromptLookup(target, 3, 1, 0.0, 1.0, NEVER, adaptive=Costs(0.1, [1.0, 1.2, 1.3]))
+        PromptLookup(target, 3, 1, 0.0, 1.0, NEVER, adaptive=BlockCosts(0.1, [1.0, 1.2, 1.3]))
     for temperature, top_p, words in (
         (1.0, 1.5, "top_p=1.5"),
         (1.0, 0.0, "top_p=0"),

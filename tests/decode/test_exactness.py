@@ -1,7 +1,10 @@
-"""Exactness: the emitted text has the target's law. By enumeration of the rules' own laws, and by chi-square through the whole decoders.
+"""Exactness: the emitted text has the target's distribution.
 
-The chi-square tests, of the joint law of the first n + 2 tokens, share an error rate (laws.FAMILY): over seeds, which are fixed here,
-a correct program would fail any of them with at most this chance.
+By enumeration of the rules' acceptance tests, and by chi-square through the whole decoders.
+
+The chi-square tests, of the joint distribution of the first n + 2 tokens, share an error rate
+(laws.FAMILY): over seeds, which are fixed here, a correct program would fail any of them with at
+most this chance.
 """
 
 import itertools
@@ -9,9 +12,9 @@ import itertools
 import pytest
 import torch
 
-from soaes.decode.adaptive import Costs
+from soaes.decode.adaptive import BlockCosts
 from soaes.decode.sampling import nucleus
-from soaes.decode.verify import block, paper_literal, rejection, token_match
+from soaes.decode.verify import BLOCK, PAPER_LITERAL, REJECTION, TOKEN_MATCH
 from tests.helpers.laws import (
     DRAWS,
     EXACT,
@@ -34,16 +37,16 @@ torch.set_num_threads(1)
 
 @pytest.mark.parametrize("rule", EXACT.values(), ids=EXACT)
 def test_a_rules_block_has_the_targets_law(rule):
-    assert max(error(rule.law, *pair) for pair in pairs()) < 1e-12
+    assert max(error(rule.test, *pair) for pair in pairs()) < 1e-12
 
 
 def test_the_papers_rule_as_printed_is_biased():
-    assert sum(error(paper_literal.law, *pair) > 1e-3 for pair in pairs(100)) > 50
+    assert sum(error(PAPER_LITERAL.test, *pair) > 1e-3 for pair in pairs(100)) > 50
     p, q = torch.tensor([[0.5, 0.5], [0.9, 0.1]], dtype=torch.float64)
     emitted = sum(
         chance * _first(drafted, accepted, following)
         for chance, drafted, accepted, following in blocks(
-            paper_literal.law, (p, p.expand(2, 2)), (q,), 1
+            PAPER_LITERAL.test, (p, p.expand(2, 2)), (q,), 1
         )
     )
     assert torch.allclose(emitted, torch.tensor([0.45, 0.55], dtype=torch.float64), atol=1e-12)
@@ -57,7 +60,7 @@ def test_block_never_accepts_less_than_rejection_nor_match_more():
     ratios = []
     for pair in pairs():
         least, middle, most = (
-            tokens_a_block(rule, *pair) for rule in (token_match, rejection, block)
+            tokens_a_block(rule, *pair) for rule in (TOKEN_MATCH, REJECTION, BLOCK)
         )
         assert least <= middle + 1e-12 and middle <= most + 1e-12
         ratios.append(most / middle)
@@ -71,12 +74,12 @@ def test_block_never_accepts_less_than_rejection_nor_match_more():
 def test_top_p_goes_on_both_sides(rule, top_p):
     for p, q, n in itertools.islice(pairs(200), 1, None, 7):  # skewed
         p, cut = ([nucleus(rows, top_p) for rows in table] for table in (p, q))
-        assert error(rule.law, p, cut, n) < 1e-12
+        assert error(rule.test, p, cut, n) < 1e-12
 
 
 DRAFT, LOOKUP = (
-    Costs(0.05, [1.0, 1.15, 1.17, 1.19]),
-    Costs(0.3, [1.0, 1.2, 1.3, 1.35]),
+    BlockCosts(0.05, [1.0, 1.15, 1.17, 1.19]),
+    BlockCosts(0.3, [1.0, 1.2, 1.3, 1.35]),
 )  # with each, n of 0 to 3 all occur
 QUICK = {
     "draft 1": lambda rule: (speculative(1, rule), 3, NEVER),
@@ -113,4 +116,4 @@ def test_a_decoder_has_the_targets_law_in_ten_times_the_draws(setting, rule):
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_a_twin_of_the_target_is_accepted_whole(n):
-    assert wasted(twins(n)) == wasted(twins(n, block)) == wasted(real_twins(n)) == 0
+    assert wasted(twins(n)) == wasted(twins(n, BLOCK)) == wasted(real_twins(n)) == 0

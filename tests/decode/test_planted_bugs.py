@@ -1,13 +1,17 @@
-"""Planted bugs: each is refused by the tests of test_exactness, at their own levels. None of them is a switch of the product."""
+"""Planted bugs: each fails the tests of test_exactness, at their own levels.
+
+None of them can be switched on in the product.
+"""
 
 import itertools
 
 import pytest
 import torch
 
+from soaes.decode.base import Rule
 from soaes.decode.sampling import nucleus
 from soaes.decode.speculative import Speculative
-from soaes.decode.verify import block, drawn, paper_literal, rejection, token_match
+from soaes.decode.verify import PAPER_LITERAL, TOKEN_MATCH, block, rejection
 from tests.helpers.laws import (
     DRAWS,
     EXACT,
@@ -25,41 +29,42 @@ from tests.helpers.laws import (
 torch.set_num_threads(1)
 
 
-@drawn
+def planted(test):
+    """A rule that decoders take for an exact one."""
+    return Rule(test.__name__, exact=True, test=test)
+
+
+@planted
 def bonus_from_the_draft(p_rows, q_rows, drafted):
-    law = rejection.law(p_rows, q_rows, drafted)
+    law = rejection(p_rows, q_rows, drafted)
     return law._replace(
-        following=lambda accepted: (
-            q_rows[-1] if accepted == len(drafted) else law.following(accepted)
+        next_probs=lambda accepted: (
+            q_rows[-1] if accepted == len(drafted) else law.next_probs(accepted)
         )
     )
 
 
-@drawn
+@planted
 def ratio_too_large(p_rows, q_rows, drafted):
-    law = rejection.law(p_rows, q_rows, drafted)
-    return law._replace(chances=[min(1.0, 1.05 * chance) for chance in law.chances])
+    law = rejection(p_rows, q_rows, drafted)
+    return law._replace(accept_probs=[min(1.0, 1.05 * chance) for chance in law.accept_probs])
 
 
-@drawn
+@planted
 def resampled_from_p(p_rows, q_rows, drafted):
-    return rejection.law(p_rows, q_rows, drafted)._replace(
-        following=lambda accepted: p_rows[accepted]
-    )
+    return rejection(p_rows, q_rows, drafted)._replace(next_probs=lambda accepted: p_rows[accepted])
 
 
-@drawn
+@planted
 def block_without_its_own_residual(p_rows, q_rows, drafted):
-    return block.law(p_rows, q_rows, drafted)._replace(
-        following=rejection.law(p_rows, q_rows, drafted).following
+    return block(p_rows, q_rows, drafted)._replace(
+        next_probs=rejection(p_rows, q_rows, drafted).next_probs
     )
 
 
-@drawn
+@planted
 def block_up_to_the_first_failure(p_rows, q_rows, drafted):
-    return block.law(p_rows, q_rows, drafted)._replace(
-        count=rejection.law(p_rows, q_rows, drafted).count
-    )
+    return block(p_rows, q_rows, drafted)._replace(count=rejection(p_rows, q_rows, drafted).count)
 
 
 WRONG = [
@@ -68,21 +73,21 @@ WRONG = [
     resampled_from_p,
     block_without_its_own_residual,
     block_up_to_the_first_failure,
-    paper_literal,
+    PAPER_LITERAL,
 ]
 
 
-@pytest.mark.parametrize("rule", WRONG, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", WRONG, ids=lambda rule: rule.name)
 def test_a_wrong_rule_fails_the_enumeration(rule):
-    assert max(error(rule.law, *pair) for pair in pairs(84)) > 1e-3
+    assert max(error(rule.test, *pair) for pair in pairs(84)) > 1e-3
 
 
 @pytest.mark.parametrize("rule", EXACT.values(), ids=EXACT)
 def test_top_p_on_one_side_fails_the_enumeration(rule):
     p, q, n = next(itertools.islice(pairs(), 70, None))
     p, cut = ([nucleus(rows, 0.8) for rows in table] for table in (p, q))
-    told = error(rule.law, p, cut, n, claimed=q)
-    assert told < 1e-12 if rule is token_match else told > 1e-3  # token_match does not read q
+    told = error(rule.test, p, cut, n, claimed=q)
+    assert told < 1e-12 if rule is TOKEN_MATCH else told > 1e-3  # token_match does not read q
 
 
 class ToldTheUnwarped(Speculative):
@@ -124,7 +129,10 @@ class OnePositionLate(Table):
 
 
 class StaleCache(Speculative):
-    """After full acceptance the draft's cache counts its last token as read, and keeps in its place what was there."""
+    """After full acceptance the draft's cache counts its last token as read.
+
+    It keeps in its place what was there before.
+    """
 
     def propose(self, sequence, count, generator):
         self.draft.length += self.draft.length == len(sequence) - 2
@@ -158,4 +166,4 @@ def test_a_bug_of_the_draft_wastes_a_twins_tokens(bug):
 
 @pytest.mark.nightly
 def test_the_papers_bias_is_seen_in_ten_times_the_draws():
-    assert p_value(speculative(2, paper_literal), 4, 10 * DRAWS) < LEVEL
+    assert p_value(speculative(2, PAPER_LITERAL), 4, 10 * DRAWS) < LEVEL

@@ -1,43 +1,51 @@
-"""Warping, the rules at single blocks, and rates. That the rules are exact stands in test_exactness."""
+"""Warping, the rules at single blocks, and rates; test_exactness proves that the rules are exact."""
 
 import itertools
 
 import pytest
 import torch
 
+from soaes.decode import settings
 from soaes.decode.sampling import greedy, nucleus, sample, warp
-from soaes.decode.verify import block, greedy_match, paper_literal, rejection, residual, token_match
+from soaes.decode.verify import (
+    BLOCK,
+    RULES,
+    block,
+    rejection,
+    residual,
+    verify_block,
+    verify_greedy,
+)
 from soaes.metrics import acceptance
 
-RULES = [rejection, block, token_match, paper_literal]
 
-
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_every_position_is_tested_also_after_a_rejection(rule):
     p_rows = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]])
     q_rows = torch.tensor([[0, 1.0, 0], [0, 1, 0], [0, 0, 1]])
-    verdict = rule(p_rows, q_rows, [1, 1, 2], torch.Generator())
+    verdict = verify_block(rule, p_rows, q_rows, [1, 1, 2], torch.Generator())
     # block's tests are of the whole block up to a token: after the first mismatch nothing is kept
-    assert verdict == (0, 0, [False, rule is not block, rule is not block], 2.0)
-    assert greedy_match([0, 1, 2, 0], [1, 1, 2]) == (0, 0, [False, True, True], 2.0)
+    assert verdict == (0, 0, [False, rule is not BLOCK, rule is not BLOCK], 2.0)
+    assert verify_greedy([0, 1, 2, 0], [1, 1, 2]) == (0, 0, [False, True, True], 2.0)
 
 
 def test_greedy_match_keeps_the_bonus():
-    assert greedy_match([4, 5, 6], [4, 5])[:2] == (2, 6)
-    assert greedy_match([4], [])[:2] == (0, 4)
+    assert verify_greedy([4, 5, 6], [4, 5])[:2] == (2, 6)
+    assert verify_greedy([4], [])[:2] == (0, 4)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_an_empty_block_is_a_draw_from_the_target(rule):
-    assert rule(torch.tensor([[0.0, 1.0, 0.0]]), None, [], torch.Generator()) == (0, 1, [], 0.0)
+    verdict = verify_block(rule, torch.tensor([[0.0, 1.0, 0.0]]), None, [], torch.Generator())
+    assert verdict == (0, 1, [], 0.0)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_a_rule_is_sound_where_p_and_q_differ_by_rounding(rule):
     p_rows = torch.randn(4, 500, generator=torch.Generator().manual_seed(0)).softmax(-1)
-    law = rule.law(p_rows, p_rows[:3] * (1 + 1e-7), [3, 4, 5])
-    assert all(0 <= chance <= 1 for chance in law.chances)
-    assert all(abs(float(law.following(accepted).sum()) - 1) < 1e-5 for accepted in range(4))
+    law = rule.test(p_rows, p_rows[:3] * (1 + 1e-7), [3, 4, 5])
+    assert all(0 <= chance <= 1 for chance in law.accept_probs)
+    assert all(abs(float(law.next_probs(accepted).sum()) - 1) < 1e-5 for accepted in range(4))
 
 
 def test_block_takes_the_last_pass_and_rejection_the_first_run():
@@ -47,10 +55,10 @@ def test_block_takes_the_last_pass_and_rejection_the_first_run():
         torch.tensor([[1, 0], [0.5, 0.5]]),
     )
     assert (
-        rejection.law(p_rows, q_rows, [0, 0]).chances == [0.5, 1]
-        and block.law(p_rows, q_rows, [0, 0]).chances[1] == 1
+        rejection(p_rows, q_rows, [0, 0]).accept_probs == [0.5, 1]
+        and block(p_rows, q_rows, [0, 0]).accept_probs[1] == 1
     )
-    assert block(p_rows, q_rows, [0, 0], torch.Generator()).accepted == 2
+    assert verify_block(BLOCK, p_rows, q_rows, [0, 0], torch.Generator()).accepted == 2
 
 
 def test_residual_of_equal_distributions_is_the_target():
@@ -120,8 +128,27 @@ def test_predicted_speedup_at_the_papers_parameter_ratio():
 
 
 def test_rates_read_the_same_counts_in_two_ways():
-    # two blocks of n = 3: pass fail pass, and pass pass fail: 4 of 6 tests passed, 1 + 2 tokens emitted
-    assert acceptance.per_position_rate([2, 1, 1], [2, 2, 2]) == pytest.approx(400 / 6)
-    assert acceptance.draft_acceptance_rate(3, 6) == 50
-    assert acceptance.per_position_rate([], []) is None and acceptance.mean_overlap(0.0, 0) is None
-    assert acceptance.mean_overlap(4.5, 6) == 75 and acceptance.mean_acceptance_length(5, 2) == 2.5
+    # two blocks of n = 3: pass fail pass, and pass pass fail
+    # 4 of 6 tests passed, 1 + 2 tokens emitted
+    counts = {
+        "new_tokens": 5,
+        "steps": 2,
+        "accepted": 3,
+        "drafted": 6,
+        "overlap": 4.5,
+        "tests_per_position": [2, 2, 2],
+        "accepts_per_position": [2, 1, 1],
+    }
+    metrics = acceptance.acceptance_metrics([counts])
+    assert metrics["acceptance_rate_per_position"] == pytest.approx(400 / 6)
+    assert metrics["draft_acceptance_rate"] == 50
+    assert metrics["overlap"] == 75 and metrics["mean_acceptance_length"] == 2.5
+    nothing = counts | {"drafted": 0, "tests_per_position": [], "accepts_per_position": []}
+    metrics = acceptance.acceptance_metrics([nothing | {"overlap": 0.0}])
+    assert metrics["acceptance_rate_per_position"] is metrics["overlap"] is None
+
+
+def test_the_rules_that_settings_name_are_the_rules_that_there_are():
+    assert tuple(RULES) == settings.RULES
+    with pytest.raises(ValueError, match="rule=blocks: must be one of rejection, block"):
+        settings.SpeculativeSettings(3, rule="blocks")

@@ -1,7 +1,10 @@
-"""Two measurements of exactness, which every rule and decoder must pass and every planted bug must fail, and a third for drafts.
+"""Two measurements of exactness, and a third for drafts.
 
-- `error`: the largest error of the law of one block, extended by the target to n + 1 tokens, enumerated over tables that depend on the prefix;
-- `p_value`: chi-square of the joint law of the first tokens that a decoder writes;
+Every rule and decoder must pass them and every planted bug must fail one.
+
+- `error`: the largest error of the distribution of one block, extended by the target to n + 1
+  tokens, enumerated over tables that depend on the prefix;
+- `p_value`: chi-square of the joint distribution of the first tokens that a decoder writes;
 - `wasted`: what a draft that is the target's twin loses.
 """
 
@@ -13,24 +16,27 @@ from soaes.decode.engine import Engine
 from soaes.decode.prompt_lookup import PromptLookup
 from soaes.decode.sampling import warp
 from soaes.decode.speculative import Speculative
-from soaes.decode.verify import block, rejection, token_match
+from soaes.decode.verify import BLOCK, REJECTION, TOKEN_MATCH
 from tests.helpers.toys import toy
 
-EXACT = {"rejection": rejection, "block": block, "match": token_match}
+EXACT = {rule.name: rule for rule in (REJECTION, BLOCK, TOKEN_MATCH)}
 FAMILY = 1e-3  # chance that a correct program fails any of the chi-square tests
-LEVEL = (
-    FAMILY / 60
-)  # what each p-value must stay above (Bonferroni: 21 tests of the suite and 36 nightly ones)
+# what each p-value must stay above (Bonferroni: 21 tests of the suite and 36 nightly ones)
+LEVEL = FAMILY / 60
 DRAWS = 2000
 NEVER = -1  # an eos that no model emits
 PROMPT = [1, 2, 1, 1, 2]
 
 
-# ------------------------------------------------------- by enumeration: p[i], q[i] have the shape [V] * i + [V], for prefixes of i tokens
+# ---------------------------------------------------------------- by enumeration
+# p[i], q[i] have the shape [V] * i + [V], for prefixes of i tokens
 
 
 def pairs(count=500):
-    """Random pairs of conditional tables, and n, over vocabularies of 2 to 5 tokens; each in one of a few kinds."""
+    """Random pairs of conditional tables, and n, over vocabularies of 2 to 5 tokens.
+
+    Each pair is of one of a few kinds.
+    """
     generator = torch.Generator().manual_seed(0)
     kinds = ["random", "skewed", "zeros", "near", "equal", "disjoint", "one_hot"]
     for index in range(count):
@@ -62,51 +68,58 @@ def _rows(table, drafted):
     )
 
 
-def blocks(law, p, q, n, claimed=None):
+def blocks(test, p, q, n, claimed=None):
     """(chance, drafted, accepted, what follows_V) of everything a block can come to.
 
-    claimed: the q that the rule is told, where it is not the q that drafts.
+    test: a rule's acceptance test. claimed: the q that the rule is given, where it is not the q
+    that drafts.
     """
     for drafted in itertools.product(range(p[0].shape[-1]), repeat=n):
         chance = float(_rows(q[:n], drafted)[range(n), list(drafted)].prod())
         if chance == 0:
             continue
-        made = law(_rows(p, drafted), _rows((claimed or q)[:n], drafted), list(drafted))
+        outcome = test(_rows(p, drafted), _rows((claimed or q)[:n], drafted), list(drafted))
         arrived = [0.0] * (n + 1)
         for passed in itertools.product([False, True], repeat=n):
             weight = 1.0
-            for test, probability in zip(passed, made.chances):
-                weight *= probability if test else 1 - probability
-            arrived[made.count(list(passed))] += weight
+            for is_passed, probability in zip(passed, outcome.accept_probs):
+                weight *= probability if is_passed else 1 - probability
+            arrived[outcome.count(list(passed))] += weight
         for accepted, weight in enumerate(arrived):
             if weight > 0:
-                yield chance * weight, drafted, accepted, made.following(accepted)
+                yield chance * weight, drafted, accepted, outcome.next_probs(accepted)
 
 
-def error(law, p, q, n, claimed=None):
-    """Largest error of the probability of n + 1 tokens: a block, then the target alone where it was shorter."""
-    written = [
-        torch.zeros_like(rows) for rows in p
-    ]  # [i]: texts that a block ended at i + 1 tokens
-    for chance, drafted, accepted, following in blocks(law, p, q, n, claimed):
+def error(test, p, q, n, claimed=None):
+    """Largest error of the probability of n + 1 tokens.
+
+    Written by a block, then by the target alone where the block was shorter.
+    """
+    # [i]: texts that a block ended at i + 1 tokens
+    written = [torch.zeros_like(rows) for rows in p]
+    for chance, drafted, accepted, following in blocks(test, p, q, n, claimed):
         written[accepted][drafted[:accepted]] += chance * following
-    made = target = torch.ones((), dtype=torch.float64)
+    emitted = target = torch.ones((), dtype=torch.float64)
     for rows, ended in zip(p, written):
-        made, target = made[..., None] * rows + ended, target[..., None] * rows
+        emitted, target = emitted[..., None] * rows + ended, target[..., None] * rows
         if rows is p[0]:
-            made = ended
-    return float((made - target).abs().max())
+            emitted = ended
+    return float((emitted - target).abs().max())
 
 
 def tokens_a_block(rule, p, q, n):
-    return sum(chance * (accepted + 1) for chance, _, accepted, _ in blocks(rule.law, p, q, n))
+    """Expected tokens of a block, by enumeration."""
+    return sum(chance * (accepted + 1) for chance, _, accepted, _ in blocks(rule.test, p, q, n))
 
 
-# ------------------------------------------------------- through the whole decoder
+# ---------------------------------------------------------------- through the whole decoder
 
 
 class Table:
-    """An engine whose next token depends on the last two and on whether its position is odd: its law is known in closed form."""
+    """An engine whose next token depends on the last two and on whether its position is odd.
+
+    Its distribution is known in closed form.
+    """
 
     device = torch.device("cpu")
 
@@ -136,7 +149,9 @@ class Table:
 
 
 def p_value(decoder, length, draws, eos=NEVER):
-    """Chance of a chi-square as large as that of the first `length` tokens of some draws, if they had the target's law.
+    """Chance of a chi-square as large as that of some draws, if they had the target's distribution.
+
+    Of the joint distribution of the first `length` tokens.
 
     Tokens after eos count as eos. Cells of less than 5 expected draws are one cell.
     """
@@ -183,19 +198,20 @@ def _law(decoder, length, eos):
 
 
 def wasted(decoder):
-    """Drafted tokens that were not accepted in a few texts: of a draft that is the target's twin, none."""
+    """Drafted tokens that a few texts did not accept: none of a draft that is the target's twin."""
     generator = torch.Generator().manual_seed(0)
-    made = [decoder.generate(PROMPT, 13, generator) for _ in range(20)]
-    assert all(len(one.tokens) == 13 for one in made)
-    return sum(one.drafted - one.accepted for one in made)
+    generations = [decoder.generate(PROMPT, 13, generator) for _ in range(20)]
+    assert all(len(generation.tokens) == 13 for generation in generations)
+    return sum(generation.drafted - generation.accepted for generation in generations)
 
 
-# ------------------------------------------------------- decoders on tables: the draft is another table, or the target's twin
+# ---------------------------------------------------------------- decoders on tables
+# the draft is another table, or the target's twin
 
 
 def speculative(
     n,
-    rule=rejection,
+    rule=REJECTION,
     of=Speculative,
     target=Table,
     eos=NEVER,
@@ -206,11 +222,11 @@ def speculative(
     return of(target(1), Table(2), n, temperature, top_p, eos, rule, **options)
 
 
-def prompt_lookup(n, rule=rejection, eos=NEVER, **options):
+def prompt_lookup(n, rule=REJECTION, eos=NEVER, **options):
     return PromptLookup(Table(1), n, 2, 1.0, 0.9, eos, rule, **options)
 
 
-def twins(n, rule=rejection, of=Speculative, draft=Table):
+def twins(n, rule=REJECTION, of=Speculative, draft=Table):
     return of(Table(1), draft(1), n, 1.0, 0.9, NEVER, rule)
 
 

@@ -1,4 +1,7 @@
-"""Toy models for the tests of decoding: small enough to run in a millisecond, random enough to tell a wrong forward."""
+"""Toy models for the tests of decoding.
+
+Small enough to run in a millisecond, random enough to tell a wrong forward from a right one.
+"""
 
 import json
 
@@ -10,10 +13,17 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 def toy(seed, **changes):
     """A random Qwen2 whose norms, biases and logits are far from trivial."""
     settings = dict(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=64,
-        intermediate_size=48, max_position_embeddings=512, rms_norm_eps=1e-3, tie_word_embeddings=False,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=64,
+        intermediate_size=48,
+        max_position_embeddings=512,
+        rms_norm_eps=1e-3,
+        tie_word_embeddings=False,
         rope_parameters={"rope_type": "default", "rope_theta": 500.0},
-    )  # fmt: skip
+    )
     model = Qwen2ForCausalLM(Qwen2Config(**(settings | changes))).eval()
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
@@ -26,13 +36,16 @@ def near(model, noise, seed=0):
     """A draft that often agrees: the same weights, a little off."""
     copy = toy(0)
     generator = torch.Generator().manual_seed(seed)
-    for mine, other in zip(copy.parameters(), model.parameters()):
-        mine.data = other.data + noise * torch.randn(other.shape, generator=generator)
+    for weight, original in zip(copy.parameters(), model.parameters()):
+        weight.data = original.data + noise * torch.randn(original.shape, generator=generator)
     return copy
 
 
 def save_pair(root):
-    """Folders of a target and a near draft with one tokenizer of words, and an empty one for questions; the tokenizer."""
+    """Save a target and a near draft with one tokenizer of words; return the tokenizer.
+
+    And make an empty folder for questions.
+    """
     words = ["<|im_start|>", "<|im_end|>", "user", "assistant", *(f"w{i}" for i in range(60))]
     core = Tokenizer(
         models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="w0")
@@ -40,19 +53,21 @@ def save_pair(root):
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     core.add_special_tokens(words[:2])
     model = toy(1)
-    for name, one in {"target": model, "draft": near(model, 0.02)}.items():
-        one.save_pretrained(root / name)
+    for name, saved in {"target": model, "draft": near(model, 0.02)}.items():
+        saved.save_pretrained(root / name)
         core.save(str(root / name / "tokenizer.json"))
     (root / "qa").mkdir()
     return core
 
 
+# arguments of the measuring stages on the toy questions
 ASKED = dict(
     prompts={"qa": 3, "report": 1}, max_new_tokens={"qa": 12, "report": 20}, seed=0, dtype="float32"
 )
 
 
 def question(index):
+    """A sample of the test split: five of task qa, then one of task report."""
     user = {"role": "user", "content": f"w{index} w9 w{index}"}
     return {
         "id": f"q{index}",

@@ -1,32 +1,38 @@
-"""The speed and acceptance stages on toy folders: a row is measured in pairs, and counts only with its proof."""
+"""The stages speed and acceptance on toys: rows are measured in pairs, and count only if proved."""
 
 import json
-from functools import partial
 
 import pytest
 
-from soaes.decode.autoregressive import Autoregressive
 from soaes.decode.backends import native, transformers_backend
 from soaes.decode.prompt_lookup import PromptLookup
-from soaes.decode.speculative import Speculative
-from soaes.decode.verify import paper_literal
-from soaes.metrics.acceptance import accounted_speedup
+from soaes.decode.settings import (
+    AutoregressiveSettings,
+    PromptLookupSettings,
+    SamplingSettings,
+    SpeculativeSettings,
+)
+from soaes.metrics.acceptance import MeasuredCosts, accounted_speedup
 from soaes.stages.speculate import acceptance, speed
 from tests.helpers.toys import ASKED
 
 METHODS = {
-    "draft": partial(Speculative, n=3),
-    "lookup": partial(PromptLookup, n=3, max_ngram=2),
-    "plain": partial(Autoregressive),
+    "draft": SpeculativeSettings(n=3),
+    "lookup": PromptLookupSettings(n=3, max_ngram=2),
+    "plain": AutoregressiveSettings(),
 }
 
 
 def measure(decoding_world, decode, out, temperature=0.0, top_p=1.0, **changes):
     arguments = ASKED | dict(rounds=3, threads=1, draft=decoding_world / "draft")
     speed(
-        decoding_world / "target", decoding_world, decode=decode, sampling={"temperature": temperature, "top_p": top_p}, out=out,
+        decoding_world / "target",
+        decoding_world,
+        decode=decode,
+        sampling=SamplingSettings(temperature, top_p),
+        out=out,
         **(arguments | changes),
-    )  # fmt: skip
+    )
     lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     return json.loads((out / "metrics.json").read_text()), [json.loads(line) for line in lines]
 
@@ -79,7 +85,7 @@ def test_another_librarys_row_has_the_format_of_ours(decoding_world, tmp_path, t
             METHODS["draft"],
             tmp_path / name,
             temperature=temperature,
-            backend=partial(opened),
+            backend=opened,
         )
         for name, opened in {
             "native": native.open_native,
@@ -133,8 +139,15 @@ def test_acceptance_counts_what_speed_counts(decoding_world, tmp_path):
         decoding_world, METHODS["draft"], tmp_path / "speed", temperature=1.0, top_p=0.7
     )
     (out := tmp_path / "acceptance").mkdir()
-    acceptance(decoding_world / "target", decoding_world, draft=decoding_world / "draft", decode=METHODS["draft"], sampling={"temperature": 1.0, "top_p": 0.7},
-               out=out, **ASKED)  # fmt: skip
+    acceptance(
+        decoding_world / "target",
+        decoding_world,
+        draft=decoding_world / "draft",
+        decode=METHODS["draft"],
+        sampling=SamplingSettings(1.0, 0.7),
+        out=out,
+        **ASKED,
+    )
     counted = json.loads((out / "metrics.json").read_text())
     for name in (
         "acceptance_rate_per_position",
@@ -152,36 +165,32 @@ def test_acceptance_counts_what_speed_counts(decoding_world, tmp_path):
 
 
 def test_the_prediction_is_made_of_counts_and_costs():
-    """Free drafts and verifications that cost a step: as many times faster as there are tokens a step. Then each cost in its place."""
-    of = {
+    """Free drafts and verifications of a step each: the speedup is the tokens a step.
+
+    Then each cost in its place.
+    """
+    counts = {
         "new_tokens": 10,
         "steps": 4,
         "drafted": 8,
         "tests_per_position": [3, 3, 2],
         "autoregressive_new_tokens": 10,
     }
-    free = {
-        "draft_cost": 0.0,
-        "verify_costs": [1.0] * 4,
-        "prompt_cost": 1.0,
-        "draft_prompt_cost": 0.0,
-    }
-    assert accounted_speedup([of, of], free) == 10 / 4
+    assert accounted_speedup([counts, counts], costs(0.0, [1.0] * 4, 1.0, 0.0)) == 10 / 4
     # one block of 0, one of 2 and two of 3 drafted tokens, one of the last two with the prompt
-    dear = {
-        "draft_cost": 0.1,
-        "verify_costs": [1.0, 1.1, 1.2, 1.5],
-        "prompt_cost": 5.0,
-        "draft_prompt_cost": 0.5,
-    }
-    assert accounted_speedup([of], dear) == pytest.approx(
+    dear = costs(0.1, [1.0, 1.1, 1.2, 1.5], 5.0, 0.5)
+    assert accounted_speedup([counts], dear) == pytest.approx(
         (5 + 9) / (5 + 0.5 + 7 * 0.1 + 1.0 + 1.2 + 1.5)
     )
-    assert accounted_speedup([of], free | {"draft_cost": None}) is None
+    assert accounted_speedup([counts], None) is None
+
+
+def costs(draft, verify, prompt, draft_prompt):
+    return MeasuredCosts(draft, verify[-1], verify, prompt, draft_prompt, 1.0, 1.0)
 
 
 def test_a_row_of_a_biased_rule_says_so(decoding_world, tmp_path):
-    biased = partial(Speculative, n=3, rule=partial(paper_literal))
+    biased = SpeculativeSettings(n=3, rule="paper_literal")
     metrics, _ = measure(decoding_world, biased, tmp_path / "out", temperature=1.0, top_p=0.7)
     assert metrics["proof"] == "biased" and metrics["rule"] == "paper_literal (biased)"
 
@@ -199,7 +208,7 @@ def test_what_the_oracle_foretold_stands_beside_what_was_measured(decoding_world
         2.6 / (3 * metrics["draft_cost"] + metrics["verify_cost"])
     )
     with pytest.raises(ValueError, match="predict_acceptance.max_n=4"):
-        measure(decoding_world, partial(Speculative, n=4), tmp_path / "four", prediction=told)
+        measure(decoding_world, SpeculativeSettings(n=4), tmp_path / "four", prediction=told)
 
 
 class Wrong(PromptLookup):
@@ -211,11 +220,16 @@ class Wrong(PromptLookup):
         return made
 
 
+class WrongSettings(PromptLookupSettings):
+    def build(self, engines, sampling, eos):
+        return Wrong.from_settings(self, engines, sampling, eos)
+
+
 def test_speed_refuses(decoding_world, tmp_path):
     refusals = [
         (
             "row refused: prompt q0 differs from autoregression at new token 2",
-            partial(Wrong, n=3, max_ngram=2),
+            WrongSettings(n=3, max_ngram=2),
             {},
         ),
         ("draft and target are both", METHODS["draft"], {"draft": decoding_world / "target"}),

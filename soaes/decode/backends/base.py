@@ -1,93 +1,142 @@
-"""What every backend is asked for and what it gives: a decoding method and its own baseline, over the same folders.
+"""What every backend takes and gives: settings and model folders; a decoder and its baseline.
 
-A backend is a context manager `open(decode, folders, *, eos, sampling, dtype, device, threads)` that yields a Pair. Knows folders and
-settings: not the clock, not questions."""
+A backend is a context manager `open_NAME(folders, settings)` that yields a `DecoderPair`. Knows
+folders and settings: not the clock, not prompts.
+"""
 
-import inspect
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from tokenizers import Tokenizer
+from soaes.data.chat import load_tokenizer
+from soaes.decode.base import Decoder, Generation
+from soaes.decode.settings import (
+    AutoregressiveSettings,
+    DecoderSettings,
+    PromptLookupSettings,
+    SamplingSettings,
+    SpeculativeSettings,
+)
+from soaes.pipeline.validation import check_one_of
 
-from soaes.decode.autoregressive import Autoregressive
-from soaes.decode.base import Generation
-from soaes.decode.prompt_lookup import PromptLookup
-from soaes.decode.speculative import Speculative
-from soaes.decode.verify import rejection
-from soaes.pipeline.validation import check
+DTYPES = ("float32", "bfloat16", "float16")
 
 
-class DecoderPair(NamedTuple):
-    """Two things with `generate(prompt_ids, max_new_tokens, generator) -> Generation`; under autoregression they are one."""
+@dataclass(frozen=True)
+class BackendSettings:
+    """What is decoded with, whatever the backend.
 
-    method: Any
-    baseline: Any
-    n: int  # drafted tokens of a block at most
+    Raises:
+        ValueError: `dtype` is not known.
+    """
+
+    decode: DecoderSettings
+    sampling: SamplingSettings
+    eos: int  # id of the token that ends a text
+    dtype: str  # one of DTYPES
+    device: str = "cpu"
+    threads: int = 1  # CPU threads of a model
+
+    def __post_init__(self) -> None:
+        check_one_of("dtype", self.dtype, DTYPES)
+
+
+@dataclass(frozen=True)
+class DecoderPair:
+    """A decoder and the autoregression of the same backend, which may be one and the same."""
+
+    method: Decoder
+    baseline: Decoder
+    n: int  # drafted tokens in a block at most
     positions: int  # tokens that a prompt and its answer may have together
-    timeable: bool = False  # its steps, drafts and verifications can be timed one by one
+
+
+Backend = Callable[[dict[str, Path], BackendSettings], AbstractContextManager[DecoderPair]]
 
 
 @dataclass
 class ExternalGeneration(Generation):
-    """A generation as another library tells of it: what it keeps to itself is missing, not zero.
+    """A generation by another library. What the library does not report is missing, not zero.
 
-    The paper's per-position rate counts tests also after a block's first rejection. Who does not tell these leaves both lists empty."""
+    The paper's per-position rate counts tests also after a block's first rejection; where these
+    are not reported, both lists by position are empty.
+    """
 
     drafted: int = 0
     overlap: float | None = None
-    prefixes_per_position: list[int] = field(
-        default_factory=list
-    )  # blocks in which drafted token i and all before it were accepted
-    seconds: float | None = None  # where the library runs in a process of its own: taken there
+    # blocks in which drafted token i and all before it were accepted
+    prefixes_per_position: list[int] = field(default_factory=list)
+    # wall time taken by the library's own process, where it runs in one
+    seconds: float | None = None
 
 
-class SpeculationSpec(NamedTuple):
-    """A decoder in words that another library understands. kind: none, model or lookup."""
+@dataclass(frozen=True)
+class SpeculationSpec:
+    """A decoder in terms that other libraries share."""
 
-    kind: str
-    n: int = 0
-    max_ngram: int = 0
+    kind: str  # none, model or lookup
+    n: int = 0  # drafted tokens in a block
+    max_ngram: int = 0  # of lookup
 
 
-def speculation_spec(decode: partial, backend: str) -> SpeculationSpec:
-    """ValueError for a decoder, or a setting of one, that there is here alone."""
-    kinds = {Autoregressive: "none", Speculative: "model", PromptLookup: "lookup"}
-    settings = dict(decode.keywords)
-    rule = settings.pop("rule", rejection)
-    name = getattr(rule, "func", rule).__name__
-    if name != rejection.__name__:
+def speculation_spec(decode: DecoderSettings, backend: str) -> SpeculationSpec:
+    """Translate our decoder settings for another library.
+
+    Args:
+        decode: The settings.
+        backend: The library's name, for messages.
+
+    Raises:
+        ValueError: The decoder, or one of its settings, exists in backend=native alone.
+    """
+    if decode.rule not in (None, "rejection"):
         raise ValueError(
-            f"rule={name}: {backend} verifies by rejection; leave the rule as it is, or set backend=native"
+            f"rule={decode.rule}: {backend} verifies by rejection; set rule=rejection, "
+            "or backend=native"
         )
-    known = {key: settings.pop(key) for key in ("n", "max_ngram") if key in settings}
-    check(**known)
-    if decode.func not in kinds or any(settings.values()):
-        words = ", ".join(f"{key}={value}" for key, value in settings.items())
+    if getattr(decode, "adaptive", False):
         raise ValueError(
-            f"{decode.func.__name__}({words}): {backend} has no such decoder; set backend=native"
+            f"adaptive=true: {backend} drafts n tokens in every block; set adaptive=false, "
+            "or backend=native"
         )
-    return SpeculationSpec(kinds[decode.func], **known)
+    if isinstance(decode, AutoregressiveSettings):
+        return SpeculationSpec("none")
+    if isinstance(decode, SpeculativeSettings):
+        return SpeculationSpec("model", decode.n)
+    if isinstance(decode, PromptLookupSettings):
+        return SpeculationSpec("lookup", decode.n, decode.max_ngram)
+    raise ValueError(f"decode={decode}: {backend} has no such decoder; set backend=native")
 
 
-def model_folders(target: Path, draft: Path | None, decode: partial) -> dict[str, Path]:
-    """The models that a decoder takes, by its own argument names. ValueError for two that cannot work together."""
-    if "draft" not in inspect.signature(decode.func).parameters:
+def model_folders(target: Path, draft: Path | None, decode: DecoderSettings) -> dict[str, Path]:
+    """Name the model folders that a decoder reads.
+
+    Args:
+        target: Folder of the target.
+        draft: Folder of the draft; ignored by a decoder that needs none.
+        decode: The decoder's settings.
+
+    Returns:
+        `target`, and `draft` where the decoder uses one.
+
+    Raises:
+        ValueError: The draft is missing, is the target, or has another tokenizer.
+    """
+    if not decode.uses_draft:
         return {"target": target}
     if draft is None:
         raise ValueError(
-            "this decoder needs a draft model and draft is null; name one, or set decode=prompt_lookup"
+            "this decoder needs a draft model and draft is null; "
+            "name one, or set decode=prompt_lookup"
         )
     if draft.resolve() == target.resolve():
         raise ValueError(
             f"draft and target are both {target}: nothing is gained; name a smaller model as draft"
         )
-    first, second = (
-        Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
-        for folder in (target, draft)
-    )
-    if first != second:
+    if load_tokenizer(target).get_vocab() != load_tokenizer(draft).get_vocab():
         raise ValueError(
             f"draft {draft} and target {target} have different tokenizers; train both with one"
         )

@@ -1,48 +1,64 @@
-"""Our own decoders over our own engine: every rule, every draft, and each part to be timed by itself."""
+"""Our own decoders over our own engine: every rule and draft, and each part can be timed alone."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
 from soaes.decode.autoregressive import Autoregressive
-from soaes.decode.backends.base import DecoderPair
+from soaes.decode.backends.base import DTYPES, BackendSettings, DecoderPair
+from soaes.decode.base import EngineDecoder
 from soaes.decode.engine import Engine
+from soaes.decode.settings import AutoregressiveSettings
 from soaes.model import checkpoint
-from soaes.pipeline.validation import check
+from soaes.pipeline.validation import check_one_of
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+@dataclass(frozen=True)
+class NativePair(DecoderPair):
+    """A pair whose steps, drafts and verifications can be timed one by one."""
+
+    method: EngineDecoder
+    baseline: Autoregressive
 
 
 @contextmanager
-def open_native(
-    decode: partial,
-    folders: dict[str, Path],
-    *,
-    eos: int,
-    sampling: dict[str, float],
-    dtype: str,
-    device: str,
-    threads: int,
-) -> Iterator[DecoderPair]:
-    """decode: a decoder's class with its own settings bound; folders: the models it takes, by its argument names."""
-    torch.set_num_threads(threads)
-    engines = {name: Engine(load(folder, dtype, device)) for name, folder in folders.items()}
-    baseline = Autoregressive(engines["target"], eos=eos, **sampling)
-    method = baseline if decode.func is Autoregressive else decode(**engines, eos=eos, **sampling)
-    yield DecoderPair(
-        method,
-        baseline,
-        method.n,
-        min(engine.positions for engine in method.engines),
-        timeable=True,
-    )
+def open_native(folders: dict[str, Path], settings: BackendSettings) -> Iterator[NativePair]:
+    """Load the models and build the decoder and its baseline.
+
+    Args:
+        folders: Model folders, see `model_folders`.
+        settings: Decoder, sampling, dtype, device.
+    """
+    torch.set_num_threads(settings.threads)
+    engines = {
+        name: Engine(load(folder, settings.dtype, settings.device))
+        for name, folder in folders.items()
+    }
+    sampling = settings.sampling
+    baseline = Autoregressive(engines["target"], sampling.temperature, sampling.top_p, settings.eos)
+    method: EngineDecoder = baseline
+    if not isinstance(settings.decode, AutoregressiveSettings):
+        method = settings.decode.build(engines, sampling, settings.eos)
+    positions = min(engine.positions for engine in method.engines)
+    yield NativePair(method, baseline, method.n, positions)
 
 
 def load(folder: Path, dtype: str, device: str) -> PreTrainedModel:
-    """A folder's model as it is measured. ValueError for a dtype that there is not."""
-    check(dtype=dtype)
-    return checkpoint.load(folder, DTYPES[dtype]).to(device).eval()
+    """Load a folder's model as it is measured.
+
+    Args:
+        folder: The model's folder.
+        dtype: float32, bfloat16 or float16.
+        device: cpu or cuda.
+
+    Raises:
+        ValueError: `dtype` is not known.
+    """
+    check_one_of("dtype", dtype, DTYPES)
+    return checkpoint.load(folder, getattr(torch, dtype)).to(device).eval()

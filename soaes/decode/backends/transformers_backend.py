@@ -1,19 +1,24 @@
-"""transformers' own `generate()`: assisted generation and its prompt lookup, and without either as their baseline.
+"""transformers' `generate()`: assisted generation, its prompt lookup, and plain as their baseline.
 
-Equal terms: n drafted tokens in every block (constant schedule, no confidence threshold), one temperature and top-p on both sides, the
-library's default cache. Under sampling it verifies a model's drafts by rejection and looked-up ones by match, one law for a one-hot.
-Its lookup drafts what followed the first occurrence of the text's end; ours the latest."""
+Equal terms: n drafted tokens in every block (constant schedule, no confidence threshold), one
+temperature and top-p on both sides, the library's default cache. Under sampling it verifies a
+model's drafts by rejection and looked-up ones by match, which for a one-hot draft is the same rule.
+Its lookup drafts what followed the first occurrence of the text's end; ours takes the latest.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from soaes.decode.backends.base import (
+    BackendSettings,
     DecoderPair,
     ExternalGeneration,
     SpeculationSpec,
@@ -21,166 +26,200 @@ from soaes.decode.backends.base import (
 )
 from soaes.decode.backends.native import load
 from soaes.decode.base import Generation, check_request
-from soaes.pipeline.validation import check
+from soaes.decode.settings import SamplingSettings
 
 
 @contextmanager
-def open_transformers(
-    decode: partial,
-    folders: dict[str, Path],
-    *,
-    eos: int,
-    sampling: dict[str, float],
-    dtype: str,
-    device: str,
-    threads: int,
-) -> Iterator[DecoderPair]:
-    """decode: one of ours, as a description; folders: the models it takes, by its argument names."""
-    plan = speculation_spec(decode, "transformers")
-    check(**sampling)
-    torch.set_num_threads(threads)
-    models = {name: load(folder, dtype, device) for name, folder in folders.items()}
+def open_transformers(folders: dict[str, Path], settings: BackendSettings) -> Iterator[DecoderPair]:
+    """Load the models for `generate()`.
+
+    Args:
+        folders: Model folders, see `model_folders`.
+        settings: Our decoder as a description, sampling, dtype, device.
+
+    Raises:
+        ValueError: The library has no such decoder.
+    """
+    spec = speculation_spec(settings.decode, "transformers")
+    torch.set_num_threads(settings.threads)
+    models = {
+        name: load(folder, settings.dtype, settings.device) for name, folder in folders.items()
+    }
     for model in models.values():  # a checkpoint's own defaults would mix with ours
         model.generation_config = GenerationConfig()
-    settings = _settings(eos, **sampling)
-    baseline = Plain(models["target"], settings)
-    method = (
-        baseline
-        if plan.kind == "none"
-        else Assisted(models["target"], settings, plan, models.get("draft"))
-    )
-    yield DecoderPair(
-        method,
-        baseline,
-        plan.n,
-        min(model.config.max_position_embeddings for model in models.values()),
-    )
+    options = _generation_options(settings.eos, settings.sampling)
+    baseline = method = Plain(models["target"], options)
+    if spec.kind != "none":
+        method = Assisted(models["target"], options, spec, models.get("draft"))
+    positions = min(model.config.max_position_embeddings for model in models.values())
+    yield DecoderPair(method, baseline, spec.n, positions)
 
 
-def _settings(eos: int, temperature: float, top_p: float) -> dict:
-    """The arguments of GenerationConfig for our two numbers. top_k: transformers would cut to 50 tokens by itself."""
-    ends = {"eos_token_id": eos, "pad_token_id": eos}
-    return ends | (
-        {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-        if temperature
-        else {"do_sample": False}
-    )
+def _generation_options(eos: int, sampling: SamplingSettings) -> dict[str, Any]:
+    """The arguments of GenerationConfig for our sampling."""
+    options: dict[str, Any] = {"eos_token_id": eos, "pad_token_id": eos}
+    if sampling.greedy:
+        return options | {"do_sample": False}
+    options |= {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
+    return options | {"top_k": 0}  # by default transformers keeps 50 tokens only
 
 
 class Plain:
-    """`generate()` as it is: one token a step."""
+    """`generate()` as it is: one token a step.
 
-    def __init__(self, target: PreTrainedModel, settings: dict):
-        self.target, self.settings = target, settings
+    Args:
+        target: The model.
+        options: Arguments of GenerationConfig.
+    """
+
+    n = 0
+
+    def __init__(self, target: PreTrainedModel, options: dict[str, Any]) -> None:
+        self.target = target
+        self.options = options
 
     def generate(
         self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator
     ) -> Generation:
+        """Decode one prompt, see `Decoder.generate`."""
         tokens = self._continue(prompt_ids, max_new_tokens, generator)
         return Generation(tokens, steps=len(tokens))
 
-    def _continue(self, prompt_ids, max_new_tokens, generator, **options) -> list[int]:
+    def _continue(
+        self,
+        prompt_ids: list[int],
+        max_new_tokens: int,
+        generator: torch.Generator,
+        **arguments: Any,
+    ) -> list[int]:
+        """The new tokens of one call of `generate()`."""
         check_request(prompt_ids, max_new_tokens)
-        config = GenerationConfig(**self.settings, max_new_tokens=max_new_tokens)
-        ids_1T = torch.tensor([prompt_ids], device=self.target.device)
-        with torch.random.fork_rng(
-            [self.target.device] if self.target.device.type == "cuda" else []
-        ):
+        config = GenerationConfig(**self.options, max_new_tokens=max_new_tokens)
+        device = self.target.device
+        ids_1T = torch.tensor([prompt_ids], device=device)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(generator.initial_seed())  # generate() takes no generator of its own
             out_1T = self.target.generate(
-                ids_1T, attention_mask=torch.ones_like(ids_1T), generation_config=config, **options
+                ids_1T,
+                attention_mask=torch.ones_like(ids_1T),
+                generation_config=config,
+                **arguments,
             )
-        return out_1T[0, len(prompt_ids) :].tolist()
+        new_tokens: list[int] = out_1T[0, len(prompt_ids) :].tolist()
+        return new_tokens
 
 
 class Assisted(Plain):
-    """Assisted generation with a draft model, or with lookup in the prompt."""
+    """Assisted generation with a draft model, or with lookup in the prompt.
+
+    Args:
+        target: The model that verifies.
+        options: Arguments of GenerationConfig.
+        spec: How to draft.
+        draft: The draft model; None for lookup.
+    """
 
     def __init__(
         self,
         target: PreTrainedModel,
-        settings: dict,
-        plan: SpeculationSpec,
+        options: dict[str, Any],
+        spec: SpeculationSpec,
         draft: PreTrainedModel | None,
-    ):
-        super().__init__(target, settings)
-        self.n, self.options = plan.n, {"assistant_model": draft}
+    ) -> None:
+        super().__init__(target, options)
+        self.n = spec.n
+        self.draft = draft
+        self.arguments: dict[str, Any]
         if draft is None:
-            self.options = {
-                "prompt_lookup_num_tokens": plan.n,
-                "max_matching_ngram_size": plan.max_ngram,
+            self.arguments = {
+                "prompt_lookup_num_tokens": spec.n,
+                "max_matching_ngram_size": spec.max_ngram,
             }
         else:
-            constant = {
-                "num_assistant_tokens": plan.n,
-                "num_assistant_tokens_schedule": "constant",
-                "assistant_confidence_threshold": 0.0,
-            }
-            draft.generation_config = GenerationConfig(**constant)
+            self.arguments = {"assistant_model": draft}
+            draft.generation_config = GenerationConfig(
+                num_assistant_tokens=spec.n,
+                num_assistant_tokens_schedule="constant",
+                assistant_confidence_threshold=0.0,
+            )
 
     def generate(
         self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator
     ) -> ExternalGeneration:
-        blocks = _Blocks(len(prompt_ids), greedy=not self.settings["do_sample"])
-        hook = self.target.register_forward_hook(blocks.see, with_kwargs=True)
+        """Decode one prompt, see `Decoder.generate`, and count its blocks."""
+        blocks = _BlockRecorder(len(prompt_ids), greedy=not self.options["do_sample"])
+        hook = self.target.register_forward_hook(blocks.record_forward, with_kwargs=True)
         try:
             tokens = self._continue(
-                prompt_ids, max_new_tokens, generator, streamer=blocks, **self.options
+                prompt_ids, max_new_tokens, generator, streamer=blocks, **self.arguments
             )
         finally:
             hook.remove()
-        return blocks.told(tokens, self.n)
+        return blocks.generation(tokens, self.n)
 
 
-class _Blocks(BaseStreamer):
-    """What was drafted, from the target's inputs, and what of it was emitted, from the stream: a row of each for every forward."""
+class _BlockRecorder(BaseStreamer):
+    """Records the blocks of one text, one entry per forward, as tensors until it is complete.
 
-    def __init__(self, prompt: int, greedy: bool):
-        self.prompt, self.greedy = prompt, greedy
-        self.read, self.predicted, self.written = (
-            [],
-            [],
-            [],
-        )  # tensors: they become numbers when the text is done
+    What was drafted is in the target's inputs, what of it was emitted is in the stream.
+    """
 
-    def see(self, module, arguments, options, output) -> None:
-        ids_T = options["input_ids"][0]
-        self.read.append(
-            ids_T[(1 if self.read else self.prompt) :]
-        )  # behind the known token, or the prompt, stand the drafted ones
+    def __init__(self, prompt_length: int, greedy: bool) -> None:
+        self.prompt_length = prompt_length
+        self.greedy = greedy
+        self.drafted: list[torch.Tensor] = []
+        self.predicted: list[torch.Tensor] = []  # the target's argmax at every position; if greedy
+        self.streamed: list[torch.Tensor] = []
+
+    def record_forward(self, module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        """Forward hook: in the input the drafted tokens follow the known one, or the prompt."""
+        ids_T = kwargs["input_ids"][0]
+        known = 1 if self.drafted else self.prompt_length
+        self.drafted.append(ids_T[known:])
         if self.greedy:
             self.predicted.append(output.logits[0].argmax(-1))
 
     def put(self, value: torch.Tensor) -> None:
-        self.written.append(value.flatten())
+        """Streamer: called with the prompt, and then with each block's new tokens."""
+        self.streamed.append(value.flatten())
 
     def end(self) -> None:
-        pass
+        """Streamer: called at the end of the text."""
 
-    def told(self, tokens: list[int], n: int) -> ExternalGeneration:
-        """The counts of one text. Greedy tests are known at every position; under sampling the library keeps them to itself."""
-        drafted, emitted = (
-            [row.tolist() for row in rows] for rows in (self.read, self.written[1:])
-        )  # the stream begins with the prompt
-        accepted = [_common(*pair) for pair in zip(drafted, emitted, strict=True)]
-        told = ExternalGeneration(
+    def generation(self, tokens: list[int], n: int) -> ExternalGeneration:
+        """Return the counts of the text.
+
+        Greedy tests are known at every position; under sampling the library does not report them.
+        """
+        drafted: list[list[int]] = [ids_T.tolist() for ids_T in self.drafted]
+        emitted: list[list[int]] = [ids_T.tolist() for ids_T in self.streamed[1:]]
+        accepted = [_common_prefix(*block) for block in zip(drafted, emitted, strict=True)]
+        generation = ExternalGeneration(
             tokens, steps=len(drafted), accepted=sum(accepted), drafted=sum(map(len, drafted))
         )
-        told.prefixes_per_position = [sum(count > at for count in accepted) for at in range(n)]
+        positions = range(n)
+        generation.prefixes_per_position = [
+            sum(count > position for count in accepted) for position in positions
+        ]
         if self.greedy:
             passed = [
-                [one == best for one, best in zip(row, best_T.tolist())]
+                [token == best for token, best in zip(row, best_T.tolist())]
                 for row, best_T in zip(drafted, self.predicted)
             ]
-            told.tests_per_position = [sum(len(row) > at for row in passed) for at in range(n)]
-            told.accepts_per_position = [
-                sum(row[at] for row in passed if len(row) > at) for at in range(n)
+            generation.tests_per_position = [
+                sum(len(row) > position for row in passed) for position in positions
             ]
-            told.overlap = float(sum(told.accepts_per_position))
-        return told
+            generation.accepts_per_position = [
+                sum(row[position] for row in passed if len(row) > position)
+                for position in positions
+            ]
+            generation.overlap = float(sum(generation.accepts_per_position))
+        return generation
 
 
-def _common(drafted: list[int], emitted: list[int]) -> int:
-    """Drafted tokens that were emitted: a correction never repeats the token it replaces."""
-    differing = (at for at, (one, other) in enumerate(zip(drafted, emitted)) if one != other)
-    return next(differing, min(len(drafted), len(emitted)))
+def _common_prefix(drafted: list[int], emitted: list[int]) -> int:
+    """Count drafted tokens that were emitted: a correction never repeats the token it replaces."""
+    for position, (draft_token, token) in enumerate(zip(drafted, emitted)):
+        if draft_token != token:
+            return position
+    return min(len(drafted), len(emitted))

@@ -1,8 +1,10 @@
-"""vLLM as a reader: of a text's tokens the k likeliest and their log-probabilities, from an engine in a process of its own (vllm_child.py).
+"""vLLM as a reader of texts: the k likeliest tokens at given positions, with log-probabilities.
 
-vLLM normalises over its whole vocabulary at temperature 1, and tells no logits beside it. Knows texts of token ids: not rows, not formats.
+The engine runs in a process of its own (vllm_process.py). vLLM normalises over its whole vocabulary
+at temperature 1 and returns no logits beside it. Knows texts of token ids: not rows, not formats.
+"""
 
-# N tokens, K ids of each"""
+from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
@@ -13,13 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from soaes.decode.backends import vllm_environment
-from soaes.decode.backends.vllm_backend import Child, started
+from soaes.decode.backends.vllm_backend import VllmProcess, started
 
-TOKENS_A_STEP = 2048  # a step's logits in float32 are 1.2 GB at V = 152,064, and vLLM sets no memory aside for them
+# N tokens, K ids of each
 
-Texts = list[
-    tuple[list[int], list[int]]
-]  # token ids, and the places (from 1 on) of the tokens that are asked for
+# a step's logits in float32 are 1.2 GB at V = 152,064, and vLLM sets no memory aside for them
+TOKENS_A_STEP = 2048
+
+# texts: token ids, and the positions (from 1 on) of the tokens that are asked for
+Texts = list[tuple[list[int], list[int]]]
 Read = Callable[[Texts], tuple[np.ndarray, np.ndarray]]
 
 
@@ -27,13 +31,29 @@ Read = Callable[[Texts], tuple[np.ndarray, np.ndarray]]
 def open_vllm_reader(
     model: Path, k: int, longest: int, *, dtype: str, device: str, devices: int, threads: int
 ) -> Iterator[Read]:
-    """Texts -> (ids_NK, logs_NK) of the tokens asked for, text after text: what stands before a token says of it, in nats, the likeliest first.
+    """Start vLLM as a reader.
 
-    longest: tokens of a text at most. devices: the model is cut over so many (tensor parallel)."""
+    Args:
+        model: The model's folder.
+        k: Ids to return for each token.
+        longest: Tokens of a text at most.
+        dtype: float32, bfloat16 or float16.
+        device: cpu or cuda.
+        devices: How many devices the model is split over (tensor parallel).
+        threads: CPU threads.
+
+    Yields:
+        A function from texts to (ids_NK, logs_NK) of the tokens asked for, text by text: what the
+        text before a token predicts for it, in nats, the likeliest first.
+
+    Raises:
+        ValueError: vLLM is not installed.
+    """
     if not vllm_environment.python().exists():
         raise ValueError(
-            f"reading with vLLM needs its own environment and {vllm_environment.python()} is not there; `make vllm` installs it, "
-            f"or set {vllm_environment.VLLM} to the Python of one, or teacher_logits=transformers"
+            f"reading with vLLM needs its own environment and {vllm_environment.python()} is not "
+            f"there; `make vllm` installs it, or set {vllm_environment.VLLM} to the Python of one, "
+            "or teacher_logits=transformers"
         )
     engine = {
         "model": str(model.absolute()),
@@ -49,16 +69,16 @@ def open_vllm_reader(
         "seed": 0,
         "enforce_eager": device == "cpu",
     }
-    with started(engine, {"prompt_logprobs": k}, threads) as child:
-        yield partial(_read, child, k)
+    with started(engine, {"prompt_logprobs": k}, threads) as process:
+        yield partial(_read, process, k)
 
 
-def _read(child: Child, k: int, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+def _read(process: VllmProcess, k: int, texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+    """(ids_NK, logs_NK) of the texts' wanted tokens."""
     if not texts:
         return np.empty((0, k), np.int32), np.empty((0, k), np.float32)
     documents, wanted = zip(*texts)
-    answer = child.ask({"documents": documents, "wanted": wanted})
-    return tuple(
-        np.frombuffer(base64.b64decode(answer[name]), dtype).reshape(-1, k)
-        for name, dtype in (("ids", np.int32), ("logs", np.float32))
-    )
+    answer = process.ask({"documents": documents, "wanted": wanted})
+    ids = np.frombuffer(base64.b64decode(answer["ids"]), np.int32)
+    logs = np.frombuffer(base64.b64decode(answer["logs"]), np.float32)
+    return ids.reshape(-1, k), logs.reshape(-1, k)

@@ -1,0 +1,132 @@
+"""What a configuration says of decoding: which decoder, with which options, under which sampling.
+
+Torch-free: a job's settings are checked when it is composed, and `build` imports the decoder's
+module only in the stage that decodes. A new decoder is a settings class here, its module, and a
+file in conf/decode.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from soaes.pipeline.validation import (
+    check_at_least,
+    check_flag,
+    check_in_range,
+    check_one_of,
+    check_whole,
+)
+
+if TYPE_CHECKING:
+    from soaes.decode.base import EngineDecoder
+    from soaes.decode.engine import Engine
+
+RULES = ("rejection", "block", "token_match", "paper_literal")  # soaes/decode/verify.py has them
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How logits become a distribution; the same for target and draft.
+
+    Raises:
+        ValueError: A setting is out of its range.
+    """
+
+    temperature: float  # at least 0; 0 is greedy decoding
+    top_p: float  # in (0, 1]: the mass of the nucleus that is kept; 1 keeps everything
+
+    def __post_init__(self) -> None:
+        check_at_least("temperature", self.temperature, 0, "0 is greedy decoding")
+        check_in_range("top_p", self.top_p, "(0, 1]", "1 keeps the whole distribution")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most probable token is taken instead of a sample."""
+        return self.temperature == 0
+
+
+class DecoderSettings:
+    """What every decoder's settings declare. Subclasses are frozen dataclasses."""
+
+    label: ClassVar[str]  # the decoder's name in tables
+    decoder: ClassVar[str]  # dotted path of the class that `build` constructs
+    uses_draft: ClassVar[bool] = False  # whether it needs a draft model beside the target
+
+    n: int  # drafted tokens in a block at most
+    rule: str | None  # name of the acceptance rule; None for a decoder that verifies nothing
+
+    def build(
+        self, engines: Mapping[str, Engine], sampling: SamplingSettings, eos: int
+    ) -> EngineDecoder:
+        """Construct the decoder.
+
+        Args:
+            engines: `target`, and `draft` where `uses_draft`.
+            sampling: Temperature and top-p of all models.
+            eos: Id of the token that ends a text.
+        """
+        module, _, name = self.decoder.rpartition(".")
+        decoder_class = getattr(importlib.import_module(module), name)
+        decoder: EngineDecoder = decoder_class.from_settings(self, engines, sampling, eos)
+        return decoder
+
+
+@dataclass(frozen=True)
+class AutoregressiveSettings(DecoderSettings):
+    """One token a step from the target alone."""
+
+    label = "Autoregression"
+    decoder = "soaes.decode.autoregressive.Autoregressive"
+
+    n = 0
+    rule = None
+
+
+@dataclass(frozen=True)
+class SpeculativeSettings(DecoderSettings):
+    """A draft model proposes, the target verifies.
+
+    Raises:
+        ValueError: A setting is out of its range.
+    """
+
+    label = "Draft model"
+    decoder = "soaes.decode.speculative.Speculative"
+    uses_draft = True
+
+    n: int  # drafted tokens in a block (at most, if adaptive), at least 1
+    rule: str = "rejection"  # one of RULES
+    adaptive: bool = False  # choose 0 .. n anew for every block, by costs timed at the start
+
+    def __post_init__(self) -> None:
+        _check_drafting(self.n, self.rule, self.adaptive)
+
+
+@dataclass(frozen=True)
+class PromptLookupSettings(DecoderSettings):
+    """Drafts are copied from what followed the text's end earlier in the text.
+
+    Raises:
+        ValueError: A setting is out of its range.
+    """
+
+    label = "Prompt lookup"
+    decoder = "soaes.decode.prompt_lookup.PromptLookup"
+
+    n: int  # drafted tokens in a block at most, at least 1
+    max_ngram: int  # tokens of the longest n-gram that is looked for, at least 1
+    rule: str = "rejection"  # one of RULES
+    adaptive: bool = False  # choose 0 .. n anew for every block, by costs timed at the start
+
+    def __post_init__(self) -> None:
+        _check_drafting(self.n, self.rule, self.adaptive)
+        check_whole("max_ngram", self.max_ngram, 1, "the longest n-gram that is looked for")
+
+
+def _check_drafting(n: int, rule: str, adaptive: bool) -> None:
+    check_whole("n", n, 1, "drafted tokens in a block; for none set decode=autoregressive")
+    check_one_of("rule", rule, RULES, "the acceptance rule, see soaes/decode/verify.py")
+    check_flag("adaptive", adaptive, "whether n is chosen anew for every block")
