@@ -1,6 +1,8 @@
-"""From a composed Hydra configuration to recipes, and from recipes to words: labels, differences, family trees.
+"""From the words of a command line to a composed configuration, and from its nodes to recipes.
 
-Knows nodes and recipes only: it builds nothing and imports no torch."""
+The two steps, read downwards: `compose_job` has Hydra compose conf/ for one job, `recipe_at` turns
+the node of a stage into a recipe with all its parents. Builds nothing and imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import OverrideType
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
@@ -27,91 +29,10 @@ from soaes.pipeline import resolvers
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.validation import check_target
 
-STAGES = "soaes.stages."  # a node whose _target_ lies here is a stage; every other _target_ is an option of one
+# A node whose _target_ lies here is a stage; every other _target_ is an option of a stage.
+STAGES = "soaes.stages."
 
-
-def recipe_at(cfg: DictConfig, key: str) -> Recipe:
-    """The recipe of the stage at a node, e.g. `target.cpt` or `evaluate`.
-
-    ValueError names the node and what to set when the key is unknown or something it needs is."""
-    try:
-        found = _value(_select(cfg, key), {})
-    except MissingMandatoryValue as error:
-        raise ValueError(
-            f"{error.full_key or key} has no value; set it on the command line or in the scale"
-        ) from None
-    except InterpolationResolutionError as error:
-        raise ValueError(
-            f"{error.full_key or key}: {str(error).splitlines()[0]}{suggest(cfg, str(error))}"
-        ) from None
-    if not isinstance(found, Recipe):
-        raise ValueError(
-            f"{key} is not a stage but {type(found).__name__}; stages: {', '.join(stage_keys(cfg))}"
-        )
-    return found
-
-
-def _select(cfg: DictConfig, key: str) -> Any:
-    node: Any = cfg
-    for part in key.split("."):
-        if not isinstance(node, DictConfig) or part not in node:
-            raise ValueError(f"there is no node {key!r}{suggest(cfg, key)}")
-        node = node[part]
-    return node
-
-
-def suggest(cfg: DictConfig, text: str) -> str:
-    """`; did you mean ...?` for the nearest stage keys to a misspelt one, or the list of stages."""
-    known = list(stage_keys(cfg))
-    words = [word.strip("'\"`") for word in text.replace("\n", " ").split()]
-    near = [match for word in words for match in get_close_matches(word, known, 1, 0.6)]
-    return f"; did you mean {near[0]}?" if near else f"; stages: {', '.join(known)}"
-
-
-def stage_keys(cfg: DictConfig) -> Iterator[str]:
-    """Keys of every stage node, as they may be given to goal= and subject=."""
-    for path, node in _walk("", cfg):
-        if "_target_" in node and str(node._get_node("_target_")).startswith(STAGES):
-            yield path
-        for key in node:
-            inner = node._get_node(key)
-            if inner._is_interpolation() and path in ("target", "draft"):
-                yield f"{path}.{key}"
-
-
-def override_keys(cfg: DictConfig) -> list[str]:
-    """Every key that the command line may override."""
-    return [f"{path}.{key}".lstrip(".") for path, node in _walk("", cfg) for key in node]
-
-
-def _walk(path: str, node: DictConfig) -> Iterator[tuple[str, DictConfig]]:
-    yield path, node
-    for key in node:
-        inner = node._get_node(key)
-        if (
-            isinstance(inner, DictConfig)
-            and not inner._is_interpolation()
-            and not inner._is_missing()
-            and not inner._is_none()
-        ):
-            yield from _walk(f"{path}.{key}".lstrip("."), inner)
-
-
-def _value(node: Any, seen: dict[int, Any]) -> Any:
-    """A node as a plain value; stages become recipes, each resolved once however many read it."""
-    if isinstance(node, ListConfig):
-        return [_value(inner, seen) for inner in node]
-    if not isinstance(node, DictConfig):
-        return node
-    if id(node) not in seen:
-        plain = {str(key): _value(node[key], seen) for key in node}
-        if check_target(plain.get("_target_", "soaes.")).startswith(STAGES):
-            plain = Recipe(plain.pop("_target_"), plain)
-        seen[id(node)] = plain
-    return seen[id(node)]
-
-
-# ---------------------------------------------------------------- words about recipes
+resolvers.register()
 
 
 def shipped_folder(name: str) -> Path:
@@ -126,41 +47,55 @@ def shipped_folder(name: str) -> Path:
 
 CONF = shipped_folder("conf")
 
-resolvers.register()
 
-
-def chosen_option(arguments: list[str], group: str) -> str:
-    """The option of a config group that a command line chooses: the last word for it, else run.yaml's."""
-    given = [word.split("=", 1)[1] for word in arguments if word.startswith(f"{group}=")]
-    defaults = OmegaConf.load(CONF / "run.yaml").defaults
-    return (
-        given[-1]
-        if given
-        else next(
-            entry[group] for entry in defaults if isinstance(entry, DictConfig) and group in entry
-        )
-    )
+# ------------------------------------------------------------- from words to a configuration
 
 
 def compose_job(job: list[str]) -> DictConfig:
-    """A job as Hydra composes it. Which options are chosen makes most of the work, once for all jobs that differ in values alone."""
+    """Compose the configuration of one job, as Hydra does, from its overrides.
+
+    Choosing the options of config groups is most of the work. Jobs that choose the same options
+    share it, and differ in values that are set afterwards.
+
+    Args:
+        job: Overrides without sweeps, for example `["scale=tiny", "distill.alpha=0.5"]`.
+
+    Raises:
+        ValueError: Hydra cannot compose them; the message has the nearest valid key or option.
+    """
     try:
-        words = OverridesParser.create().parse_overrides(job)
-        options = [word for word in words if (CONF / word.key_or_group).is_dir()]
-        values = [word for word in words if word not in options]
-        if not all(word.type is OverrideType.CHANGE and word.package is None for word in values):
-            return copy.deepcopy(
-                _composed(*job)
-            )  # added, deleted or misplaced: the order of words counts
-        cfg = copy.deepcopy(_composed(*(word.input_line for word in options)))
+        overrides = OverridesParser.create().parse_overrides(job)
+        options = [override for override in overrides if _chooses_option(override)]
+        values = [override for override in overrides if override not in options]
+        if not all(_only_changes_value(override) for override in values):
+            return _composed_anew(job)  # the order of the overrides counts
+        cfg = _composed_anew([_as_typed(override) for override in options])
         try:
-            for word in values:
-                OmegaConf.update(cfg, word.key_or_group, word.value(), merge=True)
+            for override in values:
+                OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
         except OmegaConfBaseException:
-            return copy.deepcopy(_composed(*job))  # which says what is wrong with it
+            return _composed_anew(job)  # raises the error with Hydra's own explanation
         return cfg
     except HydraException as error:
         raise ValueError(_advice(str(error), job)) from None
+
+
+def _chooses_option(override: Override) -> bool:
+    return (CONF / override.key_or_group).is_dir()
+
+
+def _only_changes_value(override: Override) -> bool:
+    return override.type is OverrideType.CHANGE and override.package is None
+
+
+def _as_typed(override: Override) -> str:
+    assert override.input_line is not None, "the parser records what it reads"
+    return override.input_line
+
+
+def _composed_anew(words: list[str]) -> DictConfig:
+    """Return a configuration of its own, which the caller may change."""
+    return copy.deepcopy(_composed(*words))
 
 
 @functools.lru_cache(maxsize=64)
@@ -169,33 +104,142 @@ def _composed(*words: str) -> DictConfig:
         return compose("run", list(words))
 
 
+def chosen_option(arguments: list[str], group: str) -> str:
+    """Return the option of a config group that a command line chooses, else run.yaml's."""
+    prefix = f"{group}="
+    chosen = [word.removeprefix(prefix) for word in arguments if word.startswith(prefix)]
+    if chosen:
+        return chosen[-1]
+    defaults = OmegaConf.load(CONF / "run.yaml").defaults
+    entries = [entry for entry in defaults if isinstance(entry, DictConfig)]
+    return next(entry[group] for entry in entries if group in entry)
+
+
 def runtime_settings(cfg: DictConfig) -> dict[str, Any]:
-    """How stages are run, as plain values: conf/runtime, the logger, and where the data lies."""
-    plain = OmegaConf.to_container(cfg.runtime, resolve=True)
-    return {
-        **plain,
-        "logger": OmegaConf.to_container(cfg.logger, resolve=True),
-        "root": cfg.data.get("root"),
-        "dry": cfg.dry,
-    }
+    """Return how stages are run, as plain values: conf/runtime, the logger, the data folder."""
+    runtime = OmegaConf.to_container(cfg.runtime, resolve=True)
+    assert isinstance(runtime, dict)
+    logger = OmegaConf.to_container(cfg.logger, resolve=True)
+    return {**runtime, "logger": logger, "root": cfg.data.get("root"), "dry": cfg.dry}
+
+
+# --------------------------------------------------------------------- from nodes to recipes
+
+
+def recipe_at(cfg: DictConfig, key: str) -> Recipe:
+    """Return the recipe of the stage at a node.
+
+    Args:
+        cfg: A composed configuration.
+        key: The dotted key of a stage's node, for example `target.cpt` or `evaluate`.
+
+    Raises:
+        ValueError: The key is no stage, or something that the stage needs has no value.
+    """
+    try:
+        value = _resolved(_select(cfg, key), {})
+    except MissingMandatoryValue as error:
+        missing = error.full_key or key
+        raise ValueError(
+            f"{missing} has no value; set it on the command line or in the scale"
+        ) from None
+    except InterpolationResolutionError as error:
+        first_line = str(error).splitlines()[0]
+        advice = suggest(cfg, str(error))
+        raise ValueError(f"{error.full_key or key}: {first_line}{advice}") from None
+    if not isinstance(value, Recipe):
+        stages = ", ".join(stage_keys(cfg))
+        raise ValueError(f"{key} is not a stage but {type(value).__name__}; stages: {stages}")
+    return value
+
+
+def _select(cfg: DictConfig, key: str) -> Any:
+    node: Any = cfg
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in node:
+            raise ValueError(f"there is no node {key!r}{suggest(cfg, key)}")
+        node = node[part]
+    return node
+
+
+def _resolved(node: Any, seen: dict[int, Any]) -> Any:
+    """Resolve a node to plain values, in which stages are recipes.
+
+    `seen` holds what each node came to, so that a stage is resolved once however many read it.
+    """
+    if isinstance(node, ListConfig):
+        return [_resolved(inner, seen) for inner in node]
+    if not isinstance(node, DictConfig):
+        return node
+    if id(node) not in seen:
+        plain = {str(key): _resolved(node[key], seen) for key in node}
+        is_stage = "_target_" in plain and check_target(plain["_target_"]).startswith(STAGES)
+        seen[id(node)] = Recipe(plain.pop("_target_"), plain) if is_stage else plain
+    return seen[id(node)]
+
+
+# ----------------------------------------------------------------------- what could be meant
+
+
+def suggest(cfg: DictConfig, text: str) -> str:
+    """Return `; did you mean KEY?` for the stage key nearest to a word of `text`, or all keys."""
+    known = list(stage_keys(cfg))
+    for word in text.replace("\n", " ").split():
+        near = get_close_matches(word.strip("'\"`"), known, 1, 0.6)
+        if near:
+            return f"; did you mean {near[0]}?"
+    return f"; stages: {', '.join(known)}"
+
+
+def stage_keys(cfg: DictConfig) -> Iterator[str]:
+    """Yield the keys of all stages, as goal= and subject= take them."""
+    for path, node in _nodes(cfg):
+        if str(node.get("_target_")).startswith(STAGES):
+            yield path
+        if path in ("target", "draft"):
+            for key, value in node.items():
+                if isinstance(value, str) and "${" in value:  # as in `chat: ${.sft2}`
+                    yield f"{path}.{key}"
+
+
+def override_keys(cfg: DictConfig) -> list[str]:
+    """Return every key that the command line may override."""
+    return [f"{path}.{key}".lstrip(".") for path, node in _nodes(cfg) for key in node]
+
+
+def _nodes(cfg: DictConfig) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield all mappings of a configuration with their keys, interpolations as they are written."""
+    yield from _mappings("", OmegaConf.to_container(cfg, resolve=False))
+
+
+def _mappings(path: str, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(value, dict):
+        yield path, value
+        for key, inner in value.items():
+            yield from _mappings(f"{path}.{key}".lstrip("."), inner)
 
 
 def _advice(message: str, job: list[str]) -> str:
-    """Hydra's message in one line, with the nearest valid override or option."""
+    """Return Hydra's message in one line, with the nearest valid override or option."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    lost = re.match(r"(?:In '.*': )?Could not find '(.*)/(.*)'", message)
-    if lost:
-        return f"{lines[0]} {nearest(lost[2], [path.stem for path in (CONF / lost[1]).glob('*.yaml')])}"
-    for word in (word.lstrip("+~").split("=", 1)[0] for word in job):
-        if word in message:
-            return f"{lines[0]} {nearest(word, [*override_keys(compose_job([])), *_groups()])}"
+    missing = re.match(r"(?:In '.*': )?Could not find '(.*)/(.*)'", message)
+    if missing:
+        group, option = missing.groups()
+        options = [path.stem for path in (CONF / group).glob("*.yaml")]
+        return f"{lines[0]} {nearest(option, options)}"
+    for word in job:
+        key = word.lstrip("+~").split("=", 1)[0]
+        if key in message:
+            return f"{lines[0]} {nearest(key, [*override_keys(compose_job([])), *_groups()])}"
     return lines[0]
 
 
 def _groups() -> list[str]:
-    return [path.name for path in CONF.iterdir() if path.is_dir()] + ["chain@target", "chain@draft"]
+    folders = [path.name for path in CONF.iterdir() if path.is_dir()]
+    return [*folders, "chain@target", "chain@draft"]
 
 
 def nearest(word: str, known: list[str]) -> str:
+    """Return `Did you mean WORD?` for the nearest known word, or the list of them all."""
     near = get_close_matches(word, known, 1, 0.5)
     return f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sorted(known))}"

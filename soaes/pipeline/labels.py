@@ -1,4 +1,4 @@
-"""From recipes to words: labels, differences, family trees. Knows recipes only."""
+"""Describe recipes in words: labels of models, differences, lineage trees. Knows recipes only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SFT = {
 
 
 def label(model: Recipe) -> str:
-    """`Base 2x64 + CPT + stage-2 SFT`: the steps of a model's ancestry, never typed."""
+    """Name a model by the steps of its ancestry: `Base 2x64 + CPT + stage-2 SFT`."""
     arguments = model.arguments
     if model.stage == "fetch":
         return arguments["repo"].rpartition("/")[2]
@@ -23,54 +23,60 @@ def label(model: Recipe) -> str:
         return f"Base {arguments['layers']}x{arguments['width']}"
     if model.stage == "export":
         return label(arguments["model"])
-    before = label(arguments["parent"])
+    parent = label(arguments["parent"])
     if model.stage == "cpt":
-        return f"{before} + CPT"
+        return f"{parent} + CPT"
     if model.stage == "distill":
-        return f"{before} + distillation"
+        return f"{parent} + distillation"
     if model.stage == "instruct":
-        return before.replace("Base", "Instruct")
-    reads = arguments["rows"].arguments["sources"]
-    return f"{before} + {SFT.get(tuple(reads), 'SFT on ' + '+'.join(reads))}"
+        return parent.replace("Base", "Instruct")
+    sources = arguments["rows"].arguments["sources"]
+    return f"{parent} + {SFT.get(tuple(sources), 'SFT on ' + '+'.join(sources))}"
 
 
 def flatten(value: Any, path: str = "") -> dict[str, Any]:
-    """`{"optim.lr": 0.001, "parent": "cpt-1a2b"}` of a written recipe."""
-    if isinstance(value, dict) and set(value) == {PARENT}:
+    """Flatten a written recipe to dotted keys: `{"optim.lr": 0.001, "parent": "cpt-1a2b"}`."""
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    if set(value) == {PARENT}:
         return {path: value[PARENT]}
-    if isinstance(value, dict) and value:
-        return {
-            key: inner
-            for name, part in value.items()
-            for key, inner in flatten(part, f"{path}.{name}".lstrip(".")).items()
-        }
-    return {path: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat.update(flatten(inner, f"{path}.{key}".lstrip(".")))
+    return flat
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Keys in which two written recipes differ -> (one's value, other's value)."""
+    """Return the dotted keys in which two written recipes differ, with both values."""
     a, b = flatten(one), flatten(other)
-    return {
-        key: (a.get(key), b.get(key))
-        for key in sorted(a.keys() | b.keys())
-        if a.get(key) != b.get(key)
-    }
+    keys = sorted(a.keys() | b.keys())
+    return {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
 
 
 def lineage_tree(recipe: Recipe, seen: set[str] | None = None, indent: int = 0) -> Iterator[str]:
-    """The whole lineage of a recipe, one line a stage, each told once."""
+    """Yield the lineage of a recipe, one line per stage.
+
+    Args:
+        recipe: The recipe at the root of the tree.
+        seen: Names of the recipes that were shown in full; they are not repeated.
+        indent: Depth of the root, in steps of two spaces.
+    """
     seen = set() if seen is None else seen
-    scalars = {
-        key: value
-        for key, value in flatten(recipe.written).items()
-        if key != "_target_"
-        and not any(key == path or key.startswith(path + ".") for path in recipe.parents)
-    }
-    again = recipe.name in seen
+    repeated = recipe.name in seen
     seen.add(recipe.name)
-    words = "(above)" if again else "  ".join(f"{key}={value}" for key, value in scalars.items())
+    words = "(above)" if repeated else _own_arguments(recipe)
     yield f"{'  ' * indent}{recipe.name}  {words}"
-    if not again:
-        for path, parent in recipe.parents.items():
-            yield f"{'  ' * (indent + 1)}{path}:"
-            yield from lineage_tree(parent, seen, indent + 2)
+    if repeated:
+        return
+    for path, parent in recipe.parents.items():
+        yield f"{'  ' * (indent + 1)}{path}:"
+        yield from lineage_tree(parent, seen, indent + 2)
+
+
+def _own_arguments(recipe: Recipe) -> str:
+    """Format the arguments of a stage without its parents: `alpha=0.5  tau=2  seed=0`."""
+    flat = flatten(recipe.written)
+    del flat["_target_"]
+    for path in recipe.parents:
+        flat.pop(path, None)
+    return "  ".join(f"{key}={value}" for key, value in flat.items())

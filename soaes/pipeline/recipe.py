@@ -1,6 +1,8 @@
-"""A recipe is a resolved stage; its hash names the folder that holds the stage's output; the store is the folder of them all.
+"""A recipe is a resolved stage: its function and its arguments, in which parents are recipes again.
 
-Knows files and hashes only: no Hydra, no torch, nothing else of ours."""
+`Recipe.hash` is the identity of a stage's output; with the stage's name before it, it names the
+folder in the store. Knows plain values only: no files, no Hydra, no torch, nothing else of ours.
+"""
 
 from __future__ import annotations
 
@@ -11,67 +13,85 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-PARENT = (
-    "_store_"  # in a written recipe, {_store_: cpt-1a2b3c4d5e} stands for the recipe of that folder
-)
+# In a written recipe, {_store_: cpt-1a2b3c4d5e6f} stands for the recipe of that folder.
+PARENT = "_store_"
 
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """A stage to run: the dotted path of its function and its arguments, in which parents are recipes again."""
+    """A stage to run.
+
+    Attributes:
+        target: Dotted path of the stage's function.
+        arguments: Its arguments: plain values, options (dicts with a `_target_`) and parents
+            (recipes), also inside lists and dicts.
+    """
 
     target: str
     arguments: dict[str, Any] = field(repr=False)
 
     @property
     def stage(self) -> str:
-        return self.target.rpartition(".")[2]
+        """The stage's declared name: the last part of its dotted path."""
+        return declared_name(self.target)
 
     @cached_property
     def name(self) -> str:
-        """`<stage>-<hash>`: the name of the folder that holds the output."""
+        """The name of the output's folder, `<stage>-<hash>`."""
         return f"{self.stage}-{self.hash}"
 
     @cached_property
     def hash(self) -> str:
-        """One hash covers the whole ancestry, because parents enter by their names.
+        """The identity of the output: 12 hexadecimal digits over the whole ancestry.
 
-        Functions enter by their declared names, the last part of each `_target_`: code may move without renaming a folder. A function
-        that changes its meaning raises the integer `revision` of its node in conf/."""
-        text = json.dumps(_declared(self.written), sort_keys=True, ensure_ascii=False)
+        Parents enter by their names, which end in their own hashes. Functions enter by their
+        declared names, so code may move without renaming a folder. A function that changes its
+        meaning raises the integer `revision` of its node in conf/.
+        """
+        identity = _with_declared_names(self.written)
+        text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @cached_property
     def written(self) -> dict[str, Any]:
-        return {
-            "_target_": self.target,
-            **{key: _plain(value) for key, value in self.arguments.items()},
-        }
+        """The recipe as plain values, as recipe.yaml holds it: parents by name, 1.0 as 1."""
+        arguments = {key: _plain(value) for key, value in self.arguments.items()}
+        return {"_target_": self.target, **arguments}
 
     @cached_property
     def parents(self) -> dict[str, Recipe]:
-        """Argument path -> recipe, in the order of the arguments."""
+        """The recipes that the stage reads, by dotted argument path, in the arguments' order."""
         return dict(_parents("", self.arguments))
 
     def ancestry(self) -> dict[str, Recipe]:
-        """Every recipe that this one needs, itself last, by name."""
-        found: dict[str, Recipe] = {}
+        """Return every recipe that this one needs by name, parents first and itself last."""
+        recipes: dict[str, Recipe] = {}
         for parent in self.parents.values():
-            found.update(parent.ancestry())
-        return found | {self.name: self}
+            recipes.update(parent.ancestry())
+        recipes[self.name] = self
+        return recipes
+
+
+def declared_name(target: str) -> str:
+    """Return the last part of a dotted path, by which the project knows a function or class."""
+    return target.rpartition(".")[2]
 
 
 def _parents(path: str, value: Any) -> Iterator[tuple[str, Recipe]]:
     if isinstance(value, Recipe):
         yield path, value
-    elif isinstance(value, (dict, list)):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, inner in items:
-            yield from _parents(f"{path}.{key}".lstrip("."), inner)
+        return
+    items: Any = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for key, inner in items:
+        yield from _parents(f"{path}.{key}".lstrip("."), inner)
 
 
 def _plain(value: Any) -> Any:
-    """What is hashed and written: parents by name, and 1.0 as 1, so that both spell one recipe."""
+    """Write parents by name, and 1.0 as 1, so that both spellings give one recipe."""
     if isinstance(value, Recipe):
         return {PARENT: value.name}
     if isinstance(value, dict):
@@ -83,41 +103,45 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _declared(plain: Any) -> Any:
-    """What is hashed of a written recipe: each `_target_` by its last part, wherever its code lies."""
+def _with_declared_names(plain: Any) -> Any:
+    """Replace each `_target_` of a written recipe by its declared name."""
     if isinstance(plain, list):
-        return [_declared(inner) for inner in plain]
+        return [_with_declared_names(inner) for inner in plain]
     if not isinstance(plain, dict):
         return plain
-    return {
-        key: inner.rpartition(".")[2] if key == "_target_" else _declared(inner)
-        for key, inner in plain.items()
-    }
+    identity = {key: _with_declared_names(inner) for key, inner in plain.items()}
+    if "_target_" in plain:
+        identity["_target_"] = declared_name(plain["_target_"])
+    return identity
 
 
 def revive(written: dict[str, dict[str, Any]]) -> dict[str, Recipe]:
-    """Recipes from their written forms, given parents first."""
-    known: dict[str, Recipe] = {}
+    """Return recipes from their written forms.
 
-    def value(plain: Any) -> Any:
-        if isinstance(plain, dict):
-            return (
-                known.get(plain[PARENT]) or _lost(plain[PARENT])
-                if set(plain) == {PARENT}
-                else {key: value(inner) for key, inner in plain.items()}
-            )
-        return [value(inner) for inner in plain] if isinstance(plain, list) else plain
+    Args:
+        written: Written recipes by name, parents before the recipes that read them. A parent that
+            is not among them becomes a recipe of which only the name is known.
+    """
+    recipes: dict[str, Recipe] = {}
 
-    for name, text in written.items():
-        known[name] = Recipe(
-            text["_target_"],
-            {key: value(inner) for key, inner in text.items() if key != "_target_"},
-        )
-    return known
+    def revive_value(plain: Any) -> Any:
+        if isinstance(plain, list):
+            return [revive_value(inner) for inner in plain]
+        if not isinstance(plain, dict):
+            return plain
+        if set(plain) == {PARENT}:
+            name = plain[PARENT]
+            return recipes[name] if name in recipes else _known_by_name(name)
+        return {key: revive_value(inner) for key, inner in plain.items()}
+
+    for name, plain in written.items():
+        arguments = {key: revive_value(value) for key, value in plain.items() if key != "_target_"}
+        recipes[name] = Recipe(plain["_target_"], arguments)
+    return recipes
 
 
-def _lost(name: str) -> Recipe:
-    """A recipe of which only the name is known, because its folder is gone: enough for whoever reads what was built from it."""
-    lost = Recipe(name.rpartition("-")[0], {})
-    lost.__dict__["name"] = name
-    return lost
+def _known_by_name(name: str) -> Recipe:
+    """Return a stand-in for a recipe whose folder is gone; its descendants can still be read."""
+    recipe = Recipe(name.rpartition("-")[0], {})
+    recipe.__dict__["name"] = name
+    return recipe

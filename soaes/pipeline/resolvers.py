@@ -1,4 +1,4 @@
-"""What conf/ may ask for in `${...}`: a data folder's digest, the machine, a library, the process."""
+"""The functions that conf/ may call in `${...}`: data digest, machine, library, process id."""
 
 from __future__ import annotations
 
@@ -13,20 +13,31 @@ from soaes.pipeline.provenance import machine
 
 
 def cache_folder(arguments: list[str]) -> Path:
-    """Beside the store that the command line names."""
-    given = [word.split("=", 1)[1] for word in arguments if word.startswith("runtime.store=")]
-    return Path((given or [os.environ.get("SOAES_STORE", "store")])[-1]) / ".cache"
+    """Return the cache folder beside the store that a command line names.
+
+    Args:
+        arguments: The words of the command line; the last `runtime.store=` counts, else the
+            environment variable SOAES_STORE, else `store`.
+    """
+    prefix = "runtime.store="
+    stores = [word.removeprefix(prefix) for word in arguments if word.startswith(prefix)]
+    store = stores[-1] if stores else os.environ.get("SOAES_STORE", "store")
+    return Path(store) / ".cache"
 
 
 def data_digest(root: str) -> str:
-    """What a folder of the user's own enters a recipe as."""
+    """Return the digest by which a user's data folder enters a recipe.
+
+    Raises:
+        ValueError: There is no such folder.
+    """
     if not Path(root).is_dir():
         raise ValueError(f"data.root={root}: there is no such folder; README says what it may hold")
     return digest(root, cache_folder([]))
 
 
 def register() -> None:
-    """Make the names known to OmegaConf."""
+    """Register the resolvers with OmegaConf."""
     OmegaConf.register_new_resolver("digest", data_digest, replace=True)
     OmegaConf.register_new_resolver("pid", os.getpid, replace=True)
     OmegaConf.register_new_resolver("library", library, replace=True)

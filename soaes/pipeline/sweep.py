@@ -1,20 +1,25 @@
-"""Compose the rows of a grid: what Hydra would launch for a command line, each row as a recipe, before anything is built.
+"""Compose the jobs of a sweep: what a command line asks for, each job as a recipe, all checked.
 
-A composition takes Hydra a third of a second. A recipe is a pure function of conf/, the command line and the data's digest, so
-rows are kept under the digest of these three, and a cached sweep composes nothing."""
+Nothing is built before every job is composed and checked, so a slip costs nothing. A composition
+takes Hydra a third of a second; the jobs of a command line are therefore cached beside the store.
+They are a function of conf/, the pipeline's own code, the words, the user's data, the machine and
+its libraries, and the cache's key covers all of these.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import hashlib
+import importlib
+import inspect
+import itertools
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
@@ -22,130 +27,179 @@ from soaes.decode.backends.vllm_environment import BACKENDS, library
 from soaes.pipeline import compose, labels, validation
 from soaes.pipeline.compose import CONF, compose_job, nearest, runtime_settings
 from soaes.pipeline.provenance import machine
-from soaes.pipeline.recipe import Recipe, revive
+from soaes.pipeline.recipe import Recipe, declared_name, revive
 from soaes.pipeline.resolvers import cache_folder, data_digest
+from soaes.pipeline.store import read_json, write_json
 
 
 @dataclass(frozen=True)
 class Job:
-    """One Hydra job: the overrides that tell it from the other rows of its grid, and the goal that it builds."""
+    """One job of a sweep: a row of a table."""
 
     experiment: str
+    """The experiment (conf/experiment) that the job belongs to; empty without one."""
+
     overrides: dict[str, str]
+    """The swept keys with this job's values: what tells it from the sweep's other jobs."""
+
+    arguments: list[str]
+    """All overrides of the job, as they are typed to run it alone."""
+
     recipe: Recipe
+    """The goal that the job builds."""
+
     runtime: dict[str, Any]
+    """How its stages are run."""
+
+    config: str
+    """The composed configuration as YAML, interpolations as they are written."""
 
     @property
     def name(self) -> str:
-        """Also the id of the row's W&B run."""
+        """The job's identity, also the id of its W&B run."""
         text = json.dumps([self.experiment, self.overrides, self.recipe.name])
         return f"row-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     @property
     def words(self) -> str:
-        return " ".join(f"{key}={value}" for key, value in self.overrides.items()) or "(one row)"
+        """The swept overrides in one line, for the terminal."""
+        words = [f"{key}={value}" for key, value in self.overrides.items()]
+        return " ".join(words) or "(one row)"
 
 
 def jobs(arguments: list[str]) -> list[Job]:
-    """Every row of the grid that a command line asks for.
+    """Return every job of the sweep that a command line asks for, composed and checked.
 
-    ValueError, with the nearest valid name, for the first thing that is misspelt, missing or out of its range."""
-    cache = cache_folder(arguments) / "rows" / f"{_key(arguments)}.json"
-    try:
-        kept = json.loads(cache.read_text())
-        if all(data_digest(root) == told for root, told in kept["roots"].items()):
-            return _revived(kept)
-    except (OSError, ValueError, KeyError):
-        pass  # none yet, or one that was cut short: the rows are composed again
-    found = [_row(arguments, swept, job) for swept, job in combinations(arguments)]
-    _keep(cache, json.dumps(_written(found), ensure_ascii=False))
-    return found
+    Args:
+        arguments: Overrides, of which any may be swept: `["experiment=table2", "seed=0,1"]`.
 
-
-def _keep(path: Path, text: str) -> None:
-    """Written whole or not at all; a cache that cannot be written is done without."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(text)
-        os.replace(unfinished, path)
-    except OSError:
-        pass
+    Raises:
+        ValueError: Something is misspelt, missing or out of its range. The message names the value
+            and the way out, or the nearest valid name.
+    """
+    cache = cache_folder(arguments) / "rows" / f"{_cache_key(arguments)}.json"
+    cached = _read_cache(cache)
+    if cached is not None:
+        return cached
+    composed = [_job(arguments, swept, job) for swept, job in combinations(arguments)]
+    _write_cache(cache, composed)
+    return composed
 
 
-def combinations(arguments: list[str]) -> list[tuple[dict[str, str], list[str]]]:
-    """A grid's jobs as Hydra's basic sweeper makes them: (what is swept, all overrides of the job)."""
-    try:
-        given = OverridesParser.create().parse_overrides([*_params(arguments), *arguments])
-    except HydraException as error:
-        said = str(error).splitlines()[0].partition(": ")[2] or str(error).splitlines()[0]
-        raise ValueError(
-            f"{said}: not an override; it reads key=value, and text beyond letters and digits takes quotes: 'key=\"值\"'"
-        ) from None
-    last = {
-        override.get_key_element(): override for override in given
-    }  # a later word for a key replaces an earlier one
-    swept = [
-        key
-        for key in last
-        if last[key].is_sweep_override()
-        or key in dict(param.split("=", 1) for param in _params(arguments))
-    ]
-    (batch,) = BasicSweeper.split_arguments(list(last.values()), max_batch_size=None)
-    return [
-        ({key: dict(word.split("=", 1) for word in job)[key] for key in swept}, job)
-        for job in batch
-    ]
-
-
-def _params(arguments: list[str]) -> list[str]:
-    """The sweep that the experiment file brings along, as overrides."""
-    name = experiment_of(arguments)
-    path = CONF / "experiment" / f"{name}.yaml"
-    if name and not path.exists():
-        raise ValueError(
-            f"experiment={name}: there is none; {nearest(name, [file.stem for file in path.parent.glob('*.yaml')])}"
-        )
-    params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") if name else None
-    return [f"{key}={value}" for key, value in (params or {}).items()]
-
-
-def experiment_names(words: list[str]) -> list[str]:
-    """The grids that a command line names, `experiment=a,b` or `experiment=table*`, or one without a name."""
-    known = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-    return [
-        match
-        for name in experiment_of(words).split(",")
-        for match in fnmatch.filter(known, name) or [name]
-    ]
-
-
-def experiment_of(arguments: list[str]) -> str:
-    return next(
-        (word.split("=", 1)[1] for word in arguments if word.lstrip("+").startswith("experiment=")),
-        "",
-    )
-
-
-def _row(arguments: list[str], swept: dict[str, str], job: list[str]) -> Job:
+def _job(arguments: list[str], swept: dict[str, str], job: list[str]) -> Job:
     cfg = compose_job(job)
     recipe = compose.recipe_at(cfg, cfg.goal)
     for ancestor in recipe.ancestry().values():
-        _check(ancestor.written)
-        if ancestor.stage == "distill":
-            _check_soft_targets(**ancestor.arguments)
-        if ancestor.target == "soaes.stages.teach.teach_vllm":
-            soft_targets = ancestor.arguments["soft_targets"]
-            validation.check_vllm_supports(
-                soft_targets["_target_"].rpartition(".")[2].lower(), soft_targets
-            )
-    how = runtime_settings(cfg)
-    _check(how)
-    return Job(experiment_of(arguments), swept, recipe, how)
+        check_recipe(ancestor)
+    runtime = runtime_settings(cfg)
+    _check_leaves(runtime)
+    return Job(experiment_of(arguments), swept, job, recipe, runtime, OmegaConf.to_yaml(cfg))
 
 
-def _check(plain: dict[str, Any]) -> None:
-    """Every value in its range, every `_target_` ours."""
+# ------------------------------------------------------------------------------- enumeration
+
+
+def combinations(arguments: list[str]) -> list[tuple[dict[str, str], list[str]]]:
+    """Enumerate a sweep's jobs in the order of Hydra's basic sweeper.
+
+    Returns:
+        For each job its swept keys with their values, and all its overrides.
+
+    Raises:
+        ValueError: A word is no override, or a sweep has no finite number of jobs.
+    """
+    params = _experiment_sweep(arguments)
+    try:
+        parsed = OverridesParser.create().parse_overrides([*params, *arguments])
+        # A later word for a key replaces an earlier one, in the earlier one's place.
+        last = {override.get_key_element(): override for override in parsed}
+    except HydraException as error:
+        first_line = str(error).splitlines()[0]
+        reason = first_line.partition(": ")[2] or first_line
+        raise ValueError(
+            f"{reason}: not an override; it reads key=value, and text beyond letters and digits "
+            "takes quotes: 'key=\"值\"'"
+        ) from None
+    choices = {key: _values(override) for key, override in last.items()}
+    from_experiment = {param.split("=", 1)[0] for param in params}
+    swept_keys = [key for key in last if last[key].is_sweep_override() or key in from_experiment]
+    jobs = []
+    for values in itertools.product(*choices.values()):
+        job = dict(zip(choices, values))
+        swept = {key: job[key] for key in swept_keys}
+        jobs.append((swept, [f"{key}={value}" for key, value in job.items()]))
+    return jobs
+
+
+def _values(override: Override) -> list[str]:
+    """Return the values that an override takes in turn; one, if it is not swept."""
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    try:
+        return [str(value) for value in override.sweep_string_iterator()]
+    except HydraException:  # an interval, or a glob
+        raise ValueError(
+            f"{override.input_line}: its values cannot be listed; "
+            "write them out, as in key=a,b or key=range(0,3)"
+        ) from None
+
+
+def _experiment_sweep(arguments: list[str]) -> list[str]:
+    """Return the sweep that the experiment's file brings along, as overrides."""
+    name = experiment_of(arguments)
+    if not name:
+        return []
+    path = CONF / "experiment" / f"{name}.yaml"
+    if not path.exists():
+        raise ValueError(f"experiment={name}: there is none; {nearest(name, _experiments())}")
+    params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params")
+    return [f"{key}={value}" for key, value in (params or {}).items()]
+
+
+def _experiments() -> list[str]:
+    return sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+def experiment_names(words: list[str]) -> list[str]:
+    """Return the experiments that a command line names, `a,b` or `table*`; one "" if it has none."""
+    names: list[str] = []
+    for pattern in experiment_of(words).split(","):
+        names += fnmatch.filter(_experiments(), pattern) or [pattern]
+    return names
+
+
+def experiment_of(arguments: list[str]) -> str:
+    """Return the value of `experiment=` among a command line's words, else ""."""
+    for word in arguments:
+        if word.lstrip("+").startswith("experiment="):
+            return word.split("=", 1)[1]
+    return ""
+
+
+# ------------------------------------------------------------------------------------ checks
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check a stage's arguments and options, before anything is built.
+
+    Raises:
+        ValueError: A value is out of its range, or a `_target_` is not the project's.
+    """
+    validation.check_stage(recipe.stage, recipe.arguments)
+    _check_leaves(recipe.written)
+    instantiate_settings(recipe.arguments)
+    if recipe.stage == "distill":
+        stored = recipe.arguments["teacher_logits"].arguments["soft_targets"]
+        divergence = recipe.arguments["module"].get("divergence", "forward")
+        validation.check_supports(stored, recipe.arguments["tau"], divergence)
+    if recipe.stage == "teach_vllm":
+        soft_targets = recipe.arguments["soft_targets"]
+        name = declared_name(soft_targets["_target_"]).lower()
+        validation.check_vllm_supports(name, soft_targets)
+
+
+def _check_leaves(plain: dict[str, Any]) -> None:
+    """Check that every `_target_` is ours, and the values of options that have no settings yet."""
     for key, value in labels.flatten(plain).items():
         name = key.rpartition(".")[2]
         if name == "_target_":
@@ -153,49 +207,78 @@ def _check(plain: dict[str, Any]) -> None:
         validation.check(**{name: value})
 
 
-def _check_soft_targets(
-    teacher_logits: Recipe, tau: float, module: dict[str, Any], **others: Any
-) -> None:
-    """What is kept of a teacher must serve what its student asks for. How near it comes to the exact loss is known once it is stored."""
-    validation.check_supports(
-        teacher_logits.arguments["soft_targets"], tau, module.get("divergence", "forward")
-    )
+def instantiate_settings(value: Any) -> Any:
+    """Instantiate every settings node in a resolved value, innermost first.
+
+    A settings node is one whose `_target_` lies in a module called `settings`: a frozen dataclass,
+    free of torch, that checks itself when it is created. Parents, and options that are no settings,
+    are passed on as they are.
+
+    Raises:
+        ValueError: The settings refuse a value, or know no argument of that name.
+    """
+    if isinstance(value, list):
+        return [instantiate_settings(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    plain = {key: instantiate_settings(inner) for key, inner in value.items()}
+    target = str(value.get("_target_", ""))
+    module_name, _, class_name = target.rpartition(".")
+    if declared_name(module_name) != "settings":
+        return plain
+    validation.check_target(target)
+    settings = getattr(importlib.import_module(module_name), class_name, None)
+    if settings is None:
+        raise ValueError(f"_target_: {module_name} has no settings called {class_name}")
+    known = list(inspect.signature(settings).parameters)
+    arguments = {}
+    for key, inner in plain.items():
+        if key in known:
+            arguments[key] = inner
+        elif key not in ("_target_", "_partial_", "revision"):  # these are not passed on
+            raise ValueError(f"{key}: {class_name} has no such setting; {nearest(key, known)}")
+    return settings(**arguments)
 
 
-def _key(arguments: list[str]) -> str:
-    """What the rows are a function of, besides the data: conf/, our own rules, the words, the machine and its libraries."""
+# ------------------------------------------------------------------------------------- cache
+
+
+def _cache_key(arguments: list[str]) -> str:
+    """Digest everything that the jobs are a function of, except the user's data."""
     files = [*sorted(CONF.rglob("*.yaml")), *sorted(Path(__file__).parent.glob("*.py"))]
+    files += sorted(Path(__file__).parent.parent.rglob("settings.py"))
     state = hashlib.sha256(b"".join(path.read_bytes() for path in files))
-    state.update(
-        json.dumps(
-            [
-                arguments,
-                str(cache_folder(arguments)),
-                machine("cpu"),
-                machine("cuda"),
-                *map(library, BACKENDS),
-            ]
-        ).encode()
-    )
+    libraries = [library(backend) for backend in BACKENDS]
+    machines = [machine("cpu"), machine("cuda")]
+    surroundings = [arguments, str(cache_folder(arguments)), *machines, *libraries]
+    state.update(json.dumps(surroundings).encode())
     return state.hexdigest()[:16]
 
 
-def _written(found: list[Job]) -> dict[str, Any]:
-    stages = {
-        name: recipe.written for row in found for name, recipe in row.recipe.ancestry().items()
-    }
-    roots = {
-        row.runtime["root"]: data_digest(row.runtime["root"])
-        for row in found
-        if row.runtime["root"]
-    }
-    return {
-        "roots": roots,
-        "stages": stages,
-        "rows": [[row.experiment, row.overrides, row.recipe.name, row.runtime] for row in found],
-    }
+def _read_cache(path: Path) -> list[Job] | None:
+    """Return the cached jobs; None if there are none, they are cut short or the data changed."""
+    try:
+        cached = read_json(path)
+        if any(data_digest(root) != digest for root, digest in cached["roots"].items()):
+            return None
+        recipes = revive(cached["stages"])
+        return [Job(**{**job, "recipe": recipes[job["recipe"]]}) for job in cached["jobs"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
-def _revived(kept: dict[str, Any]) -> list[Job]:
-    known = revive(kept["stages"])
-    return [Job(name, overrides, known[goal], how) for name, overrides, goal, how in kept["rows"]]
+def _write_cache(path: Path, jobs: list[Job]) -> None:
+    """Write composed jobs for the next time; do without where the store cannot be written."""
+    stages: dict[str, dict[str, Any]] = {}
+    roots: dict[str, str] = {}
+    for job in jobs:
+        for name, recipe in job.recipe.ancestry().items():
+            stages[name] = recipe.written
+        if job.runtime["root"]:
+            roots[job.runtime["root"]] = data_digest(job.runtime["root"])
+    written = [{**vars(job), "recipe": job.recipe.name} for job in jobs]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"roots": roots, "stages": stages, "jobs": written})
+    except OSError:
+        pass
