@@ -1,24 +1,32 @@
-"""Build a goal, or every row of a grid: `python -m soaes.run experiment=table2 scale=smoke`.
+"""Build a goal, or every job of a sweep: `python -m soaes.run experiment=table2 scale=smoke`.
 
-All rows are composed first, so a typing error costs nothing; then the union of their missing stages is built, and each row is printed
-as its goal is done; then Hydra runs the rows, each of which finds its goal and is recorded. With another Hydra launcher each row builds
-what it misses."""
+Read downwards. All jobs are composed and checked first, so that a slip costs nothing. Then the
+union of their missing stages is built, and each job is printed as its goal is done. At last each
+job is recorded: in W&B, and in a folder of its own under `store/sweeps/DATE/TIME-PID/NUMBER`.
+
+With `hydra/launcher=...` Hydra runs the jobs of one sweep wherever its launcher takes them, and
+each job builds what it misses. Hydra's own flags (`--help`, `--cfg job` ...) go to Hydra as well.
+"""
 
 from __future__ import annotations
 
-import json
+import os
 import shlex
 import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from soaes.pipeline import compose, dry_run, progress, sweep, tracking
 from soaes.pipeline.scheduler import JobsByGoal, Outcome, build, full_disk
-from soaes.pipeline.store import Store
+from soaes.pipeline.store import Store, read_json, write_json, write_text
 from soaes.pipeline.sweep import Job
 
 HYDRA_FLAGS = (
@@ -33,17 +41,19 @@ HYDRA_FLAGS = (
     "--shell-completion",
     "-sc",
 )
+MULTIRUN = ("-m", "--multirun")  # allowed and not needed: commas tell a sweep
+LAUNCHER = "hydra/launcher="
 
 
 def main() -> None:
+    """Run the command line and exit: 0 if every job is built, 1 if not, 130 if interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
-    words = [
-        word for word in sys.argv[1:] if word not in ("-m", "--multirun")
-    ]  # a sweep is seen by its commas
-    if any(word.split("=")[0] in HYDRA_FLAGS for word in words):
-        return _hydra(words, [])
+    words = sys.argv[1:]
     try:
-        sys.exit(run(words))
+        if any(word.split("=")[0] in HYDRA_FLAGS for word in words):
+            _hydra_main(lambda cfg: None)  # Hydra prints what was asked for and runs nothing
+            sys.exit(0)
+        sys.exit(run([word for word in words if word not in MULTIRUN]))
     except ValueError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -55,133 +65,192 @@ def _interrupt(*_: object) -> None:
 
 
 def run(words: list[str]) -> int:
-    """Exit code of a command line: 0 if every row stands."""
-    grids = {tuple(line): sweep.jobs(line) for line in _grids(words)}
-    rows = [row for found in grids.values() for row in found]
-    store, runtime = Store(Path(rows[0].runtime["store"])), rows[0].runtime
-    recipes = [row.recipe for row in rows]
-    if runtime["dry"]:
-        print("\n".join(dry_run.plan(store, recipes)))
+    """Run a command line.
+
+    Args:
+        words: Overrides, of which any may be swept; `experiment=` may name several experiments.
+
+    Returns:
+        The exit code: 0 if every job is built, else 1.
+
+    Raises:
+        ValueError: The command line asks for something that does not exist or is out of its range.
+    """
+    sweeps = _sweeps(words)
+    launched = any(word.startswith(LAUNCHER) for word in words)
+    _check_hydra_settings(words, launched, len(sweeps))
+    jobs_of_sweeps = [(line, sweep.jobs(line)) for line in sweeps]
+    jobs = [job for _, jobs_of_sweep in jobs_of_sweeps for job in jobs_of_sweep]
+    store = Store(Path(jobs[0].runtime["store"]))
+    if jobs[0].runtime["dry"]:
+        print("\n".join(dry_run.plan(store, [job.recipe for job in jobs])))
         return 0
-    launcher = any(word.startswith("hydra/launcher=") for word in words)
-    outcome = Outcome() if launcher else build(store, recipes, runtime, _goals(rows))
-    full = bool(outcome.failed) and full_disk(store)
+    if launched:
+        _hydra_main(_launched_job(store, jobs))
+    else:
+        _build_here(store, jobs)
+    exit_code = 0
+    for line, jobs_of_sweep in jobs_of_sweeps:
+        for job in jobs_of_sweep:
+            if not store.holds(job.recipe.name):
+                _say_failed(store, job, line)
+                exit_code = 1
+    return exit_code
+
+
+def _sweeps(words: list[str]) -> list[list[str]]:
+    """Split a command line into its sweeps, one per experiment that it names.
+
+    Hydra would merge the files of several experiments into one and ignore their sweeps.
+    """
+    others = [word for word in words if not word.lstrip("+").startswith("experiment=")]
+    sweeps = []
+    for name in sweep.experiment_names(words):
+        sweeps.append([f"experiment={name}", *others] if name else others)
+    return sweeps
+
+
+def _check_hydra_settings(words: list[str], launched: bool, sweeps: int) -> None:
+    """Refuse what would be ignored: Hydra's settings without a launcher, several sweeps with one."""
+    if launched and sweeps > 1:
+        raise ValueError(
+            f"{LAUNCHER}...: a launcher takes one grid at a time, here are {sweeps} experiments; "
+            "run the command once for each"
+        )
+    for word in words:
+        if not launched and word.lstrip("+~").startswith(("hydra.", "hydra/")):
+            raise ValueError(
+                f"{word}: Hydra's own settings count only beside {LAUNCHER}...; leave it out, "
+                "jobs are recorded below runtime.store"
+            )
+
+
+# ---------------------------------------------------------------------------- jobs run here
+
+
+def _build_here(store: Store, jobs: list[Job]) -> None:
+    """Build the union of all jobs' missing stages, then report and record each job."""
+    runtime = jobs[0].runtime
+    outcome = build(store, [job.recipe for job in jobs], runtime, _jobs_by_goal(jobs))
+    full = full_disk(store) if outcome.failed else ""
+    if full:  # nothing can be recorded either
+        say(full)
+        return
     if outcome.built and runtime["logger"]["mode"] != "disabled":
         say("what could be built is; now each row is recorded in W&B")
-    for line, found in grids.items():
-        if full:
-            say(full)
-        elif launcher or not all(_recorded(store, row) for row in found):
-            _hydra(list(line), found, outcome)
-        else:
-            for row in found:
-                _report(store, row, outcome)
-    failed = [
-        (line, row)
-        for line, found in grids.items()
-        for row in found
-        if not store.holds(row.recipe.name)
-    ]
-    for line, row in failed:
-        say(
-            f"FAILED  {row.experiment} {row.words}; {progress.checkpoint_note(store, row.recipe)}again: python -m soaes.run {shlex.join(line)}"
-        )
-    return 1 if failed else 0
+    began = time.strftime("%Y-%m-%d/%H-%M-%S")
+    folder = store.root / "sweeps" / f"{began}-{os.getpid()}"
+    for number, job in enumerate(jobs):
+        _settle(store, job, outcome, folder / str(number))
 
 
-def _goals(rows: list[Job]) -> JobsByGoal:
-    """Which rows each goal is shown in; two tables may show one."""
-    return {
-        goal: [(row.experiment, row.words) for row in rows if row.recipe.name == goal]
-        for goal in (row.recipe.name for row in rows)
-    }
+def _jobs_by_goal(jobs: list[Job]) -> JobsByGoal:
+    """Return which jobs show each goal; two experiments may share one."""
+    by_goal: JobsByGoal = {}
+    for job in jobs:
+        by_goal.setdefault(job.recipe.name, []).append((job.experiment, job.words))
+    return by_goal
 
 
-def _grids(words: list[str]) -> list[list[str]]:
-    """`experiment=a,b` or `experiment=table*` is several grids: Hydra would merge their files into one and ignore the sweeps."""
-    rest = [word for word in words if not word.lstrip("+").startswith("experiment=")]
-    return [
-        [f"experiment={name}", *rest] if name else rest for name in sweep.experiment_names(words)
-    ]
+# ------------------------------------------------------------------ jobs that Hydra launches
 
 
-def _hydra(line: list[str], rows: list[Job], outcome: Outcome | None = None) -> None:
-    """Let Hydra run the jobs of one grid, in this process or wherever its launcher takes them."""
-
-    def job(cfg: DictConfig) -> None:
-        _settle(cfg, rows, outcome or Outcome())
-
-    sys.argv[1:] = ["--multirun", *line] if any(row.overrides for row in rows) else line
+def _hydra_main(job: Callable[[DictConfig], None]) -> None:
+    """Hand the command line, as it was typed, to Hydra."""
     hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="run")(job)()
 
 
-def _settle(cfg: DictConfig, rows: list[Job], outcome: Outcome) -> None:
-    """One Hydra job: have its goal built (or found), then print the row, unless that was done as it was built, and record it."""
-    words, name = HydraConfig.get().overrides.task, compose.recipe_at(cfg, cfg.goal).name
-    row = next(
-        row
-        for row in rows
-        if row.recipe.name == name
-        and {f"{key}={value}" for key, value in row.overrides.items()} <= set(words)
-    )
-    store, before = Store(Path(row.runtime["store"])), outcome
-    if not store.holds(name) and name not in outcome.failed:
-        outcome = build(store, [row.recipe], row.runtime)
-    if name in outcome.failed:
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        again = f"python -m soaes.run {shlex.join(words)}"
-        (folder / "error.txt").write_text(
-            f"{outcome.failed[name]}\n\nagain: {again}\n\n{_traceback(store, row)}"
-        )
+def _launched_job(store: Store, jobs: list[Job]) -> Callable[[DictConfig], None]:
+    """Return what a launcher runs for each job, perhaps in another process."""
+
+    def run_job(cfg: DictConfig) -> None:
+        settings = HydraConfig.get()
+        job = jobs[settings.job.num]  # `sweep.combinations` enumerates jobs as Hydra does
+        outcome = build(store, [job.recipe], job.runtime)
+        reported = Outcome(failed=outcome.failed)  # the build printed its stages, not the job
+        _settle(store, job, reported, Path(settings.runtime.output_dir))
+
+    return run_job
+
+
+# --------------------------------------------------------------------- reports and records
+
+
+def _settle(store: Store, job: Job, outcome: Outcome, folder: Path) -> None:
+    """Report and record one job, after its goal was built, found or given up.
+
+    Args:
+        store: Where its goal lies.
+        job: The job.
+        outcome: Which goals were built and reported already, and which failed.
+        folder: The job's own folder, which is made if there is something to record.
+    """
+    goal = job.recipe.name
+    if not store.holds(goal):
+        _write_folder(folder, job)
+        retry = f"python -m soaes.run {shlex.join(job.arguments)}"
+        error = f"{outcome.failed[goal]}\n\nagain: {retry}\n\n{_traceback(store, job)}"
+        write_text(folder / "error.txt", error)
         return
-    _report(store, row, before)
-    if not _recorded(store, row):
-        metrics = store.metrics(name)
-        tracking.track_job(
-            row.name, row.experiment, row.overrides, row.recipe, metrics, row.runtime
-        )
-        path = store.root / "rows" / f"{row.name}.json"
-        path.parent.mkdir(exist_ok=True)
-        about = {
-            "experiment": row.experiment,
-            "overrides": row.overrides,
-            "recipe": name,
-            "logger": row.runtime["logger"]["mode"],
-        }
-        path.write_text(json.dumps({**about, "metrics": metrics}))
+    if goal not in outcome.built:
+        say(progress.job_line(job.experiment, job.words, goal, store.metrics(goal)))
+    if not _recorded(store, job):
+        _write_folder(folder, job)
+        _record(store, job)
 
 
-def _recorded(store: Store, row: Job) -> bool:
-    """Of a row that stands. One that was first run without W&B is mirrored when it is next run with it."""
-    path = store.root / "rows" / f"{row.name}.json"
-    return (
-        store.holds(row.recipe.name)
-        and path.exists()
-        and row.runtime["logger"]["mode"] in ("disabled", json.loads(path.read_text())["logger"])
-    )
+def _write_folder(folder: Path, job: Job) -> None:
+    """Write what the job was: its overrides and its composed configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    overrides = yaml.safe_dump(job.arguments, allow_unicode=True)
+    write_text(folder / "overrides.yaml", overrides)
+    write_text(folder / "config.yaml", job.config)
 
 
-def _traceback(store: Store, row: Job) -> str:
-    """Of the stage in the row's ancestry that failed itself."""
-    errors = [
-        store.unfinished(name) / "error.txt"
-        for name in row.recipe.ancestry()
-        if not store.holds(name)
-    ]
-    return "".join(path.read_text() for path in errors if path.exists())
+def _record(store: Store, job: Job) -> None:
+    """Mirror a built job to W&B, and note in the store that this is done."""
+    metrics = store.metrics(job.recipe.name)
+    tracking.track_job(job.name, job.experiment, job.overrides, job.recipe, metrics, job.runtime)
+    record = _record_path(store, job)
+    record.parent.mkdir(exist_ok=True)
+    facts: dict[str, Any] = {
+        "experiment": job.experiment,
+        "overrides": job.overrides,
+        "recipe": job.recipe.name,
+        "logger": job.runtime["logger"]["mode"],
+        "metrics": metrics,
+    }
+    write_json(record, facts)
 
 
-def _report(store: Store, row: Job, before: Outcome) -> None:
-    """Print a row, unless the build of the whole sweep has."""
-    if row.recipe.name not in before.built:
-        say(
-            progress.job_line(
-                row.experiment, row.words, row.recipe.name, store.metrics(row.recipe.name)
-            )
-        )
+def _recorded(store: Store, job: Job) -> bool:
+    """Tell whether a built job is recorded, in W&B too if this command uses W&B."""
+    path = _record_path(store, job)
+    if not path.exists():
+        return False
+    mode = job.runtime["logger"]["mode"]
+    return mode == "disabled" or mode == read_json(path)["logger"]
+
+
+def _record_path(store: Store, job: Job) -> Path:
+    return store.root / "rows" / f"{job.name}.json"
+
+
+def _traceback(store: Store, job: Job) -> str:
+    """Return the tracebacks of the stages in a job's ancestry that failed themselves."""
+    missing = [name for name in job.recipe.ancestry() if not store.holds(name)]
+    paths = [store.unfinished(name) / "error.txt" for name in missing]
+    return "".join(path.read_text("utf-8") for path in paths if path.exists())
+
+
+def _say_failed(store: Store, job: Job, line: list[str]) -> None:
+    note = progress.checkpoint_note(store, job.recipe)
+    retry = f"python -m soaes.run {shlex.join(line)}"
+    say(f"FAILED  {job.experiment} {job.words}; {note}again: {retry}")
 
 
 def say(line: str) -> None:
+    """Print a line at once, so that it keeps its place among the lines of other processes."""
     print(line, flush=True)
 
 

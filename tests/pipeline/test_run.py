@@ -85,7 +85,7 @@ def test_a_row_of_before_whose_stage_is_gone_and_fails_is_told_as_failed_and_not
     ran = soaes(store, "run", *words, torch=False)
     assert ran.returncode == 1 and "corpus.jsonl is not what" in ran.stdout, ran.stderr
     assert "row  " not in ran.stdout and ran.stdout.count("again: ") == 1, "told once"
-    assert len(list(store.glob("sweeps/*/*/error.txt"))) == 1
+    assert len(list(store.glob("sweeps/*/*/*/error.txt"))) == 1
 
 
 def complete(store, words):
@@ -228,6 +228,50 @@ def test_a_slip_is_one_line_and_no_traceback(tmp_path, words):
         and len(ran.stderr.splitlines()) == 1
     )
     assert not ran.stdout
+
+
+def test_a_launched_sweep_records_the_same_as_one_that_runs_here(tmp_path):
+    """Hydra enumerates a sweep's jobs as we do, and each job's folder holds the same files."""
+    words = ["-m", "goal=tokenizer", "tokenizer.vocabulary=600,100", *SMALL]
+    folders = {}
+    for name, launcher in (("here", []), ("launched", ["hydra/launcher=basic"])):
+        store = tmp_path / name
+        ran = soaes(store, "run", *words, *launcher)
+        assert ran.returncode == 1, ran.stderr
+        assert ran.stdout.count("row  tokenizer.vocabulary=600") == 1
+        (folder,) = store.glob("sweeps/*/*")
+        folders[name] = folder
+    for number, written in (("0", set()), ("1", {"error.txt"})):
+        for folder in folders.values():
+            names = {path.name for path in (folder / number).iterdir()}
+            assert names == {"overrides.yaml", "config.yaml"} | written
+        config = [(folder / number / "config.yaml").read_text() for folder in folders.values()]
+        assert config[0] == config[1]
+        overrides = yaml.safe_load((folders["here"] / number / "overrides.yaml").read_text())
+        (job,) = sweep.jobs(overrides)
+        assert yaml.safe_load(config[0])["tokenizer"] == job.recipe.arguments | {
+            "_target_": job.recipe.target,
+            "documents": "${data.documents}",
+        }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["experiment=table2,table3_alpha", "hydra/launcher=basic"], "one grid at a time"),
+        (["hydra.run.dir=elsewhere"], "Hydra's own settings count only beside hydra/launcher="),
+        (["goal=tokenizer", "tokenizer.vocabulary=interval(1,2)"], "cannot be listed"),
+    ],
+    ids=["several-grids-to-a-launcher", "hydra-settings-without-launcher", "interval"],
+)
+def test_what_hydra_would_ignore_or_not_end_is_refused(tmp_path, words, message):
+    ran = soaes(tmp_path / "store", "run", *words, torch=False)
+    assert ran.returncode == 1 and message in ran.stderr and len(ran.stderr.splitlines()) == 1
+
+
+def test_hydras_own_flags_go_to_hydra(tmp_path):
+    shown = soaes(tmp_path / "store", "run", "--cfg", "job", "seed=7", torch=False)
+    assert shown.returncode == 0 and yaml.safe_load(shown.stdout)["seed"] == 7
 
 
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_half_output(tmp_path):
