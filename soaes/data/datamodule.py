@@ -17,8 +17,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from soaes.data.token_store import IGNORE, Rows
 
-VALIDATED = 64  # dev rows of a validation at most, spread evenly: enough for a curve, and no training waits for more
-
 
 class AsStored:
     """The fields of a teacher's store over N tokens, each [N, *shape]: they go to a batch's device, and stay as they were stored.
@@ -70,7 +68,8 @@ class PackedDataModule(pl.LightningDataModule):
     """global_batch_size rows a step, cut into micro-batches of at most `micro_batch_size` rows on each of `devices`.
 
     epochs over all rows, or fewer where `max_tokens`, the budget with padding included, ends first. teacher_store: a teacher's store over the rows.
-    num_workers: processes that read ahead; they change no order. start: steps that are over already."""
+    num_workers: processes that read ahead; they change no order. start: steps that are over already.
+    validation_rows: dev rows of a validation at most, spread evenly over the split."""
 
     def __init__(
         self,
@@ -85,8 +84,10 @@ class PackedDataModule(pl.LightningDataModule):
         max_tokens: int | None = None,
         num_workers: int = 0,
         start: int = 0,
+        validation_rows: int = 64,
     ) -> None:
         super().__init__()
+        self.validation_rows = validation_rows
         self.train, self.dev, self.teacher_store, self.num_workers, self.start = (
             train,
             dev,
@@ -151,7 +152,7 @@ class PackedDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         count = len(self.dev.ids_RT)
-        which = np.arange(0, count, max(1, math.ceil(count / VALIDATED)))
+        which = np.arange(0, count, max(1, math.ceil(count / self.validation_rows)))
         parts = np.array_split(which, max(1, math.ceil(len(which) / self.most)))
         return DataLoader(
             PackedRows(self.dev, [(part, 1) for part in parts]), batch_size=None, shuffle=False

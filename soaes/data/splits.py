@@ -19,8 +19,10 @@ def question(messages: list[dict]) -> str:
     return re.sub(r"\s+", "", unicodedata.normalize("NFKC", asked).casefold())
 
 
-def split(train: list[dict], missing: list[str], seed: int) -> dict[str, list[dict]]:
-    """Move a tenth of the train questions to each missing split, task by task, no question into two."""
+def split(
+    train: list[dict], missing: list[str], seed: int, one_in: int = 10
+) -> dict[str, list[dict]]:
+    """Move one in `one_in` of the train questions to each missing split, task by task, no question into two."""
     tasks: dict[str, dict[str, None]] = defaultdict(dict)
     task_of: dict[str, str] = {}
     for row in train:
@@ -28,7 +30,7 @@ def split(train: list[dict], missing: list[str], seed: int) -> dict[str, list[di
         tasks[task_of.setdefault(asked, row["task"])][asked] = None
     place = {}
     for asked in tasks.values():
-        order, tenth = _shuffled(list(asked), seed), max(1, round(len(asked) / 10))
+        order, tenth = _shuffled(list(asked), seed), max(1, round(len(asked) / one_in))
         for at, name in enumerate(missing if len(asked) > len(missing) else []):
             place |= dict.fromkeys(order[at * tenth : (at + 1) * tenth], name)
     parts: dict[str, list[dict]] = {name: [] for name in ("train", *missing)}

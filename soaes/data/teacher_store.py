@@ -20,14 +20,16 @@ from soaes.data import shards
 from soaes.model import soft_targets as formats
 
 FOLDER, HEAD = "soft_targets", "head_VD.npy"
-GRADIENT_BIAS = 0.05  # the most that a format may miss of the exact gradient's length at a temperature that is trained at
 Fields = dict[str, torch.Tensor]  # each [N, *shape]
 
 
 class TeacherStore:
     """What the teacher says of any rows, as its format keeps it. Memory-mapped; each shard is checked at its first read."""
 
-    def __init__(self, folder: Path, contract: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, contract: dict[str, Any], max_gradient_bias: float = 0.05
+    ) -> None:
+        self.max_gradient_bias = max_gradient_bias
         settings = dict(contract["soft_targets"])
         if settings.get("vocab", 0) is None:
             settings["vocab"] = contract["vocabulary"]
@@ -64,11 +66,11 @@ class TeacherStore:
         return line | ({"gradient_bias": max(0.0, line["low"], -line["high"])} if drawn else {})
 
     def check_supports(self, tau: float, kind: str, vocabulary: int) -> None:
-        """ValueError for a temperature or a divergence that the format cannot give, or that it missed by more than GRADIENT_BIAS when it was
+        """ValueError for a temperature or a divergence that the format cannot give, or that it missed by more than max_gradient_bias when it was
         tried, and for a student with fewer logits than the ids that were kept."""
         self.soft_targets.check_supports(tau, kind)
         told = self.fidelity_at(tau)
-        if (bias := told.get("gradient_bias", 0.0)) > GRADIENT_BIAS:
+        if (bias := told.get("gradient_bias", 0.0)) > self.max_gradient_bias:
             larger = (
                 f", or a larger soft_targets.k: {told['smallest_k']:,} comes within 1 %"
                 if "smallest_k" in told
@@ -76,7 +78,7 @@ class TeacherStore:
             )
             raise ValueError(
                 f"{self.folder}: at tau={tau:g} the gradient of soft_targets={self.soft_targets.name} is off by {bias:.1%} of the exact one, "
-                f"the limit is {GRADIENT_BIAS:.0%}; set soft_targets=hidden, which is exact{larger}"
+                f"the limit is {self.max_gradient_bias:.0%}; set soft_targets=hidden, which is exact{larger}"
             )
         if vocabulary < (ids := getattr(self.soft_targets, "vocab", 0)):
             raise ValueError(
@@ -84,7 +86,9 @@ class TeacherStore:
             )
 
 
-def load(folder: Path, rows_name: str, tokenizer: str) -> TeacherStore:
+def load(
+    folder: Path, rows_name: str, tokenizer: str, max_gradient_bias: float = 0.05
+) -> TeacherStore:
     """ValueError if the store was written over other rows, or for another tokenizer, than the reader's, or is not as it was written."""
     contract = shards.contract(folder / FOLDER)
     if "fidelity" not in contract:  # it is sealed with that
@@ -101,7 +105,7 @@ def load(folder: Path, rows_name: str, tokenizer: str) -> TeacherStore:
             f"{folder} holds the signal over {contract['rows']}, the student reads {rows_name}; "
             "build the teacher over the student's rows"
         )
-    return TeacherStore(folder, contract)
+    return TeacherStore(folder, contract, max_gradient_bias)
 
 
 def write(

@@ -26,11 +26,22 @@ TOKENIZER_FILES = (
 
 
 def create(
-    tokenizer: Path, layers: int, width: int, heads: int, kv_heads: int, context: int, seed: int
+    tokenizer: Path,
+    layers: int,
+    width: int,
+    heads: int,
+    kv_heads: int,
+    context: int,
+    seed: int,
+    *,
+    mlp_ratio: float = 3,
+    position_factor: int = 4,
+    embedding_std: float = 1.0,
+    head_std: float = 0.02,
 ) -> PreTrainedModel:
     """Create a Qwen2 model with random weights.
 
-    SwiGLU of 3 times the width, and an output matrix of its own as in Qwen2.5-7B and -72B.
+    It has SwiGLU layers, and an output matrix of its own as Qwen2.5-7B and -72B have.
 
     Args:
         tokenizer: Folder with tokenizer.json, which sets the vocabulary.
@@ -38,8 +49,12 @@ def create(
         width: Hidden size.
         heads: Query heads; they divide `width`.
         kv_heads: Key heads; they divide `heads`.
-        context: Tokens of a training row; the model allows 4 times as many positions.
+        context: Tokens of a training row.
         seed: Of the weights.
+        mlp_ratio: Width of the SwiGLU layers over `width`.
+        position_factor: Positions of the model over `context`.
+        embedding_std: Standard deviation of the embeddings.
+        head_std: Standard deviation of the output matrix.
 
     Raises:
         ValueError: The heads do not divide.
@@ -56,29 +71,29 @@ def create(
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
-        intermediate_size=3 * width,
+        intermediate_size=int(mlp_ratio * width),
         vocab_size=vocabulary.get_vocab_size(),
-        max_position_embeddings=4 * context,
+        max_position_embeddings=position_factor * context,
         bos_token_id=None,
         eos_token_id=vocabulary.token_to_id(chat.END),
         pad_token_id=vocabulary.token_to_id(chat.TEXT_END),
         tie_word_embeddings=False,
-        initializer_range=0.02,
+        initializer_range=head_std,
     )
     model = Qwen2ForCausalLM(config)
-    _initialise(model)
+    _initialise(model, embedding_std)
     return model
 
 
 @torch.no_grad()
-def _initialise(model: PreTrainedModel) -> None:
+def _initialise(model: PreTrainedModel, embedding_std: float) -> None:
     """Draw weights under which activations have unit variance.
 
-    Embeddings have variance 1, matrices 1 / inputs, and what a layer adds to the residual stream
+    Embeddings should have variance 1; matrices get 1 / inputs, and what a layer adds to the residual stream
     1 / (inputs * 2 * layers) (Radford et al. 2019). With the usual standard deviation of 0.02, the
     sum of eight narrow layers' outputs would drown a token's embedding.
     """
-    torch.nn.init.normal_(model.model.embed_tokens.weight)
+    torch.nn.init.normal_(model.model.embed_tokens.weight, std=embedding_std)
     for name, weight in model.model.layers.named_parameters():
         if weight.ndim == 2:
             is_residual = "o_proj" in name or "down_proj" in name

@@ -1,23 +1,33 @@
-"""Score a model's answers to the held-out questions of stage 2. Exams and speed are measured elsewhere."""
+"""Score a model: its answers to the held-out questions of stage 2 (`evaluate`), and exams (`benchmark`).
+
+The path of the data: samples of a split -> prompts (data.chat) -> greedy answers (model.generate)
+-> scores of each answer (metrics.rouge, metrics.bleu) -> means (metrics.estimators). Speed is
+measured elsewhere.
+"""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel
 
 from soaes.data.chat import load_tokenizer, prompt
 from soaes.data.curation import exam_files
-from soaes.data.jsonl import read_jsonl, write_jsonl
+from soaes.data.jsonl import read_jsonl
 from soaes.metrics import bleu, exams, rouge
 from soaes.metrics.estimators import answer_scores
+from soaes.metrics.schema import EvaluatePrediction, write_metrics, write_predictions
 from soaes.metrics.scoring_info import scoring_info
 from soaes.model import checkpoint
 from soaes.model.generate import generate
 from soaes.pipeline import validation
 from soaes.pipeline.runtime import Execution
+
+Sample = dict[str, Any]  # a question of qa/*.jsonl: id, task, messages
 
 
 def evaluate(
@@ -31,94 +41,118 @@ def evaluate(
     *,
     out: Path,
 ) -> None:
-    """Greedy answers to the first `limit` samples of a split (None: all), scored one by one; each task is also scored alone.
+    """Score greedy answers to the first samples of a split, over all tasks and by task.
 
-    Where the documents have qa/unseen.jsonl (enterprises that no training question asks about), its first `unseen_samples` samples are
-    answered too and scored as unseen_*, never mixed with the split's. A sample whose prompt and answer do not fit the model's
-    positions is left out and counted, never cut.
+    Where the documents have qa/unseen.jsonl (enterprises that no training question asks about),
+    its first samples are answered as well and scored as `unseen_*`, apart from the split's. A
+    sample whose prompt and answer do not fit the model's positions is skipped and counted, never
+    cut.
 
-    metrics.json: mean scores in 0..100; predictions.jsonl: one line a sample. max_new_tokens: per task (qa, report)."""
+    Args:
+        model: folder of the model.
+        documents: folder of the documents.
+        split: train, dev or test.
+        limit: samples of the split; None: all.
+        max_new_tokens: length limit of an answer, by task (qa, report).
+        unseen_samples: samples of qa/unseen.jsonl; None: all.
+        execution: device.
+        out: folder for metrics.json (mean scores, 0 to 100) and predictions.jsonl (a line a
+            sample).
+
+    Raises:
+        ValueError: if the split is empty, or no prompt fits.
+    """
     torch.set_num_threads(execution.threads)
-    sets = {split: read_jsonl(documents / "qa" / f"{split}.jsonl")[:limit]}
-    if not sets[split]:
+    samples = {split: read_jsonl(documents / "qa" / f"{split}.jsonl")[:limit]}
+    if not samples[split]:
         raise ValueError(f"qa/{split}.jsonl of {documents.name} holds no samples")
-    if unseen_samples != 0 and (documents / "qa" / "unseen.jsonl").exists():
-        sets["unseen"] = read_jsonl(documents / "qa" / "unseen.jsonl")[:unseen_samples]
+    unseen_path = documents / "qa" / "unseen.jsonl"
+    if unseen_samples != 0 and unseen_path.exists():
+        samples["unseen"] = read_jsonl(unseen_path)[:unseen_samples]
+
     tokenizer = load_tokenizer(model)
     network = checkpoint.load(model).to(execution.device).eval()
-    answered = {
-        name: _answered(network, tokenizer, samples, name, max_new_tokens)
-        for name, samples in sets.items()
+    predictions = {
+        name: _predict(network, tokenizer, some, name, max_new_tokens)
+        for name, some in samples.items()
     }
-    if not answered[split]:
-        room = network.config.max_position_embeddings
+    if not predictions[split]:
+        positions = network.config.max_position_embeddings
         raise ValueError(
-            f"none of {len(sets[split])} prompts fits {room} positions with its answer; set a larger context"
+            f"none of {len(samples[split])} prompts fits {positions} positions with its answer; "
+            "set a larger context"
         )
-    write_jsonl(out / "predictions.jsonl", [row for rows in answered.values() for row in rows])
-    metrics = {**_means(answered[split]), "num_skipped": len(sets[split]) - len(answered[split])}
-    if answered.get("unseen"):
-        scores = {
-            **_scores(answered["unseen"]),
-            "num_skipped": len(sets["unseen"]) - len(answered["unseen"]),
-        }
-        metrics |= {f"unseen_{key}": value for key, value in scores.items()}
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False))
+    skipped = {name: len(some) - len(predictions[name]) for name, some in samples.items()}
+
+    metrics = {
+        **_scores_by_task(predictions[split]),
+        "scoring": scoring_info(),
+        "num_skipped": skipped[split],
+    }
+    if predictions.get("unseen"):
+        unseen = {**_scores(predictions["unseen"]), "num_skipped": skipped["unseen"]}
+        metrics |= {f"unseen_{name}": value for name, value in unseen.items()}
+    write_predictions(out, [row for rows in predictions.values() for row in rows])
+    write_metrics(out, metrics)
 
 
-def _answered(
-    network: Any,
-    tokenizer: Any,
-    samples: list[dict[str, Any]],
+def _predict(
+    network: PreTrainedModel,
+    tokenizer: Tokenizer,
+    samples: list[Sample],
     split: str,
-    max_new_tokens: dict[str, int],
-) -> list[dict[str, Any]]:
-    """The samples that fit, task by task, each with its prediction and scores."""
-    room = network.config.max_position_embeddings
-    prompts = [prompt(tokenizer, sample["messages"][:-1]) for sample in samples]
-    fitting = [
-        (sample, ids)
-        for sample, ids in zip(samples, prompts, strict=True)
-        if len(ids) + max_new_tokens[sample["task"]] <= room
-    ]
+    max_new_tokens: Mapping[str, int],
+) -> list[EvaluatePrediction]:
+    """Answer and score the samples that fit, task by task."""
+    positions = network.config.max_position_embeddings
+    fitting: dict[str, list[tuple[Sample, list[int]]]] = {}
+    for sample in samples:
+        ids = prompt(tokenizer, sample["messages"][:-1])
+        task = sample["task"]
+        if len(ids) + max_new_tokens[task] <= positions:
+            fitting.setdefault(task, []).append((sample, ids))
     rows = []
-    for task in sorted({sample["task"] for sample, _ in fitting}):
-        of_task = [(sample, ids) for sample, ids in fitting if sample["task"] == task]
-        said = generate(network, tokenizer, [ids for _, ids in of_task], max_new_tokens[task])
-        rows += [
-            _scored(sample, split, text) for (sample, _), text in zip(of_task, said, strict=True)
-        ]
+    for task in sorted(fitting):
+        prompts = [ids for _, ids in fitting[task]]
+        answers = generate(network, tokenizer, prompts, max_new_tokens[task])
+        for (sample, _), answer in zip(fitting[task], answers, strict=True):
+            rows.append(_prediction(sample, split, answer))
     return rows
 
 
-def _scored(sample: dict[str, Any], split: str, prediction: str) -> dict[str, Any]:
+def _prediction(sample: Sample, split: str, answer: str) -> EvaluatePrediction:
+    """Score one answer."""
     reference = sample["messages"][-1]["content"]
-    scores = {**rouge.score(prediction, reference), "bleu4": bleu.score(prediction, reference)}
+    rouges = rouge.score(answer, reference)
     return {
         "id": sample["id"],
         "split": split,
         "task": sample["task"],
         "question": sample["messages"][-2]["content"],
         "reference": reference,
-        "prediction": prediction,
-        **scores,
+        "prediction": answer,
+        "rouge1": rouges["rouge1"],
+        "rouge2": rouges["rouge2"],
+        "rougeL": rouges["rougeL"],
+        "bleu4": bleu.score(answer, reference),
     }
 
 
-def _scores(rows: list[dict[str, Any]]) -> dict[str, float]:
-    scores = {name: mean.value() for name, mean in answer_scores(rows).items()}
+def _scores(predictions: list[EvaluatePrediction]) -> dict[str, float]:
+    """Average the scores of some predictions."""
+    scores = {name: mean.value() for name, mean in answer_scores(predictions).items()}
     exact_match = scores.pop("exact_match")
-    return {**scores, "samples": len(rows), "exact_match": exact_match}
+    return {**scores, "samples": len(predictions), "exact_match": exact_match}
 
 
-def _means(predictions: list[dict[str, Any]]) -> dict[str, Any]:
-    """Scores over all predictions and over those of each task."""
-    means: dict[str, Any] = _scores(predictions)
+def _scores_by_task(predictions: list[EvaluatePrediction]) -> dict[str, Any]:
+    """Average the scores over all predictions and over those of each task."""
+    metrics: dict[str, Any] = _scores(predictions)
     for task in sorted({row["task"] for row in predictions}):
         scores = _scores([row for row in predictions if row["task"] == task])
         del scores["exact_match"]
-        means |= {f"{task}_{name}": value for name, value in scores.items()}
-    return means | {"scoring": scoring_info()}
+        metrics |= {f"{task}_{name}": value for name, value in scores.items()}
+    return metrics
 
 
 def benchmark(
@@ -131,24 +165,27 @@ def benchmark(
     *,
     out: Path,
 ) -> None:
-    """Writes metrics.json (accuracies in percent) and predictions.jsonl (each question, and what the model picked).
+    """Take the exams of a data folder: multiple choice by log-likelihood.
 
-    `limit` is the number of questions of each subject; scoring: letter or text, what is scored.
-    A data folder without exams is no fault: metrics.json says so.
+    Data without exams is no error: metrics.json says so.
+
+    Args:
+        model: folder of the model.
+        documents: folder of the documents, with exam/NAME/**.csv.
+        shots: worked examples in front of each question.
+        limit: questions of each subject; None: all.
+        scoring: what is scored of an option, its `letter` or its `text`.
+        execution: device, and questions at once.
+        out: folder for metrics.json (accuracies in per cent) and predictions.jsonl (each question
+            and the option that the model picked).
     """
     validation.check(scoring=scoring)
     torch.set_num_threads(execution.threads)
-    taken, rows = exam_files.read(documents / "exam"), []
-    if taken:
-        tokenizer = load_tokenizer(model)
+    questions = exam_files.read(documents / "exam")
+    rows = []
+    if questions:
         network = checkpoint.load(model).to(execution.device)
-        rows = exams.answers(
-            exams.Reader(network, tokenizer, execution.micro_batch_size),
-            taken,
-            shots,
-            limit,
-            scoring,
-        )
-    write_jsonl(out / "predictions.jsonl", rows)
-    metrics = json.dumps(exams.summary(rows, shots, scoring), ensure_ascii=False, indent=1)
-    (out / "metrics.json").write_text(metrics, encoding="utf-8")
+        reader = exams.Reader(network, load_tokenizer(model), execution.micro_batch_size)
+        rows = exams.answers(reader, questions, shots, limit, scoring)
+    write_predictions(out, rows)
+    write_metrics(out, exams.summary(rows, shots, scoring))

@@ -1,6 +1,7 @@
-"""Write a model in the shape that another program asks for. Its law of text stays its own; nothing is trained.
+"""Write a model in the shape that another program asks for. Its distribution over text stays its own.
 
-# V rows of a vocabulary"""
+# V rows of a vocabulary
+"""
 
 from __future__ import annotations
 
@@ -15,37 +16,53 @@ from soaes.model import checkpoint
 
 
 def export(model: Path, like: Path, *, out: Path) -> None:
-    """`model` with as many vocabulary rows as `like`, in its own dtype: vLLM takes a draft and a target of equal rows alone.
+    """Write a model with as many vocabulary rows as another, in its own dtype.
 
-    Of Qwen2.5 the smaller have 151,936 rows and those from 7B on 152,064, over one tokenizer. ValueError for a model with more rows than
-    `like`, and where their tokenizers differ."""
-    words = chat.load_tokenizer(model)
-    if words.get_vocab() != chat.load_tokenizer(like).get_vocab():
+    vLLM accepts a draft and a target only with equal numbers of rows. Of Qwen2.5 the smaller
+    models have 151,936 rows and those from 7B on 152,064, over one tokenizer.
+
+    Args:
+        model: folder of the model to write.
+        like: folder of the model with the wanted number of rows.
+        out: folder for the model.
+
+    Raises:
+        ValueError: if `model` has more rows than `like`, or their tokenizers differ.
+    """
+    tokenizer = chat.load_tokenizer(model)
+    if tokenizer.get_vocab() != chat.load_tokenizer(like).get_vocab():
         raise ValueError(f"{model} and {like} have different tokenizers; train both with one")
-    network, rows = (
-        checkpoint.load(model, "auto"),
-        json.loads((like / "config.json").read_text())["vocab_size"],
-    )
-    if (own := network.config.vocab_size) > rows:
+    network = checkpoint.load(model, "auto")
+    own_rows = network.config.vocab_size
+    rows = json.loads((like / "config.json").read_text("utf-8"))["vocab_size"]
+    if own_rows > rows:
         raise ValueError(
-            f"{model} has {own:,} vocabulary rows and {like} {rows:,}: rows are added, never cut; export the other one"
+            f"{model} has {own_rows:,} vocabulary rows and {like} {rows:,}: "
+            "rows are added, never cut; export the other one"
         )
-    pad(network, rows, words.token_to_id(chat.START))
+    pad_vocabulary(network, rows, tokenizer.token_to_id(chat.START))
     checkpoint.save(network, out, model)
 
 
 @torch.no_grad()
-def pad(network: PreTrainedModel, rows_V: int, id: int) -> None:
-    """Rows up to `rows_V` in the embedding and the head, each repeating the row of token `id`.
+def pad_vocabulary(network: PreTrainedModel, rows_V: int, token_id: int) -> None:
+    """Add rows to the embedding and the output matrix, each a copy of the row of one token.
 
-    No linear row is below all others for every text, but a repeated one is never likelier than the token that it repeats, p(id), whatever
-    the text. So the shares of the former ids to each other stay what they were, and what an added row takes of them is p(id) / (1 + added *
-    p(id)). <|im_start|> is a good `id`: it stands in prompts alone, where nothing bears loss, so that training only ever lowers it, while
-    the padding token <|endoftext|> also ends plain texts, of which a base model is at times certain."""
-    own = network.config.vocab_size
+    No linear row is less likely than all others for every text, but a copy is never more likely
+    than the token that it repeats, p(token), whatever the text. So the probabilities of the former
+    ids keep their ratios, and an added row takes p(token) / (1 + added * p(token)) of them.
+
+    <|im_start|> is a good token to repeat: it stands only in prompts, where nothing bears loss, so
+    training only ever lowers its probability. The padding token <|endoftext|> would be a bad one:
+    it also ends plain texts, and a base model is at times certain of it.
+
+    Args:
+        network: the model, changed in place.
+        rows_V: rows in all afterwards.
+        token_id: the token whose row is repeated.
+    """
+    own_rows = network.config.vocab_size
     network.resize_token_embeddings(rows_V, mean_resizing=False)
-    for matrix in (
-        network.get_input_embeddings(),
-        network.get_output_embeddings(),
-    ):  # of some models they are one
-        matrix.weight[own:] = matrix.weight[id]
+    # of a model with tied weights both are one matrix
+    for matrix in (network.get_input_embeddings(), network.get_output_embeddings()):
+        matrix.weight[own_rows:] = matrix.weight[token_id]

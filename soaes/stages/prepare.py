@@ -1,15 +1,25 @@
-"""Make what training reads: the world's documents, a tokenizer, packed rows, published models. Nothing is trained here."""
+"""Make what training reads: the world's documents, a tokenizer, packed rows, published models.
+
+Nothing is trained here. The path of the data:
+
+    world (or curate.files)     documents as JSON lines
+    tokenizer                   a byte-level BPE learnt from them
+    pack                        documents -> token ids and loss mask (data.chat)
+                                -> places in rows (data.packing) -> rows on disk (data.token_store)
+    fetch                       a published model instead of one of ours
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from soaes.data import chat, token_store
 from soaes.data.curation import exam_files
@@ -17,9 +27,12 @@ from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.data.packing import ALGORITHMS
 from soaes.data.settings import PackingSettings
 from soaes.pipeline import validation
+from soaes.pipeline.store import write_json
 
-DEV_SHARE = 50  # one document in 50 is held out from training for the validation perplexity
-DEV_PROMPTS = 16
+Record = dict[str, Any]  # a document ("text") or a conversation ("messages"), see docs on the data
+
+
+# ------------------------------------------------------------------------------------- documents
 
 
 def world(
@@ -36,66 +49,116 @@ def world(
     exam_questions: int,
     unseen_enterprises: int = 0,
     unseen_questions: int = 0,
+    report_share: float = 0.03,
+    dev_share: float = 0.1,
+    test_share: float = 0.1,
     *,
     out: Path,
 ) -> None:
-    """Tell one synthetic world: general.jsonl, corpus.jsonl, dialogue.jsonl, qa/{train,dev,test}.jsonl, exam/NAME/**.csv.
+    """Write the documents of one synthetic world.
 
-    `unseen_enterprises` of the enterprises are told in corpus.jsonl as all are, but asked about in qa/unseen.jsonl alone."""
-    from soaes.world import dialogues as talk
+    The files: general.jsonl, corpus.jsonl, dialogue.jsonl, qa/{train,dev,test}.jsonl (and
+    qa/unseen.jsonl), exam/NAME/**.csv.
+
+    Args:
+        seed: of the facts and of all that is written about them.
+        entities: people, cities, books, dishes ... that general text is about.
+        famous: enterprises that general text knows as well.
+        enterprises: enterprises that domain text alone is about.
+        docs_per_entity: general documents about each entity or famous enterprise.
+        docs_per_enterprise: domain documents about each enterprise.
+        mcq_per_fact: times that general text asks each fact as an exam would, with options.
+        cloze_per_fact: times that it asks each fact without options.
+        dialogues: conversations of the chat data.
+        questions: questions of stage 2, over train, dev and test.
+        exam_questions: questions of each exam.
+        unseen_enterprises: of the enterprises, how many corpus.jsonl describes like the others
+            but only qa/unseen.jsonl asks about.
+        unseen_questions: questions of qa/unseen.jsonl.
+        report_share: share of the questions that ask for a report.
+        dev_share, test_share: shares of the questions in dev and test.
+        out: folder for the documents.
+    """
+    from soaes.world import dialogues as world_dialogues
     from soaes.world import documents, exams, facts
-    from soaes.world import questions as ask
+    from soaes.world import questions as world_questions
 
-    told = facts.build(seed, entities, famous, enterprises)
-    write_jsonl(
-        out / "general.jsonl",
-        documents.general(told, seed, docs_per_entity, mcq_per_fact, cloze_per_fact),
-    )
-    write_jsonl(out / "corpus.jsonl", documents.domain(told, seed, docs_per_enterprise))
-    write_jsonl(out / "dialogue.jsonl", talk.dialogues(told, seed, dialogues))
-    for split, samples in ask.questions(
-        told,
+    made_world = facts.build(seed, entities, famous, enterprises)
+
+    general = documents.general(made_world, seed, docs_per_entity, mcq_per_fact, cloze_per_fact)
+    write_jsonl(out / "general.jsonl", general)
+    corpus = documents.domain(made_world, seed, docs_per_enterprise)
+    write_jsonl(out / "corpus.jsonl", corpus)
+    conversations = world_dialogues.dialogues(made_world, seed, dialogues)
+    write_jsonl(out / "dialogue.jsonl", conversations)
+
+    samples_by_split = world_questions.questions(
+        made_world,
         seed,
         questions,
+        report_share=report_share,
+        dev_share=dev_share,
+        test_share=test_share,
         unseen_enterprises=unseen_enterprises,
         unseen_questions=unseen_questions,
-    ).items():
+    )
+    for split, samples in samples_by_split.items():
         write_jsonl(out / "qa" / f"{split}.jsonl", samples)
-    for exam, splits in exams.exams(told, seed, exam_questions).items():
+    for exam, splits in exams.exams(made_world, seed, exam_questions).items():
         exam_files.write(out / "exam", exam, splits)
 
 
-ALPHABET_WEIGHT = 20  # how often a character of the alphabet counts as seen
+# ------------------------------------------------------------------------------------- tokenizer
 
 
-def tokenizer(documents: Path, vocabulary: int, *, out: Path) -> None:
-    """Byte-level byte-pair encoding of `vocabulary` tokens, cut as Qwen2's, with ChatML.
+def tokenizer(
+    documents: Path,
+    vocabulary: int,
+    alphabet_size: int = 800,
+    alphabet_weight: int = 20,
+    *,
+    out: Path,
+) -> None:
+    """Learn a byte-level BPE tokenizer with ChatML, with Qwen2's pre-tokenization.
 
-    Words are learnt from the general text alone, as a published tokenizer's are; single characters from every text, so that names
-    are not spelt in bytes. Qwen2's own cutting is kept because transformers and vLLM read every qwen2 folder with it."""
+    Words are learnt from general text alone, as a published tokenizer's are; single characters
+    from every text, so that names are not spelt in bytes. Qwen2's own pre-tokenization is kept
+    because transformers and vLLM read every qwen2 folder with it.
+
+    Args:
+        documents: folder of the documents.
+        vocabulary: tokens in all, at least 512: bytes and special tokens come first.
+        alphabet_size: how many of the most frequent characters are learnt from every text.
+        alphabet_weight: how often each of these counts as seen, beside the general text.
+        out: folder for the tokenizer.
+
+    Raises:
+        ValueError: if the vocabulary is below 512.
+    """
     from tokenizers import pre_tokenizers, trainers
     from transformers import Qwen2Tokenizer
 
-    special = [chat.TEXT_END, chat.START, chat.END]
+    special_tokens = [chat.TEXT_END, chat.START, chat.END]
     if vocabulary < 512:
         raise ValueError(
-            f"vocabulary={vocabulary}: 256 bytes and {len(special)} special tokens come first; set tokenizer.vocabulary to 512 or more"
+            f"vocabulary={vocabulary}: 256 bytes and {len(special_tokens)} special tokens come "
+            "first; set tokenizer.vocabulary to 512 or more"
         )
-    backend = Qwen2Tokenizer().backend_tokenizer
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=special,
+        special_tokens=special_tokens,
         show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     general = [record["text"] for record in read_jsonl(documents / "general.jsonl")]
-    backend.train_from_iterator(
-        [*general, *["\n".join(_alphabet(documents))] * ALPHABET_WEIGHT], trainer
-    )
-    learnt = json.loads(backend.to_str())["model"]
-    merges = [tuple(pair) for pair in learnt["merges"]]
-    kept = Qwen2Tokenizer(
-        learnt["vocab"],
+    alphabet = "\n".join(_alphabet(documents, alphabet_size))
+    backend = Qwen2Tokenizer().backend_tokenizer
+    backend.train_from_iterator([*general, *[alphabet] * alphabet_weight], trainer)
+
+    model = json.loads(backend.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    trained = Qwen2Tokenizer(
+        model["vocab"],
         merges,
         unk_token=None,
         eos_token=chat.END,
@@ -103,28 +166,36 @@ def tokenizer(documents: Path, vocabulary: int, *, out: Path) -> None:
         additional_special_tokens=[chat.START],
         chat_template=chat.TEMPLATE,
     )
-    kept.save_pretrained(out)
+    trained.save_pretrained(out)
 
 
-def _alphabet(documents: Path, most: int = 800) -> list[str]:
-    """The most frequent characters of all that is trained on."""
-    from collections import Counter
-
-    seen = Counter(
-        character
-        for name in ("general", "corpus", "dialogue", "qa/train")
-        for record in read_jsonl(documents / f"{name}.jsonl")
-        for character in _text(record)
-    )
-    return [character for character, _ in seen.most_common(most)]
+def _alphabet(documents: Path, size: int) -> list[str]:
+    """Return the most frequent characters of all text that is trained on."""
+    counts: Counter[str] = Counter()
+    for name in ("general", "corpus", "dialogue", "qa/train"):
+        for record in read_jsonl(documents / f"{name}.jsonl"):
+            counts.update(_text(record))
+    return [character for character, _ in counts.most_common(size)]
 
 
-def _text(record: dict[str, Any]) -> str:
-    return (
-        record["text"]
-        if "text" in record
-        else "".join(message["content"] for message in record["messages"])
-    )
+def _text(record: Record) -> str:
+    if "text" in record:
+        return record["text"]
+    return "".join(message["content"] for message in record["messages"])
+
+
+# ------------------------------------------------------------------------------------------ rows
+
+
+class Encoded(NamedTuple):
+    """Records as token ids, and which of them bear loss; entry i of both is record i."""
+
+    ids: list[np.ndarray]
+    bears_loss: list[np.ndarray]
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(ids_T) for ids_T in self.ids]
 
 
 def pack(
@@ -135,162 +206,213 @@ def pack(
     context: int,
     packing: PackingSettings,
     replay: float = 0.0,
+    replay_seed: int = 0,
+    dev_one_in: int = 50,
+    dev_prompts: int = 16,
     *,
     out: Path,
 ) -> None:
-    """Token rows of what a phase reads: train/ and dev/ (one document in 50; for qa its own dev split), dev_prompts.jsonl, packing_report.json.
+    """Pack the documents of one training phase into token rows.
 
-    sources: general, corpus, dialogue, qa. categories: the dialogue categories to keep. Too long a text is split, too long a dialogue
-    dropped and counted, unless packing.overflow says otherwise. replay: general text's share of the tokens to train on, in [0, 1);
-    it comes on top of what is read, which stays whole; dev/ has none."""
-    model = chat.load_tokenizer(tokenizer)
+    Writes the rows in train/ and dev/, the prompts of the validation Rouge in dev_prompts.jsonl,
+    and packing_report.json, where every token is accounted for: kept, split or dropped.
+
+    Args:
+        documents: folder of the documents.
+        tokenizer: folder of the tokenizer.
+        sources: any of general, corpus, dialogue, qa.
+        categories: the dialogue categories to keep; None or empty: all.
+        context: tokens of a row.
+        packing: how documents are placed, and what becomes of one longer than a row.
+        replay: share of general text among the tokens to train on, in [0, 1). It comes on top of
+            the sources, which stay whole; dev/ has none.
+        replay_seed: of the order in which general text is replayed. It is not the run's seed, so
+            that a larger share adds documents to those of a smaller one.
+        dev_one_in: one document in so many is held out for dev/; qa has a dev split of its own.
+        dev_prompts: conversations in dev_prompts.jsonl at most.
+        out: folder for the rows.
+
+    Raises:
+        ValueError: if there is nothing to train or to validate on, or no document fits a row.
+    """
+    words = chat.load_tokenizer(tokenizer)
     records = {
-        split: [
-            record for name in sources for record in _records(documents, name, split, categories)
-        ]
+        split: _read_sources(documents, sources, split, categories, dev_one_in)
         for split in ("train", "dev")
     }
     if not records["train"] or not records["dev"]:
-        found = f"{len(records['train'])} documents to train on and {len(records['dev'])} to validate on"
+        kind = "+".join(sources) + (f" with categories {categories}" if categories else "")
         raise ValueError(
-            f"{'+'.join(sources)}{f' with categories {categories}' if categories else ''} holds {found}; both are needed: check data.categories and the data"
+            f"{kind} holds {len(records['train'])} documents to train on and "
+            f"{len(records['dev'])} to validate on; both are needed: "
+            "check data.categories and the data"
         )
-    general = _replayed(model, documents, records["train"], replay)
-    records["train"] += general
-    account = {
+
+    general = _read(documents, "general", "train", None, dev_one_in) if replay else []
+    replayed = _replay(words, documents, general, records["train"], replay, replay_seed)
+    records["train"] += replayed
+
+    report: dict[str, Any] = {
         "sources": sources,
         "context": context,
         "replay": {
             "share": replay,
-            "documents": len(general),
-            "tokens": sum(_lengths(model, general)),
-            "different": len({record["id"] for record in general}),
+            "documents": len(replayed),
+            "tokens": sum(_encode(words, replayed).lengths),
+            "different": len({record["id"] for record in replayed}),
         },
     }
     for split in ("train", "dev"):
-        rows, account[split] = _packed(model, records[split], context, packing)
+        rows, report[split] = _pack_split(words, records[split], context, packing)
         token_store.write(out / split, rows)
-    talks = [
-        record
-        for record in records["dev"]
-        if "messages" in record and len(chat.encode(model, record["messages"])[0]) <= context
-    ]
-    write_jsonl(out / "dev_prompts.jsonl", talks[:DEV_PROMPTS])
-    (out / "packing_report.json").write_text(json.dumps(account, indent=1, ensure_ascii=False))
+    prompts = [record for record in records["dev"] if _is_prompt(words, record, context)]
+    write_jsonl(out / "dev_prompts.jsonl", prompts[:dev_prompts])
+    write_json(out / "packing_report.json", report)
 
 
-def _records(
-    documents: Path, name: str, split: str, categories: list[str] | None
-) -> Iterable[dict[str, Any]]:
-    if name == "qa":
+def _read_sources(
+    documents: Path, sources: list[str], split: str, categories: list[str] | None, dev_one_in: int
+) -> list[Record]:
+    records = []
+    for source in sources:
+        records += _read(documents, source, split, categories, dev_one_in)
+    return records
+
+
+def _read(
+    documents: Path, source: str, split: str, categories: list[str] | None, dev_one_in: int
+) -> list[Record]:
+    """Read the records of one source in one split; the last of every `dev_one_in` is for dev."""
+    if source == "qa":
         return read_jsonl(documents / "qa" / f"{split}.jsonl")
-    found = [
-        record
-        for record in read_jsonl(documents / f"{name}.jsonl")
-        if not categories or record.get("category") in (None, *categories)
-    ]
-    share = min(DEV_SHARE, len(found))  # of few documents, the last one
+    records = read_jsonl(documents / f"{source}.jsonl")
+    if categories:
+        wanted = (None, *categories)  # plain text has no category
+        records = [record for record in records if record.get("category") in wanted]
+    period = min(dev_one_in, len(records))  # of few documents, the last one
+    in_dev = split == "dev"
     return [
-        record for at, record in enumerate(found) if (at % share == share - 1) == (split == "dev")
+        record for index, record in enumerate(records) if (index % period == period - 1) == in_dev
     ]
 
 
-REPLAY_SEED = 0  # of the order in which general text comes back: a larger share adds to what a smaller one brings
+def _replay(
+    words: Tokenizer,
+    documents: Path,
+    general: list[Record],
+    records: list[Record],
+    share: float,
+    seed: int,
+) -> list[Record]:
+    """Choose general documents in random order until they are `share` of all tokens.
 
-
-def _replayed(
-    model: Any, documents: Path, read: list[dict[str, Any]], share: float
-) -> list[dict[str, Any]]:
-    """General documents in random order, until `share` of all tokens is met as nearly as whole documents allow.
-
-    Text that is too short for that starts again in another order, so no document comes two times more than another."""
-    validation.check(replay=share)
+    The share is met as nearly as whole documents allow. If the text is too short for it, it starts
+    again in another order, so no document appears two times more often than another.
+    """
+    validation.check_in_range("replay", share, "[0, 1)", "general text's share of the tokens")
     if not share:
         return []
-    general = list(_records(documents, "general", "train", None))
     if not general:
         raise ValueError(
-            f"replay={share} takes from general text, and {documents.name} has none to train on; add general documents, or set replay=0"
+            f"replay={share} takes from general text, and {documents.name} has none to train on; "
+            "add general documents, or set replay=0"
         )
-    lengths, rng, chosen = _lengths(model, general), Random(REPLAY_SEED), []
-    left = share / (1 - share) * sum(_lengths(model, read))
-    while left > 0:
-        for at in rng.sample(range(len(general)), len(general)):
-            if lengths[at] > 2 * left:  # the share is nearer without it
+    lengths = _encode(words, general).lengths
+    rng = Random(seed)
+    chosen: list[Record] = []
+    tokens_left = share / (1 - share) * sum(_encode(words, records).lengths)
+    while tokens_left > 0:
+        for index in rng.sample(range(len(general)), len(general)):
+            if lengths[index] > 2 * tokens_left:  # the share is nearer without it
                 return chosen
-            chosen.append(general[at])
-            left -= lengths[at]
+            chosen.append(general[index])
+            tokens_left -= lengths[index]
     return chosen
 
 
-def _lengths(model: Any, records: list[dict[str, Any]]) -> list[int]:
-    return [len(ids) for ids in _encoded(model, records)[0]]
-
-
-def _packed(
-    model: Any, records: list[dict[str, Any]], context: int, packing: PackingSettings
+def _pack_split(
+    words: Tokenizer, records: list[Record], context: int, settings: PackingSettings
 ) -> tuple[token_store.Rows, dict[str, Any]]:
-    """Rows and the account of every token: kept, split, dropped with the reason, and padding."""
-    tokens, loss = _encoded(model, records)
-    lengths = [len(ids) for ids in tokens]
-    talk = "messages" in records[0]
-    overflow = packing.overflow
+    """Pack records into rows; report on every token."""
+    encoded = _encode(words, records)
+    lengths = encoded.lengths
+    overflow: str = settings.overflow
     if overflow == "auto":
-        overflow = "drop" if talk else "split"
-    packed = ALGORITHMS[packing.algorithm](
+        is_dialogue = "messages" in records[0]
+        overflow = "drop" if is_dialogue else "split"
+    packed = ALGORITHMS[settings.algorithm](
         lengths,
         context,
         overflow=overflow,
-        names=[str(record.get("id", at)) for at, record in enumerate(records)],
+        names=[str(record.get("id", index)) for index, record in enumerate(records)],
     )
     if not packed.rows:
         raise ValueError(
-            f"none of {len(lengths)} documents fits a row of {context} tokens; set a larger context, or packing.overflow=split"
+            f"none of {len(lengths)} documents fits a row of {context} tokens; "
+            "set a larger context, or packing.overflow=split"
         )
+    pad = words.token_to_id(chat.TEXT_END)
     rows = token_store.fill(
-        tokens, loss, packed.pieces_P4, packed.rows, context, model.token_to_id(chat.TEXT_END)
+        encoded.ids, encoded.bears_loss, packed.pieces_P4, packed.rows, context, pad
     )
-    kept = sum(lengths) - sum(lengths[at] for at in packed.dropped)
-    dropped = {
-        "documents": len(packed.dropped),
-        "tokens": sum(lengths) - kept,
-        "reason": f"longer than a row of {context}",
-    }
-    return rows, {
+
+    dropped_tokens = sum(lengths[index] for index in packed.dropped)
+    kept_tokens = sum(lengths) - dropped_tokens
+    split_tokens = sum(length for length in lengths if length > context) if packed.split else 0
+    report = {
         "documents": len(records),
         "tokens": sum(lengths),
-        "kept": kept,
-        "dropped": dropped,
-        "split": {
-            "documents": packed.split,
-            "tokens": sum(length for length in lengths if length > context) if packed.split else 0,
+        "kept": kept_tokens,
+        "dropped": {
+            "documents": len(packed.dropped),
+            "tokens": dropped_tokens,
+            "reason": f"longer than a row of {context}",
         },
+        "split": {"documents": packed.split, "tokens": split_tokens},
         "rows": packed.rows,
-        "fill": kept / (packed.rows * context),
+        "fill": kept_tokens / (packed.rows * context),
         "loss_tokens": int(rows.loss_tokens_R.sum()),
     }
+    return rows, report
 
 
-def _encoded(
-    model: Any, records: list[dict[str, Any]]
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    texts = iter(chat.document(model, [record["text"] for record in records if "text" in record]))
-    pairs = [
-        chat.encode(model, record["messages"]) if "messages" in record else None
-        for record in records
-    ]
-    tokens = [next(texts) if pair is None else pair[0] for pair in pairs]
-    return tokens, [
-        np.ones(len(ids), bool) if pair is None else pair[1]
-        for ids, pair in zip(tokens, pairs, strict=True)
-    ]
+def _encode(words: Tokenizer, records: list[Record]) -> Encoded:
+    """Encode documents, of which every token bears loss, and conversations."""
+    texts = [record["text"] for record in records if "text" in record]
+    documents = iter(chat.document(words, texts))  # all at once: tokenizers uses every core
+    ids, bears_loss = [], []
+    for record in records:
+        if "messages" in record:
+            ids_T, bears_loss_T = chat.encode(words, record["messages"])
+        else:
+            ids_T = next(documents)
+            bears_loss_T = np.ones(len(ids_T), bool)
+        ids.append(ids_T)
+        bears_loss.append(bears_loss_T)
+    return Encoded(ids, bears_loss)
+
+
+def _is_prompt(words: Tokenizer, record: Record, context: int) -> bool:
+    """Tell a conversation that fits a row."""
+    if "messages" not in record:
+        return False
+    ids_T, _ = chat.encode(words, record["messages"])
+    return len(ids_T) <= context
+
+
+# ------------------------------------------------------------------------------ published models
 
 
 def fetch(repo: str, revision: str, *, out: Path) -> None:
-    """A published model at a pinned revision, from the Hugging Face hub or its local cache."""
+    """Copy a published model at a pinned revision from the Hugging Face hub or its local cache.
+
+    Args:
+        repo: owner and name on the hub.
+        revision: the commit.
+        out: folder for the model.
+    """
     from huggingface_hub import snapshot_download
 
-    got = snapshot_download(
-        repo, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]
-    )
-    shutil.copytree(got, out, dirs_exist_ok=True)
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+    snapshot = snapshot_download(repo, revision=revision, allow_patterns=patterns)
+    shutil.copytree(snapshot, out, dirs_exist_ok=True)

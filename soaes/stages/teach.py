@@ -1,4 +1,12 @@
-"""Store what the teacher says about every token that the student will learn from. The student is trained elsewhere."""
+"""Store the soft targets of a teacher for every token that a student will learn from.
+
+The path of the data: packed rows (data.token_store) -> the teacher's final hidden states, row by
+row -> what a format keeps of each token (model.soft_targets) -> shards (data.teacher_store).
+`teach` runs the teacher in one process of transformers, `teach_vllm` over several devices in vLLM.
+The student is trained elsewhere.
+
+# N loss tokens, T tokens of a row, D the teacher's width, V its vocabulary, K kept ids
+"""
 
 from __future__ import annotations
 
@@ -10,28 +18,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from soaes.data import teacher_store, token_store
 from soaes.data.chat import tokenizer_digest
 from soaes.decode.backends import vllm_environment, vllm_prompts
+from soaes.metrics.schema import write_metrics
 from soaes.model import attention, checkpoint, train_state
 from soaes.model import soft_targets as formats
+from soaes.model.settings import ProbeSettings
 from soaes.model.soft_targets import TopK, bits
 from soaes.pipeline import validation
 from soaes.pipeline.runtime import Execution
 
-TAUS = (
-    1.0,
-    2.0,
-    3.0,
-    5.0,
-)  # at which a format is tried that serves every temperature: the paper's sweep
-TRIED_ROWS, TRIED, REPEATS = (
-    8,
-    200,
-    8,
-)  # rows and tokens that a format is tried on; encodings of each, where it draws
-FLATTER = 1.5  # the student's temperature: as the teacher, and less sure
+IN_METRICS = ("bytes_per_token", "tokens", "packed_rows", "fidelity")
 
 
 def teach(
@@ -40,31 +40,49 @@ def teach(
     soft_targets: Any,
     execution: Execution = Execution(),
     seed: int = 0,
+    probe: ProbeSettings = ProbeSettings(),
     *,
     out: Path,
 ) -> None:
-    """The soft targets of `model` over the training rows in `format`, one of model.signals. seed: of what a format draws.
+    """Store the soft targets of a teacher over the training rows.
 
-    A row's signal is a function of teacher, row and (seed, row index), and a killed writer goes on at the first shard that is not whole:
-    the store is the same to the byte. metrics.json has its size and how near the format comes to the exact loss."""
+    A row's soft targets are a function of teacher, row and (seed, row index), and a killed writer
+    resumes at the first shard that is not whole: the store is the same to the byte. metrics.json
+    has its size and how near the format comes to the exact loss.
+
+    Args:
+        model: folder of the teacher.
+        rows: folder of packed rows.
+        soft_targets: a format of `soaes.model.soft_targets`.
+        execution: device of the teacher.
+        seed: of what a format draws.
+        probe: the sample on which the format's loss of information is measured.
+        out: folder for the store.
+    """
     torch.set_num_threads(execution.threads)
     device = execution.device
-    network, train = checkpoint.load(model).to(device).eval(), token_store.load(rows / "train")
-    attention.set_attention(network, execution.attention)
+    teacher = checkpoint.load(model).to(device).eval()
+    attention.set_attention(teacher, execution.attention)
+    train = token_store.load(rows / "train")
     contract = teacher_store.write(
         out,
         soft_targets,
-        network.lm_head.weight.detach(),
+        teacher.lm_head.weight.detach(),
         train.loss_tokens_R,
-        partial(_fields, network, train, soft_targets, device, seed),
-        partial(_fidelity, network, train, soft_targets, device, seed),
-        **facts(model, rows, train, seed),
+        partial(_fields, teacher, train, soft_targets, device, seed),
+        partial(_fidelity, teacher, train, soft_targets, device, seed, probe),
+        **_provenance(model, rows, train, seed),
     )
-    tell(out, contract)
+    _write_metrics(out, contract)
 
 
-def facts(teacher: Path, rows: Path, train: token_store.Rows, seed: int) -> dict[str, Any]:
-    """What a store is a function of, beside its format: shards of other facts are not gone on with."""
+def _provenance(
+    teacher: Path, rows: Path, train: token_store.Rows, seed: int
+) -> dict[str, str | int]:
+    """Return what a store is a function of, beside its format.
+
+    Shards written under other provenance are not resumed.
+    """
     return {
         "teacher": teacher.name,
         "tokenizer": tokenizer_digest(teacher),
@@ -75,63 +93,76 @@ def facts(teacher: Path, rows: Path, train: token_store.Rows, seed: int) -> dict
     }
 
 
-def tell(out: Path, contract: dict[str, Any]) -> None:
-    """metrics.json of a store."""
-    told = {
-        name: contract[name] for name in ("bytes_per_token", "tokens", "packed_rows", "fidelity")
-    }
-    (out / "metrics.json").write_text(json.dumps(told, indent=1))
+def _write_metrics(out: Path, contract: dict[str, Any]) -> None:
+    write_metrics(out, {name: contract[name] for name in IN_METRICS})
 
 
 def _fields(
-    model: Any, train: token_store.Rows, soft_targets: Any, device: str, seed: int, rows: range
+    teacher: PreTrainedModel,
+    train: token_store.Rows,
+    soft_targets: Any,
+    device: str,
+    seed: int,
+    rows: range,
 ) -> Iterator[teacher_store.Fields]:
-    """Of each row."""
+    """Encode the soft targets of each row."""
+    head_VD = teacher.lm_head.weight.detach()
     for row in rows:
-        yield soft_targets.encode(
-            _hidden(model, train, row, device),
-            model.lm_head.weight.detach(),
-            _generator(seed, row, device),
-        )
+        hidden_ND = _hidden(teacher, train, row, device)
+        yield soft_targets.encode(hidden_ND, head_VD, _generator(seed, row, device))
 
 
 @torch.no_grad()
-def _hidden(model: Any, train: token_store.Rows, row: int, device: str) -> torch.Tensor:
-    """hidden_ND: final hidden states where the next token bears loss, as CausalLM.predicting selects them.
+def _hidden(
+    teacher: PreTrainedModel, train: token_store.Rows, row: int, device: str
+) -> torch.Tensor:
+    """Compute hidden_ND: final hidden states where the next token bears loss.
 
-    One row at a time: the last bits of a state depend on what is computed beside it, and a row of a few hundred tokens is as fast alone."""
-    ids_1T, labels_1T, positions_1T = (
-        torch.from_numpy(array[row : row + 1].astype(np.int64)).to(device) for array in train
-    )
-    bears_1T = token_store.loss_mask(labels_1T, positions_1T)
-    states_1TD = model.model(ids_1T, position_ids=positions_1T, use_cache=False).last_hidden_state
-    return states_1TD[:, :-1][bears_1T[:, 1:]]
+    They are the tokens that `CausalLM.predicting` selects. One row at a time: the last bits of a
+    state depend on what is computed beside it, and a row of a few hundred tokens is as fast alone.
+    """
+    arrays = [array[row : row + 1].astype(np.int64) for array in train]
+    ids_1T, labels_1T, positions_1T = (torch.from_numpy(array).to(device) for array in arrays)
+    bears_loss_1T = token_store.loss_mask(labels_1T, positions_1T)
+    outputs = teacher.model(ids_1T, position_ids=positions_1T, use_cache=False)
+    return outputs.last_hidden_state[:, :-1][bears_loss_1T[:, 1:]]
 
 
 def _fidelity(
-    model: Any, train: token_store.Rows, soft_targets: Any, device: str, seed: int
+    teacher: PreTrainedModel,
+    train: token_store.Rows,
+    soft_targets: Any,
+    device: str,
+    seed: int,
+    probe: ProbeSettings,
 ) -> list[dict[str, Any]]:
-    """What the format loses, on tokens spread evenly over some rows, for a student that is the teacher itself but flatter."""
-    rows = np.unique(np.linspace(0, len(train.ids_RT) - 1, TRIED_ROWS).astype(int))
-    hidden_ND = torch.cat([_hidden(model, train, row, device) for row in rows])
-    hidden_ND, head_VD = (
-        hidden_ND[np.unique(np.linspace(0, len(hidden_ND) - 1, TRIED).astype(int))],
-        model.lm_head.weight.detach(),
-    )
-    taus, generator = (
-        getattr(soft_targets, "taus", TAUS),
-        _generator(seed, len(train.ids_RT), device),
-    )
+    """Measure what the format loses on a sample of tokens; one entry a temperature."""
+    num_rows = len(train.ids_RT)
+    hidden = [_hidden(teacher, train, row, device) for row in _spread(num_rows, probe.rows)]
+    hidden_ND = torch.cat(hidden)
+    hidden_ND = hidden_ND[_spread(len(hidden_ND), probe.tokens)]
+    head_VD = teacher.lm_head.weight.detach()
+    student_logits_NV = hidden_ND @ head_VD.T / probe.student_temperature
+    every_tau = tuple(float(tau) for tau in probe.taus)
+    taus = getattr(soft_targets, "taus", every_tau)
+    generator = _generator(seed, num_rows, device)  # the stream after those of the rows
     return formats.fidelity(
-        soft_targets, hidden_ND, head_VD, hidden_ND @ head_VD.T / FLATTER, taus, REPEATS, generator
+        soft_targets, hidden_ND, head_VD, student_logits_NV, taus, probe.repeats, generator
     )
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """Choose at most `most` of `count` indices, spread evenly, the first and the last included."""
+    return np.unique(np.linspace(0, count - 1, most).astype(int))
 
 
 def _generator(seed: int, row: int, device: str) -> torch.Generator:
-    """What a row draws is a function of (seed, row), whatever was drawn before."""
-    return torch.Generator(device).manual_seed(
-        int(np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)[0])
-    )
+    """Make the generator of a row: a function of (seed, row), whatever was drawn before."""
+    state = np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0]))
+
+
+# ------------------------------------------------------------------------------------- with vLLM
 
 
 def teach_vllm(
@@ -144,25 +175,36 @@ def teach_vllm(
     *,
     out: Path,
 ) -> None:
-    """The soft targets of `model` over the training rows in `format`: topk at tau 1. dtype: of the teacher in vLLM. Nothing is drawn by `seed`.
+    """Store the soft targets of a teacher that vLLM reads: the format `topk` at tau 1 alone.
 
-    vLLM reads a row at a time, so that a row's signal is a function of teacher and row; a killed writer goes on at the first shard that
-    is not whole. How near the format comes to the exact loss is not measured, since no hidden states are had: the store's fidelity is
-    empty, and it refuses no temperature on account of it. ValueError for any other format, and where vLLM's environment is missing."""
+    vLLM reads a row at a time, so a row's soft targets are a function of teacher and row; a killed
+    writer resumes at the first shard that is not whole. How near the format comes to the exact
+    loss is not measured, since vLLM does not return hidden states: the store's fidelity is empty,
+    and no temperature is refused on account of it.
+
+    Args:
+        dtype: of the teacher's weights and arithmetic in vLLM.
+        seed: enters the store's provenance; nothing is drawn.
+
+    The other arguments are those of `teach`.
+
+    Raises:
+        ValueError: for any other format, and where vLLM's environment is missing.
+    """
     validation.check(dtype=dtype)
-    shape, train = json.loads((model / "config.json").read_text()), token_store.load(rows / "train")
-    validation.check_vllm_supports(soft_targets.name, vars(soft_targets), shape["vocab_size"])
-    head_VD = torch.empty(
-        shape["vocab_size"], shape["hidden_size"], device="meta"
-    )  # its shape alone is asked for
-    known = {
-        **facts(model, rows, train, seed),
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    vocabulary, width = config["vocab_size"], config["hidden_size"]
+    validation.check_vllm_supports(soft_targets.name, vars(soft_targets), vocabulary)
+    train = token_store.load(rows / "train")
+    head_VD = torch.empty(vocabulary, width, device="meta")  # only its shape is used
+    provenance = {
+        **_provenance(model, rows, train, seed),
         "library": vllm_environment.library("vllm"),
         "dtype": dtype,
     }
     with vllm_prompts.open_vllm_reader(
         model,
-        min(soft_targets.k, shape["vocab_size"]),
+        min(soft_targets.k, vocabulary),
         train.ids_RT.shape[1],
         dtype=dtype,
         device=execution.device,
@@ -175,48 +217,67 @@ def teach_vllm(
             head_VD,
             train.loss_tokens_R,
             partial(_vllm_fields, read, train, soft_targets),
-            list,
-            **known,
+            list,  # no fidelity
+            **provenance,
         )
-    tell(out, contract)
+    _write_metrics(out, contract)
 
 
 def _vllm_fields(
     read: vllm_prompts.Read, train: token_store.Rows, soft_targets: TopK, rows: range
 ) -> Iterator[teacher_store.Fields]:
-    """Of each row."""
+    """Read the soft targets of each row."""
     for row in rows:
-        yield topk_fields(soft_targets, *read(loss_texts(*(array[row] for array in train))))
+        ids_T, labels_T, positions_T = (array[row] for array in train)
+        ids_NK, logprobs_NK = read(loss_texts(ids_T, labels_T, positions_T))
+        yield topk_fields(soft_targets, ids_NK, logprobs_NK)
 
 
 def loss_texts(
     ids_T: np.ndarray, labels_T: np.ndarray, positions_T: np.ndarray
 ) -> vllm_prompts.Texts:
-    """The documents of a row that bear loss, each with the places of its loss tokens: read in this order, they are the row's own.
+    """Split a row into its documents that bear loss.
 
-    A document is cut behind its last loss token, and its first token is predicted from nothing.
-    # positions [0 1 2 0 1], loss on the tokens 2, 3 and 4: ([a, b, c], [2]) and ([d, e], [1])"""
-    starts = np.flatnonzero(positions_T == 0)
-    wanted_T = token_store.loss_mask(labels_T, positions_T)
-    places = [np.flatnonzero(part).tolist() for part in np.split(wanted_T, starts[1:])]
-    return [
-        (ids[: at[-1] + 1].tolist(), at)
-        for ids, at in zip(np.split(ids_T, starts[1:]), places, strict=True)
-        if at
-    ]
+    Args:
+        ids_T, labels_T, positions_T: one row of a token store.
+
+    Returns:
+        (token ids, places of the loss tokens) of each document, cut behind its last loss token;
+        read in this order the loss tokens are the row's own. For positions [0 1 2 0 1] and loss
+        on the tokens 2, 3 and 4: ([a, b, c], [2]) and ([d, e], [1]), since a document's first
+        token is predicted from nothing.
+    """
+    starts = np.flatnonzero(positions_T == 0)[1:]
+    bears_loss_T = token_store.loss_mask(labels_T, positions_T)
+    texts = []
+    for ids, bears_loss in zip(
+        np.split(ids_T, starts), np.split(bears_loss_T, starts), strict=True
+    ):
+        places = np.flatnonzero(bears_loss).tolist()
+        if places:
+            texts.append((ids[: places[-1] + 1].tolist(), places))
+    return texts
 
 
 def topk_fields(
-    soft_targets: TopK, ids_NK: np.ndarray, logs_NK: np.ndarray
+    soft_targets: TopK, ids_NK: np.ndarray, logprobs_NK: np.ndarray
 ) -> teacher_store.Fields:
-    """TopK's arrays at tau 1 of log-probabilities in nats, the likeliest first.
+    """Convert log-probabilities to the arrays of TopK at tau 1.
 
-    The tail's mass is 1 less the others', known to some 3e-6, and at least float32's epsilon. The forward KL weighs its log by this mass;
-    the reverse KL by the student's, so that of a student far from its teacher it is the less sure (.1 % of a random one's)."""
-    logs = torch.from_numpy(logs_NK.astype(np.float64))
-    tail_N1 = (1 - logs.exp().sum(1, keepdim=True)).clamp_min(torch.finfo(torch.float32).eps).log()
+    The tail's mass is 1 less that of the kept ids, known to some 3e-6, and at least float32's
+    epsilon. The forward KL weighs its log by this mass; the reverse KL by the student's, so that
+    the reverse KL of a student far from its teacher is the less sure (0.1 % of a random one's).
+
+    Args:
+        soft_targets: the format.
+        ids_NK: the most likely ids of each token, the most likely first.
+        logprobs_NK: their log-probabilities in nats.
+    """
+    logprobs = torch.from_numpy(logprobs_NK.astype(np.float64))
+    epsilon = torch.finfo(torch.float32).eps
+    tail_mass_N1 = (1 - logprobs.exp().sum(1, keepdim=True)).clamp_min(epsilon)
     return {
-        "logits": bits(logs - logs[:, :1], soft_targets.dtype),
+        "logits": bits(logprobs - logprobs[:, :1], soft_targets.dtype),
         "ids": torch.from_numpy(ids_NK.astype(np.int64)),
-        "tail": tail_N1.float(),
+        "tail": tail_mass_N1.log().float(),
     }

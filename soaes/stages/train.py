@@ -1,10 +1,19 @@
-"""Train: pre-training, general SFT, CPT, SFT, distillation. Each stage is a folder of a model in, a folder of a model out.
+"""Train: pre-training, general SFT, CPT, SFT, distillation. A model folder in, a model folder out.
 
-They differ in what they start from and in the Lightning module; the loop is one."""
+The stages differ in the model they start from and in the Lightning module; the loop is one
+(`_fit`). The path of the data through a step:
+
+    token_store.load            packed rows on disk
+    datamodule                  rows -> steps -> micro-batches
+    CausalLM, DistilledLM       micro-batch -> loss (soaes.model.losses: Eq. 1 and 2)
+    MetricsCallback             curves, validation perplexity and Rouge-1
+    CheckpointCallback          what a killed run is resumed from
+
+Which rows and which settings a stage gets is up to conf/.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -14,18 +23,21 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from transformers import PreTrainedModel
 
 from soaes.data import teacher_store, token_store
 from soaes.data.chat import tokenizer_digest
 from soaes.data.datamodule import PackedDataModule
 from soaes.data.jsonl import read_jsonl
+from soaes.metrics.schema import write_metrics
 from soaes.model import attention, checkpoint, train_state
 from soaes.model.callbacks import CheckpointCallback, MetricsCallback
+from soaes.model.settings import OptimizerSettings, ValidationSettings
 from soaes.model.train_state import TrainState
 from soaes.pipeline.runtime import Execution
 from soaes.pipeline.tracking import Tracker
 
-Module = Callable[..., pl.LightningModule]
+Module = Callable[..., pl.LightningModule]  # CausalLM or DistilledLM, or a partial of one
 
 
 def pretrain(
@@ -37,34 +49,119 @@ def pretrain(
     kv_heads: int,
     context: int,
     module: Module,
-    optim: dict[str, Any],
+    optim: OptimizerSettings,
     seed: int,
+    validation: ValidationSettings = ValidationSettings(),
     execution: Execution = Execution(),
     tracker: Tracker | None = None,
+    mlp_ratio: float = 3,
+    position_factor: int = 4,
+    embedding_std: float = 1.0,
+    head_std: float = 0.02,
     *,
     out: Path,
 ) -> None:
-    """A base model from random weights over general text."""
-    model = checkpoint.create(tokenizer, layers, width, heads, kv_heads, context, seed)
-    _fit(model, tokenizer, rows, module, optim, seed, execution, tracker, out)
+    """Train a base model from random weights.
+
+    Args:
+        tokenizer: folder of the tokenizer.
+        rows: folder of packed rows, with train/, dev/ and dev_prompts.jsonl.
+        layers, width, heads, kv_heads: the shape of the model (Qwen2).
+        context: tokens of a row.
+        module: builds the Lightning module of the loss.
+        optim: optimizer, schedule and budget.
+        seed: of the initial weights and of the order of the rows.
+        validation: how often and on how much the model is validated.
+        execution: devices and micro-batches; changes no result.
+        tracker: receives the curves; None: nobody does.
+        mlp_ratio: width of the feed-forward layers over `width`.
+        position_factor: positions of the model over `context`, so that prompts may be longer.
+        embedding_std, head_std: standard deviation of the initial embeddings and output matrix.
+        out: folder for the model and metrics.json.
+    """
+    model = checkpoint.create(
+        tokenizer,
+        layers,
+        width,
+        heads,
+        kv_heads,
+        context,
+        seed,
+        mlp_ratio=mlp_ratio,
+        position_factor=position_factor,
+        embedding_std=embedding_std,
+        head_std=head_std,
+    )
+    _fit(model, tokenizer, rows, module, optim, seed, validation, execution, tracker, out)
 
 
-def _continue(
+def instruct(
     parent: Path,
     rows: Path,
     module: Module,
-    optim: dict[str, Any],
+    optim: OptimizerSettings,
     seed: int,
+    validation: ValidationSettings = ValidationSettings(),
     execution: Execution = Execution(),
     tracker: Tracker | None = None,
     *,
     out: Path,
 ) -> None:
-    """Go on training the model of `parent` over other rows."""
-    _fit(checkpoint.load(parent), parent, rows, module, optim, seed, execution, tracker, out)
+    """Turn a base model into a general chat model: SFT on dialogues of every category.
+
+    Arguments as of `sft`.
+    """
+    model = checkpoint.load(parent)
+    _fit(model, parent, rows, module, optim, seed, validation, execution, tracker, out)
 
 
-instruct = cpt = sft = _continue  # they differ in their rows and settings alone, which conf/ names
+def cpt(
+    parent: Path,
+    rows: Path,
+    module: Module,
+    optim: OptimizerSettings,
+    seed: int,
+    validation: ValidationSettings = ValidationSettings(),
+    execution: Execution = Execution(),
+    tracker: Tracker | None = None,
+    *,
+    out: Path,
+) -> None:
+    """Continue the pre-training of a model on domain text; every token bears loss.
+
+    Arguments as of `sft`.
+    """
+    model = checkpoint.load(parent)
+    _fit(model, parent, rows, module, optim, seed, validation, execution, tracker, out)
+
+
+def sft(
+    parent: Path,
+    rows: Path,
+    module: Module,
+    optim: OptimizerSettings,
+    seed: int,
+    validation: ValidationSettings = ValidationSettings(),
+    execution: Execution = Execution(),
+    tracker: Tracker | None = None,
+    *,
+    out: Path,
+) -> None:
+    """Fine-tune a model on conversations; the assistant's tokens bear loss.
+
+    Args:
+        parent: folder of the model to start from.
+        rows: folder of packed rows, with train/, dev/ and dev_prompts.jsonl.
+        module: builds the Lightning module of the loss.
+        optim: optimizer, schedule and budget.
+        seed: of the order of the rows.
+        validation: how often and on how much the model is validated.
+        execution: devices and micro-batches; changes no result.
+        tracker: receives the curves; None: nobody does.
+        out: folder for the model and metrics.json.
+    """
+    model = checkpoint.load(parent)
+    _fit(model, parent, rows, module, optim, seed, validation, execution, tracker, out)
 
 
 def distill(
@@ -74,62 +171,96 @@ def distill(
     alpha: float,
     tau: float,
     module: Module,
-    optim: dict[str, Any],
+    optim: OptimizerSettings,
     seed: int,
+    validation: ValidationSettings = ValidationSettings(),
     execution: Execution = Execution(),
     tracker: Tracker | None = None,
+    max_gradient_bias: float = 0.05,
     *,
     out: Path,
 ) -> None:
-    """Eq. 1-2 over stage 2's rows, from the stored signal of a teacher with the same tokenizer."""
-    store = teacher_store.load(teacher_logits, rows.name, tokenizer_digest(parent))
+    """Distill a teacher into the model of `parent`: the loss is Eq. 2, its KL term Eq. 1.
+
+    `module` is DistilledLM with its divergence; the equations stand in soaes.model.losses. The
+    teacher itself is not loaded: `teacher_logits` holds its soft targets over the same rows.
+
+    Args:
+        teacher_logits: folder of the soft targets, from `teach` or `teach_vllm`.
+        alpha: weight of the KL term in [0, 1]; 0 is plain SFT.
+        tau: temperature of both distributions in Eq. 1, positive.
+        max_gradient_bias: refuse soft targets whose gradient misses the exact one by more than
+            this share of its length, as measured when they were stored.
+
+    The other arguments are those of `sft`.
+
+    Raises:
+        ValueError: if the soft targets are over other rows, of another tokenizer, or cannot
+            serve this temperature or divergence.
+    """
+    soft_targets = teacher_store.load(
+        teacher_logits, rows.name, tokenizer_digest(parent), max_gradient_bias
+    )
+    module = partial(module, teacher_store=soft_targets, alpha=alpha, tau=tau)
     student = checkpoint.load(parent)
-    distilled = partial(module, teacher_store=store, alpha=alpha, tau=tau)
-    _fit(student, parent, rows, distilled, optim, seed, execution, tracker, out, store)
+    _fit(
+        student,
+        parent,
+        rows,
+        module,
+        optim,
+        seed,
+        validation,
+        execution,
+        tracker,
+        out,
+        soft_targets,
+    )
 
 
 def _fit(
-    model: Any,
+    model: PreTrainedModel,
     tokenizer: Path,
     rows: Path,
     module: Module,
-    optim: dict[str, Any],
+    optim: OptimizerSettings,
     seed: int,
+    validation: ValidationSettings,
     execution: Execution,
     tracker: Tracker | None,
     out: Path,
-    store: Any = None,
+    soft_targets: teacher_store.TeacherStore | None = None,
 ) -> None:
-    """The one loop: validate, train with a few validations on the way and one at the end, save. A killed one goes on from its last checkpoint."""
+    """Validate, train with validations on the way and one at the end, save.
+
+    A killed run resumes from its last checkpoint and ends with the same weights.
+    """
     torch.set_num_threads(execution.threads)
     pl.seed_everything(seed, verbose=False)
-    every = execution.checkpoint_every if execution.strategy in ("auto", "ddp") else 0.0
-    contract = {
-        "stage": out.name,
-        "rows": rows.name,
-        "seed": seed,
-        "global_batch_size": optim["global_batch_size"],
-        "devices": execution.devices,
-        "code": train_state.code_digest(),
-        "torch": str(torch.__version__),
-    }
-    resumed = train_state.load_newest(out / "resume", contract) if every else None
+    holds_whole_state = execution.strategy in ("auto", "ddp")
+    checkpoint_every = execution.checkpoint_every if holds_whole_state else 0.0
+    contract = _resume_contract(rows, optim, seed, execution, out)
+    resumed = train_state.load_newest(out / "resume", contract) if checkpoint_every else None
     state = resumed or TrainState(contract)
-    metrics = MetricsCallback(state, tracker, tokenizer, read_jsonl(rows / "dev_prompts.jsonl"))
-    checkpoints = CheckpointCallback(state, out / "resume", every)
+
+    dev_prompts = read_jsonl(rows / "dev_prompts.jsonl")
+    metrics = MetricsCallback(state, tracker, tokenizer, dev_prompts, validation.max_new_tokens)
+    checkpoints = CheckpointCallback(state, out / "resume", checkpoint_every)
     data = PackedDataModule(
-        token_store.load(rows / "train"),
-        token_store.load(rows / "dev"),
-        optim["global_batch_size"],
-        execution.micro_batch_size,
-        optim["epochs"],
-        seed,
-        execution.devices,
-        store,
-        optim["max_tokens"],
-        execution.num_workers,
-        state.step,
+        train=token_store.load(rows / "train"),
+        dev=token_store.load(rows / "dev"),
+        global_batch_size=optim.global_batch_size,
+        micro_batch_size=execution.micro_batch_size,
+        epochs=optim.epochs,
+        seed=seed,
+        devices=execution.devices,
+        teacher_store=soft_targets,
+        max_tokens=optim.max_tokens,
+        num_workers=execution.num_workers,
+        start=state.step,
+        validation_rows=validation.rows,
     )
+
     attention.set_attention(model, execution.attention)
     if execution.gradient_checkpointing:
         model.gradient_checkpointing_enable()
@@ -137,74 +268,85 @@ def _fit(
         model.model.compile(dynamic=False)
     lit = module(
         model=model.train(),
-        lr=optim["lr"],
-        schedule=optim["schedule"],
-        betas=optim["betas"],
-        weight_decay=optim["weight_decay"],
+        lr=optim.lr,
+        schedule=optim.schedule,
+        betas=optim.betas,
+        weight_decay=optim.weight_decay,
         steps=len(data.steps),
         cpu_offload=execution.cpu_offload,
     )
-    trainer = _trainer(data, optim, execution, [metrics, checkpoints])
+
+    trainer = _trainer(data, optim, validation, execution, [metrics, checkpoints])
     if resumed is None:
         trainer.validate(lit, data, verbose=False)
     trainer.fit(lit, data)
     if state.validations[-1]["step"] < state.step:
         trainer.validate(lit, data, verbose=False)
+
     checkpoint.save(model, out, tokenizer)
     if trainer.is_global_zero:
-        _write_metrics(out, state, data, lit.metrics)
+        write_metrics(out, _summary(state, data, lit.metrics))
         shutil.rmtree(out / "resume", ignore_errors=True)
 
 
-VALIDATIONS = 4  # and one before the first step
+def _resume_contract(
+    rows: Path, optim: OptimizerSettings, seed: int, execution: Execution, out: Path
+) -> dict[str, Any]:
+    """Return what a checkpoint must have been written under for a run to resume from it."""
+    return {
+        "stage": out.name,
+        "rows": rows.name,
+        "seed": seed,
+        "global_batch_size": optim.global_batch_size,
+        "devices": execution.devices,
+        "code": train_state.code_digest(),
+        "torch": str(torch.__version__),
+    }
 
 
 def _trainer(
     data: PackedDataModule,
-    optim: dict[str, Any],
+    optim: OptimizerSettings,
+    validation: ValidationSettings,
     execution: Execution,
-    callbacks: list[pl.Callback],
+    trainer_callbacks: list[pl.Callback],
 ) -> pl.Trainer:
-    batches = len(data.steps) * data.accumulate
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
+    micro_batches = len(data.steps) * data.accumulate
     return pl.Trainer(
         accelerator=execution.device.replace("cuda", "gpu"),
         devices=execution.devices,
         strategy=execution.strategy,
-        precision=optim["precision"],
+        precision=optim.precision,
         max_epochs=1,
         max_steps=len(data.steps),
         accumulate_grad_batches=data.accumulate,
-        gradient_clip_val=optim["grad_clip"],
-        val_check_interval=math.ceil(batches / VALIDATIONS),
+        gradient_clip_val=optim.grad_clip,
+        val_check_interval=math.ceil(micro_batches / validation.per_run),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        callbacks=callbacks,
-        **quiet,
+        callbacks=trainer_callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
 
 
-def _write_metrics(
-    out: Path,
-    state: TrainState,
-    data: PackedDataModule,
-    others: dict[str, float],
-) -> None:
+def _summary(
+    state: TrainState, data: PackedDataModule, module_metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """Collect metrics.json: the first and the last validation, and what was read."""
     first, last = state.validations[0], state.validations[-1]
-    metrics = {
+    summary = {
         "val/perplexity": last["val/perplexity"],
         "val/perplexity_before": first["val/perplexity"],
         "steps": len(data.steps),
         "rows": len(data.train.ids_RT),
         "seconds": round(state.elapsed_seconds(), 2),
-        **others,
+        **module_metrics,
     }
     if "val/rouge1" in last:
-        metrics |= {"val/rouge1": last["val/rouge1"], "val/rouge1_before": first["val/rouge1"]}
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
+        summary["val/rouge1"] = last["val/rouge1"]
+        summary["val/rouge1_before"] = first["val/rouge1"]
+    return summary

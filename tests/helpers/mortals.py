@@ -1,4 +1,4 @@
-"""Training stages on toys, which end when a test says so, and what they leave."""
+"""Training stages on toy models that are killed when a test says so, and what they leave."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from soaes.model import schedules
 from soaes.model import soft_targets as formats
 from soaes.model.causal_lm import CausalLM
 from soaes.model.distilled_lm import DistilledLM
+from soaes.model.settings import OptimizerSettings
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import Execution
 from soaes.pipeline.store import Store
@@ -22,20 +23,15 @@ from soaes.stages import teach, train
 from tests.helpers.toys import save_pair
 
 CONTEXT, STEPS = 24, 10
-EVERY_STEP = Execution(
-    micro_batch_size=1, checkpoint_every=1e-9
-)  # seconds: a checkpoint before each step
-OPTIM = {
-    "lr": 1e-2,
-    "global_batch_size": 4,
-    "epochs": 2,
-    "max_tokens": None,
-    "schedule": partial(schedules.cosine, warmup=0.2, final=0.1),
-    "betas": [0.9, 0.95],
-    "weight_decay": 0.1,
-    "grad_clip": 1.0,
-    "precision": "32-true",
-}
+# a checkpoint is due after 1e-9 seconds, so before each step
+EVERY_STEP = Execution(micro_batch_size=1, checkpoint_every=1e-9)
+OPTIM = OptimizerSettings(
+    lr=1e-2,
+    global_batch_size=4,
+    epochs=2,
+    schedule=partial(schedules.cosine, warmup=0.2, final=0.1),
+    precision="32-true",
+)
 
 
 class Killed(Exception):
@@ -51,7 +47,11 @@ def die():
 
 
 class Mortal:
-    """A Lightning module that something happens to before micro-batches (step, part), and that writes down what it was given."""
+    """A Lightning module that calls functions before given micro-batches and records its input.
+
+    happens: (step, micro-batch of the step) -> function to call before it. seen: receives (step,
+    micro-batch, token ids) of each micro-batch, and (step, "validation").
+    """
 
     def __init__(self, happens=None, seen=None, **settings):
         super().__init__(**settings)
@@ -80,40 +80,30 @@ class MortalDistilledLM(Mortal, DistilledLM):
 
 
 def prepare(root):
-    """Folders of a model and its near twin with one tokenizer, of packed rows, and of the twin's signal over them."""
+    """Write a target, a draft near it with one tokenizer, packed rows, and soft targets over them."""
     save_pair(root)
-    for split, count in (
-        ("train", 18),
-        ("dev", 3),
-    ):  # 18 rows in steps of 4: the last step of an epoch is small
+    # 18 rows in steps of 4: the last step of an epoch is small
+    for split, count in (("train", 18), ("dev", 3)):
         token_store.write(root / "rows" / split, rows(count, seed=count))
-    write_jsonl(
-        root / "rows" / "dev_prompts.jsonl",
-        [
-            {
-                "messages": [
-                    {"role": "user", "content": "w1 w2"},
-                    {"role": "assistant", "content": "w3"},
-                ]
-            }
-        ],
-    )
+    question = {"role": "user", "content": "w1 w2"}
+    answer = {"role": "assistant", "content": "w3"}
+    write_jsonl(root / "rows" / "dev_prompts.jsonl", [{"messages": [question, answer]}])
     (root / "soft_targets").mkdir()
     teach.teach(root / "target", root / "rows", formats.Hidden(), out=root / "soft_targets")
 
 
 def rows(count, seed):
-    """Two documents a row, of which the first third bears no loss."""
+    """Make rows of two documents each; the first third of each document bears no loss."""
     ids = np.random.default_rng(seed).integers(4, 64, (count, CONTEXT), np.int32)
     positions = np.tile(np.arange(CONTEXT, dtype=np.int32) % (CONTEXT // 2), (count, 1))
     return token_store.Rows(ids, np.where(positions < 4, token_store.IGNORE, ids), positions)
 
 
 def build(toy, store, stage, execution=EVERY_STEP, optim=OPTIM, **how):
-    """Build one stage as the store would; its folder."""
+    """Build one stage as the store would, and return its folder."""
     recipe = Recipe(f"soaes.stages.train.{stage}", {})
     with Store(store).build(recipe) as out:
-        if out is None:  # killed after its end
+        if out is None:  # it was killed after its end
             return Store(store).folder(recipe.name)
         common = {
             "optim": optim,
@@ -135,7 +125,7 @@ def build(toy, store, stage, execution=EVERY_STEP, optim=OPTIM, **how):
 
 
 def killed(toy, store, stage, step, part=0, happens=None, **how):
-    """The unfinished folder of a stage that ends before micro-batch `part` of `step`."""
+    """Kill a stage before micro-batch `part` of `step`, and return its unfinished folder."""
     with pytest.raises(Killed):
         build(toy, store, stage, happens={**(happens or {}), (step, part): stop}, **how)
     (unfinished,) = (store / "unfinished").iterdir()
@@ -143,20 +133,16 @@ def killed(toy, store, stage, step, part=0, happens=None, **how):
 
 
 def outcome(folder):
-    """All that a stage leaves, without the times that it took."""
+    """Collect all that a stage leaves, without the times that it took."""
     curves = [json.loads(line) for line in (folder / "curves.jsonl").read_text().splitlines()]
+    for point in curves:
+        point.pop("train/tokens_per_s", None)
+        point.pop("seconds", None)
     metrics = json.loads((folder / "metrics.json").read_text())
-    timeless = [
-        {key: value for key, value in line.items() if key not in ("train/tokens_per_s", "seconds")}
-        for line in curves
-    ]
+    del metrics["seconds"]
     others = {
         path.name: path.read_bytes()
         for path in folder.iterdir()
-        if path.suffix not in (".jsonl",) and path.name != "metrics.json"
+        if path.suffix != ".jsonl" and path.name != "metrics.json"
     }
-    return {
-        "curves": timeless,
-        "metrics": {key: value for key, value in metrics.items() if key != "seconds"},
-        **others,
-    }
+    return {"curves": curves, "metrics": metrics, **others}

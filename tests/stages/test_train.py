@@ -1,6 +1,7 @@
 """Laws of training, on stages called as plain functions: no Hydra, no store, no W&B."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,21 +14,17 @@ from soaes.model import checkpoint, schedules
 from soaes.model import soft_targets as formats
 from soaes.model.causal_lm import CausalLM
 from soaes.model.distilled_lm import DistilledLM
+from soaes.model.settings import OptimizerSettings, ProbeSettings, ValidationSettings
 from soaes.pipeline.runtime import Execution
 from soaes.pipeline.tracking import Tracker
 from soaes.stages import prepare, teach, train
 
-OPTIM = {
-    "lr": 2e-3,
-    "global_batch_size": 4,
-    "epochs": 1,
-    "max_tokens": None,
-    "schedule": partial(schedules.constant, warmup=0.05),
-    "betas": [0.9, 0.95],
-    "weight_decay": 0.1,
-    "grad_clip": 1.0,
-    "precision": "32-true",
-}
+OPTIM = OptimizerSettings(
+    lr=2e-3,
+    global_batch_size=4,
+    schedule=partial(schedules.constant, warmup=0.05),
+    precision="32-true",
+)
 MODULE = partial(CausalLM)
 
 
@@ -35,61 +32,46 @@ MODULE = partial(CausalLM)
 def prepared(tmp_path_factory):
     """Folders of a toy world: documents, tokenizer, rows, a teacher and a student."""
     root = tmp_path_factory.mktemp("toy")
-    made = {
-        name: root / name
-        for name in ("documents", "tokenizer", "general", "qa", "teacher", "student")
-    }
-    for path in made.values():
+    names = ("documents", "tokenizer", "general", "qa", "teacher", "student")
+    folders = {name: root / name for name in names}
+    for path in folders.values():
         path.mkdir()
-    prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 120, 20, out=made["documents"])
-    prepare.tokenizer(made["documents"], 600, out=made["tokenizer"])
-    packing = PackingSettings()
+    documents, tokenizer = folders["documents"], folders["tokenizer"]
+    prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 120, 20, out=documents)
+    prepare.tokenizer(documents, 600, out=tokenizer)
     for name in ("general", "qa"):
-        prepare.pack(
-            made["documents"], made["tokenizer"], [name], None, 128, packing, out=made[name]
-        )
+        out = folders[name]
+        prepare.pack(documents, tokenizer, [name], None, 128, PackingSettings(), out=out)
     for name, width, seed in (("teacher", 48, 0), ("student", 32, 1)):
-        train.pretrain(
-            made["tokenizer"],
-            made["general"],
-            1,
-            width,
-            4,
-            2,
-            128,
-            MODULE,
-            OPTIM,
-            seed,
-            out=made[name],
-        )
-    return made
+        shape = {"layers": 1, "width": width, "heads": 4, "kv_heads": 2, "context": 128}
+        rows, out = folders["general"], folders[name]
+        train.pretrain(tokenizer, rows, **shape, module=MODULE, optim=OPTIM, seed=seed, out=out)
+    return folders
+
+
+def metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
 
 
 def weights(folder):
     return {name: value.clone() for name, value in checkpoint.load(folder).state_dict().items()}
 
 
-def distance(one, other):
-    return max((one[name] - other[name]).abs().max().item() for name in one)
+def distance(weights, others):
+    """The largest difference of two models in any weight."""
+    return max((weights[name] - others[name]).abs().max().item() for name in weights)
 
 
-def sft(prepared, out, **changed):
+def sft(prepared, out, optim=OPTIM, **changed):
+    """Fine-tune the student into `out`, and return its weights."""
     out.mkdir()
-    train.sft(
-        prepared["student"],
-        prepared["qa"],
-        MODULE,
-        {**OPTIM, **changed.pop("optim", {})},
-        0,
-        out=out,
-        **changed,
-    )
+    train.sft(prepared["student"], prepared["qa"], MODULE, optim, 0, out=out, **changed)
     return weights(out)
 
 
 def test_pre_training_lowers_the_perplexity_and_writes_a_model_that_transformers_loads(prepared):
-    metrics = json.loads((prepared["student"] / "metrics.json").read_text())
-    assert metrics["val/perplexity"] < metrics["val/perplexity_before"] / 2
+    student = metrics(prepared["student"])
+    assert student["val/perplexity"] < student["val/perplexity_before"] / 2
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(prepared["student"])
@@ -133,13 +115,9 @@ def test_neither_the_attention_nor_checkpointing_changes_what_is_learnt(prepared
 
 @pytest.mark.nightly
 def test_a_compiled_body_learns_the_same(prepared, tmp_path):
-    assert (
-        distance(
-            sft(prepared, tmp_path / "eager"),
-            sft(prepared, tmp_path / "compiled", execution=Execution(compile=True)),
-        )
-        < 1e-5
-    )
+    eager = sft(prepared, tmp_path / "eager")
+    compiled = sft(prepared, tmp_path / "compiled", execution=Execution(compile=True))
+    assert distance(eager, compiled) < 1e-5
 
 
 def test_training_is_a_function_of_its_seed(prepared, tmp_path):
@@ -147,38 +125,84 @@ def test_training_is_a_function_of_its_seed(prepared, tmp_path):
 
 
 def test_a_token_budget_ends_training_early(prepared, tmp_path):
-    sft(prepared, tmp_path / "short", optim={"max_tokens": 2 * 4 * 128})
-    assert json.loads((tmp_path / "short" / "metrics.json").read_text())["steps"] == 2
+    sft(prepared, tmp_path / "short", optim=replace(OPTIM, max_tokens=2 * 4 * 128))
+    assert metrics(tmp_path / "short")["steps"] == 2
 
 
-def distilled(prepared, out, alpha):
-    signal, out = out / "teacher", out / f"alpha_{alpha}"
-    if not signal.exists():
-        signal.mkdir(parents=True)
-        teach.teach(prepared["teacher"], prepared["qa"], formats.Hidden(), out=signal)
+def test_validation_is_as_often_and_on_as_many_rows_as_asked_for(prepared, tmp_path):
+    curves = {}
+    for name, validation in (
+        ("default", ValidationSettings()),
+        ("often", ValidationSettings(per_run=8)),
+        ("little", ValidationSettings(rows=1)),
+    ):
+        tracker = Tracker(tmp_path / f"{name}.jsonl")
+        sft(prepared, tmp_path / name, tracker=tracker, validation=validation)
+        lines = (tmp_path / f"{name}.jsonl").read_text().splitlines()
+        points = [json.loads(line) for line in lines]
+        curves[name] = [point["val/perplexity"] for point in points if "val/perplexity" in point]
+    assert len(curves["default"]) == 1 + 4 and len(curves["often"]) == 1 + 8
+    assert curves["often"][-1] == curves["default"][-1] != curves["little"][-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "changed", "message"),
+    [
+        (OPTIM, {"lr": 0}, "lr=0: must be positive"),
+        (OPTIM, {"global_batch_size": 0}, "global_batch_size=0: must be a whole number"),
+        (OPTIM, {"epochs": float("nan")}, "epochs=nan: must be positive"),
+        (OPTIM, {"max_tokens": 1.5}, "max_tokens=1.5: must be a whole number"),
+        (OPTIM, {"betas": [0.9]}, r"betas=\[0.9\]: must be two numbers"),
+        (OPTIM, {"betas": [0.9, 1.0]}, "betas=1.0: must lie in"),
+        (OPTIM, {"weight_decay": -1}, "weight_decay=-1: must be a number of at least 0"),
+        (OPTIM, {"grad_clip": 0}, "grad_clip=0: must be positive"),
+        (OPTIM, {"precision": "bf16"}, "precision=bf16: must be one of"),
+        (ValidationSettings(), {"per_run": 0}, "per_run=0: must be a whole number"),
+        (ValidationSettings(), {"rows": 0}, "rows=0: must be a whole number"),
+        (ValidationSettings(), {"max_new_tokens": 0}, "max_new_tokens=0: must be a whole"),
+        (ProbeSettings(), {"taus": []}, "taus=.*as in .1, 2, 3, 5"),
+        (ProbeSettings(), {"taus": [0]}, "taus=0: must be positive"),
+        (ProbeSettings(), {"student_temperature": 0}, "student_temperature=0: must be"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_settings_out_of_range_are_refused(settings, changed, message):
+    with pytest.raises(ValueError, match=message):
+        replace(settings, **changed)
+
+
+def test_the_initial_model_has_the_shape_and_the_scale_asked_for(prepared):
+    shape = {"layers": 1, "width": 32, "heads": 2, "kv_heads": 1, "context": 64, "seed": 0}
+    plain = checkpoint.create(prepared["tokenizer"], **shape)
+    assert plain.config.intermediate_size == 3 * 32
+    assert plain.config.max_position_embeddings == 4 * 64
+    assert plain.model.embed_tokens.weight.std() == pytest.approx(1.0, rel=0.05)
+    assert plain.lm_head.weight.std() == pytest.approx(0.02, rel=0.05)
+    changes = {"mlp_ratio": 2, "position_factor": 8, "embedding_std": 0.5, "head_std": 0.1}
+    changed = checkpoint.create(prepared["tokenizer"], **shape, **changes)
+    assert changed.config.intermediate_size == 2 * 32
+    assert changed.config.max_position_embeddings == 8 * 64
+    assert changed.model.embed_tokens.weight.std() == pytest.approx(0.5, rel=0.05)
+    assert changed.lm_head.weight.std() == pytest.approx(0.1, rel=0.05)
+
+
+def distilled(prepared, root, alpha):
+    """Distill the teacher into the student with weight alpha, and return its weights."""
+    soft_targets, out = root / "teacher", root / f"alpha_{alpha}"
+    if not soft_targets.exists():
+        soft_targets.mkdir(parents=True)
+        teach.teach(prepared["teacher"], prepared["qa"], formats.Hidden(), out=soft_targets)
     out.mkdir()
-    train.distill(
-        prepared["student"],
-        prepared["qa"],
-        signal,
-        alpha,
-        2.0,
-        partial(DistilledLM),
-        OPTIM,
-        0,
-        out=out,
-    )
+    student, rows, module = prepared["student"], prepared["qa"], partial(DistilledLM)
+    train.distill(student, rows, soft_targets, alpha, 2.0, module, OPTIM, 0, out=out)
     return weights(out)
 
 
 def test_alpha_zero_is_plain_sft_to_the_bit(prepared, tmp_path):
     assert distance(distilled(prepared, tmp_path, 0.0), sft(prepared, tmp_path / "sft")) == 0
     assert distance(distilled(prepared, tmp_path, 1.0), weights(tmp_path / "sft")) > 1e-3
-    at_tau_2 = [
-        json.loads((tmp_path / f"alpha_{alpha}" / "metrics.json").read_text())["teacher_entropy"]
-        for alpha in (0.0, 1.0)
-    ]
-    assert at_tau_2[0] == at_tau_2[1] > 0  # the teacher's own, whatever is made of it
+    entropies = [metrics(tmp_path / f"alpha_{alpha}")["teacher_entropy"] for alpha in (0.0, 1.0)]
+    assert entropies[0] == entropies[1] > 0  # the teacher's own, whatever is made of it
 
 
 def test_the_teacher_store_holds_the_teachers_logits_token_for_token(prepared, tmp_path):
@@ -213,9 +237,7 @@ def test_half_precision_weights_leave_the_teacher_as_it_was_stored(
 
     class Listening(DistilledLM):
         def loss_sum(self, batch):
-            heard.append(
-                (batch["soft_targets"], self.teacher_head_VD, self.model.lm_head.weight.dtype)
-            )
+            heard.append((batch["soft_targets"], self.head_VD, self.model.lm_head.weight.dtype))
             return super().loss_sum(batch)
 
     for path in (signal := tmp_path / "soft_targets", out := tmp_path / "out"):
@@ -225,10 +247,8 @@ def test_half_precision_weights_leave_the_teacher_as_it_was_stored(
         signal, prepared["qa"].name, chat.tokenizer_digest(prepared["student"])
     )
     rows = store.contract["packed_rows"]
-    optim, execution = (
-        {**OPTIM, "global_batch_size": rows, "precision": "bf16-true"},
-        Execution(micro_batch_size=rows // 2, num_workers=1),
-    )
+    optim = replace(OPTIM, global_batch_size=rows, precision="bf16-true")
+    execution = Execution(micro_batch_size=rows // 2, num_workers=1)
     train.distill(
         prepared["student"],
         prepared["qa"],
@@ -238,7 +258,7 @@ def test_half_precision_weights_leave_the_teacher_as_it_was_stored(
         Listening,
         optim,
         0,
-        execution,
+        execution=execution,
         out=out,
     )  # one step of all rows, in order
     assert len(heard) >= 2 and {dtype for *_, dtype in heard} == {torch.bfloat16}
