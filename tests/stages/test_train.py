@@ -1,6 +1,7 @@
 """Laws of training, on stages called as plain functions: no Hydra, no store, no W&B."""
 
 import json
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -133,16 +134,21 @@ def test_validation_is_as_often_and_on_as_many_rows_as_asked_for(prepared, tmp_p
     curves = {}
     for name, validation in (
         ("default", ValidationSettings()),
-        ("often", ValidationSettings(per_run=8)),
+        ("often", ValidationSettings(per_run=7)),
         ("little", ValidationSettings(rows=1)),
     ):
         tracker = Tracker(tmp_path / f"{name}.jsonl")
         sft(prepared, tmp_path / name, tracker=tracker, validation=validation)
         lines = (tmp_path / f"{name}.jsonl").read_text().splitlines()
         points = [json.loads(line) for line in lines]
-        curves[name] = [point["val/perplexity"] for point in points if "val/perplexity" in point]
-    assert len(curves["default"]) == 1 + 4 and len(curves["often"]) == 1 + 8
-    assert curves["often"][-1] == curves["default"][-1] != curves["little"][-1]
+        curves[name] = {
+            point["step"]: point["val/perplexity"] for point in points if "val/perplexity" in point
+        }
+        steps = metrics(tmp_path / name)["steps"]
+        every = math.ceil(steps / validation.per_run)
+        assert list(curves[name]) == [*range(0, steps, every), steps]
+    assert len(curves["often"]) > len(curves["default"])
+    assert curves["often"][steps] == curves["default"][steps] != curves["little"][steps]
 
 
 @pytest.mark.parametrize(
