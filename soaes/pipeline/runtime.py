@@ -1,32 +1,186 @@
-"""How a stage is run: devices, threads, micro-batch, kernels. Never part of a training recipe, since it must not change a result."""
+"""How stages are run: where, how many at once, on which devices, with which kernels.
+
+Nothing here is part of a training recipe, because nothing here may change a result. Each class is a
+section of `conf/runtime` and `conf/logger`, checked when it is created.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from soaes.pipeline.validation import check_at_least, check_flag, check_one_of, check_target
+from soaes.pipeline.validation import check_whole
 
 
-class Execution(NamedTuple):
-    """device: cpu or cuda. devices: processes of one stage. micro_batch_size: rows at once on each. attention: `documents`, or one of transformers'.
-
-    checkpoint_every: seconds of training between two checkpoints that a killed stage goes on from, 0: none. Only where every rank holds the
-    whole state (strategy auto or ddp)."""
+@dataclass(frozen=True)
+class Execution:
+    """How one stage uses the machine. A stage that names a parameter `execution` receives it."""
 
     device: str = "cpu"
+    """`cpu` or `cuda`, or one GPU by number: `cuda:1`."""
+
     devices: int = 1
+    """Processes of one stage, each with a device of its own."""
+
     threads: int = 1
+    """CPU threads of a process."""
+
     micro_batch_size: int = 8
-    strategy: Any = "auto"  # a Lightning strategy, by name or as an object
+    """Rows processed at once on a device."""
+
+    strategy: Any = "auto"
+    """A Lightning strategy: its name, its `_target_` node or the object itself."""
+
     attention: str = "sdpa"
-    gradient_checkpointing: bool = False  # gradient checkpointing
-    compile: bool = (
-        False  # torch.compile of the model's body: tens of seconds before the first step
-    )
-    cpu_offload: bool = False  # the optimizer's state lies in the processor's memory (DeepSpeed)
-    num_workers: int = 0  # processes that read rows ahead of training, on each device
+    """`documents` (soaes.model.attention), or an implementation of transformers."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass instead of storing them."""
+
+    compile: bool = False
+    """torch.compile the model's body; the first step then takes tens of seconds longer."""
+
+    cpu_offload: bool = False
+    """Keep the optimizer's state in the memory of the host (DeepSpeed)."""
+
+    num_workers: int = 0
+    """Processes on each device that read rows ahead of training."""
+
     checkpoint_every: float = 0.0
+    """Seconds of training between two checkpoints from which a killed stage resumes; 0: none.
+
+    Only where every rank holds the whole state (strategy `auto` or `ddp`)."""
+
+    def __post_init__(self) -> None:
+        check_one_of("device", self.device.partition(":")[0], ("cpu", "cuda"))
+        check_whole("devices", self.devices, 1, "the devices of a stage")
+        check_whole("threads", self.threads, 1, "the threads of a stage")
+        check_whole("micro_batch_size", self.micro_batch_size, 1, "the rows at once on a device")
+        check_flag("gradient_checkpointing", self.gradient_checkpointing)
+        check_flag("compile", self.compile)
+        check_flag("cpu_offload", self.cpu_offload)
+        check_whole("num_workers", self.num_workers, 0, "processes that read rows; 0: none")
+        interval = "seconds of training between two checkpoints; 0 for none"
+        check_at_least("checkpoint_every", self.checkpoint_every, 0, interval)
+        _check_targets(self.strategy)
+
+
+@dataclass(frozen=True)
+class LoggerSettings:
+    """Where stages and jobs are mirrored to (conf/logger)."""
+
+    mode: str = "disabled"
+    """`disabled`, or how Weights & Biases is used: `offline` or `online`."""
+
+    project: str = "soaes"
+    """The name of the W&B project."""
+
+    folder: str | None = None
+    """Where W&B keeps its files."""
+
+    def __post_init__(self) -> None:
+        check_one_of("mode", self.mode, ("disabled", "offline", "online"))
+        if self.enabled and not self.folder:
+            raise ValueError(
+                f"logger.folder={self.folder}: W&B needs a folder for its files; set logger.folder, "
+                "or logger=none"
+            )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is mirrored."""
+        return self.mode != "disabled"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a set of recipes is built. Plain values in, plain values out: see `from_plain`."""
+
+    store: Path
+    """The folder of all outputs."""
+
+    execution: Execution = field(default_factory=Execution)
+    """How a single stage uses the machine."""
+
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
+    """Where stages and jobs are mirrored to."""
+
+    parallel_stages: int = 1
+    """Stages that run side by side."""
+
+    exclusive_stages: tuple[str, ...] = ("speed",)
+    """Stages that have the machine to themselves."""
+
+    torchrun: tuple[str, ...] = ()
+    """Stages that run as `execution.devices` ranks; every other is one process."""
+
+    root: str | None = None
+    """The user's data folder, where there is one."""
+
+    dry: bool = False
+    """Whether to show the plan and its cost, and build nothing."""
+
+    def __post_init__(self) -> None:
+        check_whole("parallel_stages", self.parallel_stages, 1, "the stages side by side")
+        check_flag("dry", self.dry)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Runtime:
+        """Create a runtime from plain values, as a composed configuration or `to_plain` has them.
+
+        Args:
+            plain: Field name -> value; `execution` and `logger` are mappings themselves.
+
+        Raises:
+            ValueError: A key is unknown or a value is out of its range.
+        """
+        values = dict(plain)
+        values["store"] = Path(values["store"])
+        values["execution"] = _from_mapping(Execution, values["execution"], "runtime.execution")
+        values["logger"] = _from_mapping(LoggerSettings, values["logger"], "logger")
+        values["exclusive_stages"] = tuple(values["exclusive_stages"])
+        values["torchrun"] = tuple(values["torchrun"])
+        return _from_mapping(cls, values, "runtime")
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold and `from_plain` reads."""
+        return {**asdict(self), "store": str(self.store)}
+
+
+Settings = TypeVar("Settings")
+
+
+def _from_mapping(settings: type[Settings], values: Mapping[str, Any], path: str) -> Settings:
+    """Create a dataclass from a mapping; an unknown key is the user's, and is named."""
+    known = [known_field.name for known_field in fields(settings)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            near = get_close_matches(key, known, 1, 0.5)
+            advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise ValueError(f"{path}.{key}: there is no such setting; {advice}")
+    return settings(**values)
+
+
+def _check_targets(node: Any) -> None:
+    """Check every `_target_` in a node, so that a forbidden one costs nothing."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            check_target(node["_target_"])
+        for value in node.values():
+            _check_targets(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            _check_targets(value)
 
 
 def first_rank() -> bool:
-    """torchrun numbers a stage's ranks; a stage of one process is its own first."""
+    """Tell whether this process is the first rank; torchrun numbers the ranks of a stage.
+
+    A stage of one process is its own first rank.
+    """
     return os.environ.get("RANK", "0") == "0"
