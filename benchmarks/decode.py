@@ -97,7 +97,7 @@ def named_folders(models: str) -> tuple[Path, Path]:
 def speed_row() -> tuple[Store, Recipe]:
     """Return the store, and the recipe that times the distilled draft of scale=tiny."""
     (row,) = sweep.jobs(["scale=tiny", "goal=speed", "subject=distill"])
-    return Store(Path(row.runtime["store"])), row.recipe
+    return Store(row.runtime.store), row.recipe
 
 
 def built_folder(part: str) -> Path:

@@ -87,7 +87,7 @@ def rows_folder(rows: str) -> tuple[Path, Path, AbstractContextManager]:
         ValueError: if the store does not hold them.
     """
     (tiny,) = sweep.jobs(["scale=tiny", "goal=rows.stage2"])
-    store = Store(Path(rows).parent if rows else Path(tiny.runtime["store"]))
+    store = Store(Path(rows).parent if rows else tiny.runtime.store)
     name = Path(rows).name if rows else tiny.recipe.name
     if not store.holds(name):
         raise ValueError(

@@ -25,6 +25,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from soaes.pipeline import compose, dry_run, progress, sweep, tracking
+from soaes.pipeline.progress import JobTitle
 from soaes.pipeline.scheduler import JobsByGoal, Outcome, build, full_disk
 from soaes.pipeline.store import Store, read_json, write_json, write_text
 from soaes.pipeline.sweep import Job
@@ -81,8 +82,8 @@ def run(words: list[str]) -> int:
     _check_hydra_settings(words, launched, len(sweeps))
     jobs_of_sweeps = [(line, sweep.jobs(line)) for line in sweeps]
     jobs = [job for _, jobs_of_sweep in jobs_of_sweeps for job in jobs_of_sweep]
-    store = Store(Path(jobs[0].runtime["store"]))
-    if jobs[0].runtime["dry"]:
+    store = Store(jobs[0].runtime.store)
+    if jobs[0].runtime.dry:
         print("\n".join(dry_run.plan(store, [job.recipe for job in jobs])))
         return 0
     if launched:
@@ -136,7 +137,7 @@ def _build_here(store: Store, jobs: list[Job]) -> None:
     if full:  # nothing can be recorded either
         say(full)
         return
-    if outcome.built and runtime["logger"]["mode"] != "disabled":
+    if outcome.built and runtime.logger.enabled:
         say("what could be built is; now each row is recorded in W&B")
     began = time.strftime("%Y-%m-%d/%H-%M-%S")
     folder = store.root / "sweeps" / f"{began}-{os.getpid()}"
@@ -146,10 +147,14 @@ def _build_here(store: Store, jobs: list[Job]) -> None:
 
 def _jobs_by_goal(jobs: list[Job]) -> JobsByGoal:
     """Return which jobs show each goal; two experiments may share one."""
-    by_goal: JobsByGoal = {}
+    by_goal: dict[str, list[JobTitle]] = {}
     for job in jobs:
-        by_goal.setdefault(job.recipe.name, []).append((job.experiment, job.words))
+        by_goal.setdefault(job.recipe.name, []).append(_title(job))
     return by_goal
+
+
+def _title(job: Job) -> JobTitle:
+    return JobTitle(job.experiment, job.words)
 
 
 # ------------------------------------------------------------------ jobs that Hydra launches
@@ -193,7 +198,7 @@ def _settle(store: Store, job: Job, outcome: Outcome, folder: Path) -> None:
         write_text(folder / "error.txt", error)
         return
     if goal not in outcome.built:
-        say(progress.job_line(job.experiment, job.words, goal, store.metrics(goal)))
+        say(progress.job_line(_title(job), goal, store.metrics(goal)))
     if not _recorded(store, job):
         _write_folder(folder, job)
         _record(store, job)
@@ -210,14 +215,15 @@ def _write_folder(folder: Path, job: Job) -> None:
 def _record(store: Store, job: Job) -> None:
     """Mirror a built job to W&B, and note in the store that this is done."""
     metrics = store.metrics(job.recipe.name)
-    tracking.track_job(job.name, job.experiment, job.overrides, job.recipe, metrics, job.runtime)
+    logger = job.runtime.logger
+    tracking.track_job(job.name, job.experiment, job.overrides, job.recipe, metrics, logger)
     record = _record_path(store, job)
     record.parent.mkdir(exist_ok=True)
     facts: dict[str, Any] = {
         "experiment": job.experiment,
         "overrides": job.overrides,
         "recipe": job.recipe.name,
-        "logger": job.runtime["logger"]["mode"],
+        "logger": job.runtime.logger.mode,
         "metrics": metrics,
     }
     write_json(record, facts)
@@ -228,7 +234,7 @@ def _recorded(store: Store, job: Job) -> bool:
     path = _record_path(store, job)
     if not path.exists():
         return False
-    mode = job.runtime["logger"]["mode"]
+    mode = job.runtime.logger.mode
     return mode == "disabled" or mode == read_json(path)["logger"]
 
 

@@ -66,7 +66,7 @@ class MetricsCallback(pl.Callback):
             return
         if self.tracker is not None:
             lines = "".join(json.dumps(line) + "\n" for line in self.state.curve)
-            self.tracker.take_up(lines, self.state.seconds)
+            self.tracker.restore(lines, self.state.seconds)
         self.window_began = time.monotonic()
 
     def on_train_batch_end(

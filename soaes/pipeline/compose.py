@@ -27,6 +27,7 @@ from omegaconf.errors import (
 
 from soaes.pipeline import resolvers
 from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.validation import check_target
 
 # A node whose _target_ lies here is a stage; every other _target_ is an option of a stage.
@@ -115,12 +116,17 @@ def chosen_option(arguments: list[str], group: str) -> str:
     return next(entry[group] for entry in entries if group in entry)
 
 
-def runtime_settings(cfg: DictConfig) -> dict[str, Any]:
-    """Return how stages are run, as plain values: conf/runtime, the logger, the data folder."""
+def runtime_settings(cfg: DictConfig) -> Runtime:
+    """Return how stages are run: conf/runtime, the logger, the data folder.
+
+    Raises:
+        ValueError: A setting is unknown or out of its range.
+    """
     runtime = OmegaConf.to_container(cfg.runtime, resolve=True)
     assert isinstance(runtime, dict)
     logger = OmegaConf.to_container(cfg.logger, resolve=True)
-    return {**runtime, "logger": logger, "root": cfg.data.get("root"), "dry": cfg.dry}
+    root = cfg.data.get("root")
+    return Runtime.from_plain({**runtime, "logger": logger, "root": root, "dry": cfg.dry})
 
 
 # --------------------------------------------------------------------- from nodes to recipes

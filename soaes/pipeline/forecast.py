@@ -1,11 +1,14 @@
-"""How long a build will still take: expectations come from what similar stages took; a stage like none before is a guess, and is called one.
+"""How long a build will still take: each stage is expected to take what the most similar one took here.
 
-Knows recipes and the store; starts nothing."""
+A stage unlike any built before is a guess, and is shown as one. Knows recipes and the store; starts
+nothing.
+"""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,153 +19,265 @@ from soaes.pipeline.provenance import machine
 from soaes.pipeline.recipe import PARENT, Recipe
 from soaes.pipeline.store import Store
 
-MODELS = (
-    "parent",
-    "model",
-    "target",
-)  # the argument by which a stage reads its model, the one that decides its time first
+# The arguments by which a stage reads its model; the first one present decides its size.
+MODEL_ARGUMENTS = ("parent", "model", "target")
+
+# Stages of a kind that are compared at most, the latest ones: a store of thousands costs no more than
+# one of hundreds.
+MAX_COMPARED = 40
+
+# A stage beyond its expected time is expected to need a tenth more than it has had.
+OVERTIME = 1.1
+
+# soaes.model.callbacks logs a point every `steps // POINTS` steps.
+POINTS = 100
 
 
-LATEST = 40  # stages of a kind that are looked at, so that a store of thousands costs no more than one of hundreds
+@dataclass(frozen=True, order=True)
+class Distance:
+    """How unlike two stages are; the first field that differs decides which of two is nearer."""
+
+    other_size: bool
+    """Their models have other sizes."""
+
+    other_function: bool
+    """They call other functions of the same family."""
+
+    other_machine: bool
+    """The built one was built on another machine."""
+
+    num_differences: int
+    """Keys in which their recipes differ."""
 
 
-OVERTIME = (
-    1.1  # a stage beyond what was expected of it is taken to need a tenth more than it has had
-)
+@dataclass(frozen=True)
+class Reference:
+    """The most similar stage that was built."""
 
-
-POINTS = 100  # soaes.model.callbacks logs a point every steps // POINTS steps
+    distance: Distance
+    seconds: float
 
 
 class Forecast:
-    """Seconds that each stage to run is expected to take: those of the most similar stage that was built here before.
+    """Seconds that each stage to run is expected to take.
 
-    State: the best comparison so far for each stage; it grows better as the build goes on."""
+    State: the most similar built stage of each, which improves while the build goes on.
+    """
 
-    def __init__(self, store: Store, todo: dict[str, Recipe]) -> None:
-        self.store, self.todo = store, todo
-        self.written = {
-            name: recipe.written
-            for goal in todo.values()
-            for name, recipe in goal.ancestry().items()
-        }
-        self.best: dict[str, tuple[tuple[int, ...], float]] = {}
-        self.extra: list[
-            float
-        ] = []  # seconds that a stage of this build took beyond those in its manifest: its process, W&B
+    def __init__(self, store: Store, todo: Mapping[str, Recipe]) -> None:
+        """Compare the stages to run with those in the store.
+
+        Args:
+            store: Where built stages lie.
+            todo: The stages to run, by name.
+        """
+        self.store = store
+        self.todo = todo
+        self.written: dict[str, dict[str, Any]] = {}
+        for goal in todo.values():
+            for name, recipe in goal.ancestry().items():
+                self.written[name] = recipe.written
+        self.references: dict[str, Reference] = {}
+        # Seconds that stages of this build took beyond those in their manifests: process and W&B.
+        self.overheads: list[float] = []
         for stage in {recipe.stage for recipe in todo.values()}:
-            for name in store.names(stage)[-LATEST:]:
+            for name in store.names(stage)[-MAX_COMPARED:]:
                 self._compare(name)
 
     def learn(self, name: str, seconds: float) -> None:
-        """A stage of this build is done, after so many seconds by the clock."""
-        self.extra.append(max(0.0, seconds - self.store.manifest(name)["seconds"]))
+        """Take account of a stage that was just built.
+
+        Args:
+            name: Its name.
+            seconds: What it took by the clock, its process included.
+        """
+        self.overheads.append(max(0.0, seconds - self.store.manifest(name)["seconds"]))
         self._compare(name)
 
     def seconds(self, name: str) -> float:
-        """Of a stage; the median of what is known where nothing is like it, 0 as long as nothing is known."""
-        known = [self.best[name]] if name in self.best else list(self.best.values())
-        return median([seconds for _, seconds in known] or [0.0]) + median(self.extra or [0.0])
+        """Return the seconds a stage is expected to take.
 
-    def guessed(self, name: str) -> bool:
-        """Whether no stage of this function and this size of model was built here before."""
-        return name not in self.best or any(self.best[name][0][:2])
+        Where no built stage is of its family: the median of all that is known, or 0.
+        """
+        if name in self.references:
+            known = [self.references[name].seconds]
+        else:
+            known = [reference.seconds for reference in self.references.values()]
+        return median(known or [0.0]) + median(self.overheads or [0.0])
+
+    def is_guess(self, name: str) -> bool:
+        """Tell whether no stage of this function and this size of model was built before."""
+        if name not in self.references:
+            return True
+        distance = self.references[name].distance
+        return distance.other_size or distance.other_function
 
     def _compare(self, name: str) -> None:
-        written, made = self.store.recipe(name), self.store.manifest(name)
-        size, elsewhere = self._size(written), made["machine"] != machine()
-        for other, recipe in self.todo.items():
-            if _family(written) == _family(recipe.written):
-                unlike = self._size(recipe.written) != size, recipe.target != written["_target_"]
-                apart = (*unlike, elsewhere, len(differences(recipe.written, written)))
-                if (
-                    other not in self.best or apart <= self.best[other][0]
-                ):  # of equals the later one
-                    self.best[other] = apart, made["seconds"]
+        """Make a built stage the reference of every stage that it is most similar to."""
+        written = self.store.recipe(name)
+        manifest = self.store.manifest(name)
+        size = self._size(written)
+        other_machine = manifest["machine"] != machine()
+        for todo_name, recipe in self.todo.items():
+            if _family(written) != _family(recipe.written):
+                continue
+            distance = Distance(
+                other_size=self._size(recipe.written) != size,
+                other_function=recipe.target != written["_target_"],
+                other_machine=other_machine,
+                num_differences=len(differences(recipe.written, written)),
+            )
+            reference = self.references.get(todo_name)
+            if reference is None or distance <= reference.distance:  # of equals the later one
+                self.references[todo_name] = Reference(distance, manifest["seconds"])
 
-    def _size(self, written: dict[str, Any]) -> tuple[Any, ...]:
-        """The shape of the model that a stage trains or reads, or the name it is fetched by; empty for a stage without."""
+    def _size(self, written: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return what tells the size of the model that a stage trains or reads.
+
+        Layers and width, or the name it is fetched by; empty for a stage without a model.
+        """
         if "layers" in written or "repo" in written:
-            return tuple(written.get(key) for key in ("layers", "width", "repo"))
-        reads = [written[key][PARENT] for key in MODELS if PARENT in (written.get(key) or ())]
-        return self._size(self._find(reads[0])) if reads else ()
+            return (written.get("layers"), written.get("width"), written.get("repo"))
+        for key in MODEL_ARGUMENTS:
+            argument = written.get(key)
+            if isinstance(argument, Mapping) and PARENT in argument:
+                return self._size(self._written(argument[PARENT]))
+        return ()
 
-    def _find(self, name: str) -> dict[str, Any]:
+    def _written(self, name: str) -> dict[str, Any]:
+        """Return the written recipe of a stage, from this build or the store; empty if it is gone."""
         if name not in self.written:
             self.written[name] = self.store.recipe(name) if self.store.holds(name) else {}
         return self.written[name]
 
 
-def _family(written: dict[str, Any]) -> str:
-    """The file of a stage's function: what trains is more like what trains than like what measures."""
-    return written["_target_"].rpartition(".")[0]
+def _family(written: Mapping[str, Any]) -> str:
+    """Return the module of a stage's function: training is more like training than measuring is."""
+    return str(written["_target_"]).rpartition(".")[0]
 
 
-def critical_path(todo: dict[str, Recipe], seconds: dict[str, float]) -> dict[str, float]:
-    """Seconds of the longest way from the start of each stage to a goal: what has the longest one is started first."""
-    way = {name: 0.0 for name in todo}
+def critical_path(todo: Mapping[str, Recipe], seconds: Mapping[str, float]) -> dict[str, float]:
+    """Return the seconds from the start of each stage to the end of the last goal that needs it.
+
+    Args:
+        todo: The stages to run, parents first, by name.
+        seconds: What each takes; 0 for a stage that is missing here.
+    """
+    path = {name: 0.0 for name in todo}
     for name, recipe in reversed(todo.items()):  # children before parents
-        way[name] += seconds.get(name, 0.0)
+        path[name] += seconds.get(name, 0.0)
         for parent in recipe.parents.values():
-            if parent.name in way:
-                way[parent.name] = max(way[parent.name], way[name])
-    return way
+            if parent.name in path:
+                path[parent.name] = max(path[parent.name], path[name])
+    return path
 
 
 def eta(
-    todo: dict[str, Recipe], seconds: dict[str, float], exclusive: list[str], workers: int
+    todo: Mapping[str, Recipe],
+    seconds: Mapping[str, float],
+    exclusive_stages: Collection[str],
+    parallel_stages: int,
 ) -> float:
-    """Seconds until all is done, given those that each stage still needs: no less than the longest way, no less than a fair
-    share of the work; and then, one by one, what runs with the machine to itself."""
-    shared = {name: left for name, left in seconds.items() if todo[name].stage not in exclusive}
-    return (
-        max(max(critical_path(todo, shared).values(), default=0.0), sum(shared.values()) / workers)
-        + sum(seconds.values())
-        - sum(shared.values())
-    )
+    """Return the seconds until all stages are done.
+
+    Stages side by side take at least their critical path and at least an even share of the work;
+    exclusive stages follow one by one.
+
+    Args:
+        todo: The stages to run, parents first, by name.
+        seconds: What each still needs; a stage that is done is missing.
+        exclusive_stages: Kinds of stages that have the machine to themselves.
+        parallel_stages: Stages that run side by side.
+    """
+    shared: dict[str, float] = {}
+    exclusive_seconds = 0.0
+    for name, stage_seconds in seconds.items():
+        if todo[name].stage in exclusive_stages:
+            exclusive_seconds += stage_seconds
+        else:
+            shared[name] = stage_seconds
+    longest_path = max(critical_path(todo, shared).values(), default=0.0)
+    even_share = sum(shared.values()) / parallel_stages
+    return max(longest_path, even_share) + exclusive_seconds
 
 
-def training_progress(path: Path, elapsed: float) -> tuple[float, float] | None:
-    """Share of its steps that a training stage started so many seconds ago has behind it, and the seconds that these took in all its attempts.
+@dataclass(frozen=True)
+class TrainingProgress:
+    """How far a training stage is."""
 
-    From the curve that it writes; None while that tells nothing.
+    share: float
+    """Of its steps."""
 
-    Points that lie 11 steps apart belong to a curve of 1100 to 1199 steps; below 200 steps they lie 1 apart, whatever their number.
-    Since its last point a stage is taken to have gone on at the pace it had."""
+    seconds: float
+    """What they took, in all attempts."""
+
+
+def training_progress(curves: Path, elapsed: float) -> TrainingProgress | None:
+    """Estimate how far a training stage is from the curves that it writes.
+
+    The curves have about POINTS points, so their spacing tells the number of steps: points 11 steps
+    apart belong to 1100 to 1199 steps. Points 1 step apart tell nothing, since any number of steps
+    below 200 has them. Since its last point a stage is taken to have kept its pace.
+
+    Args:
+        curves: The stage's curves.jsonl.
+        elapsed: Seconds since the stage was started.
+
+    Returns:
+        The progress, or None while the curves do not tell.
+    """
     try:
-        age = time.time() - path.stat().st_mtime
+        age = time.time() - curves.stat().st_mtime
         if age >= elapsed:
             return None  # of an earlier attempt, whose folder is about to be cleared
-        points = [json.loads(line) for line in path.read_text().splitlines()]
+        points = [json.loads(line) for line in curves.read_text().splitlines()]
     except FileNotFoundError:  # not begun, or done and renamed since
         return None
     steps = [point["step"] for point in points if "train/loss" in point]
     gap = steps[-1] - steps[-2] if len(steps) > 1 else 1
-    took = points[-1]["seconds"] if gap > 1 else 0.0
-    return (
-        (min(0.99, steps[-1] / (POINTS * (gap + 0.5)) * (took + age) / took), took + age)
-        if took
-        else None
-    )
+    seconds = points[-1]["seconds"] if gap > 1 else 0.0
+    if not seconds:
+        return None
+    share = steps[-1] / (POINTS * (gap + 0.5))
+    share = min(0.99, share * (seconds + age) / seconds)
+    return TrainingProgress(share, seconds + age)
 
 
-@dataclass
-class Running:
-    """A stage under way: seconds it has had, the share of it that is done (None: nobody can say), seconds it still needs."""
+@dataclass(frozen=True)
+class RunningStage:
+    """A stage under way."""
 
     name: str
+
     elapsed: float
+    """Seconds since it was started."""
+
     share: float | None
-    left: float
+    """Of it that is done, in [0, 1); None where nothing tells."""
+
+    eta: float
+    """Seconds it still needs."""
 
 
-def running(name: str, elapsed: float, forecast: Forecast, curve: Path) -> Running:
-    """What stages like it took, and with each step what its own curve says: all of it from a tenth on, for the first seconds load a model."""
-    share, took = training_progress(curve, elapsed) or (None, elapsed)
-    expected, guessed = max(forecast.seconds(name), OVERTIME * took), forecast.guessed(name)
-    if share is None:
-        return Running(
-            name, elapsed, None if guessed else elapsed / max(expected, 1.0), expected - elapsed
-        )
-    trust = 1.0 if guessed else min(1.0, 10 * share)
-    return Running(name, elapsed, share, trust * took / share + (1 - trust) * expected - took)
+def running_stage(name: str, elapsed: float, forecast: Forecast, curves: Path) -> RunningStage:
+    """Combine what similar stages took with what a stage's own curves tell.
+
+    The curves count more with every step and alone from a tenth of the steps on: the first seconds
+    load a model.
+
+    Args:
+        name: The stage.
+        elapsed: Seconds since it was started.
+        forecast: What similar stages took.
+        curves: The stage's curves.jsonl.
+    """
+    is_guess = forecast.is_guess(name)
+    progress = training_progress(curves, elapsed)
+    seconds = elapsed if progress is None else progress.seconds
+    expected = max(forecast.seconds(name), OVERTIME * seconds)
+    if progress is None:
+        share = None if is_guess else elapsed / max(expected, 1.0)
+        return RunningStage(name, elapsed, share, expected - elapsed)
+    weight = 1.0 if is_guess else min(1.0, 10 * progress.share)
+    total = weight * seconds / progress.share + (1 - weight) * expected
+    return RunningStage(name, elapsed, progress.share, total - seconds)

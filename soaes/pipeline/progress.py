@@ -1,7 +1,7 @@
-"""A build as a person watches it: how long it will still take, and a board below a terminal's scrolling lines.
+"""A build as a person watches it: a line for each finished stage, and a board below them on a terminal.
 
-Knows recipes, the store and text: it starts nothing. Expectations come from what similar stages took; a stage like none before is a guess,
-and is called one."""
+Knows text and terminals: it starts nothing. How long things take is said by `forecast`.
+"""
 
 from __future__ import annotations
 
@@ -9,60 +9,79 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from soaes.pipeline.forecast import Running
+from soaes.pipeline.forecast import RunningStage
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store
 
-TITLES = 22  # characters of `benchmark-` and its hash: the bars stay where they are while stages come and go
+# Characters of `benchmark-` and its hash: the bars stay in place while stages come and go.
+MIN_TITLE_WIDTH = 22
 
 
-# ---------------------------------------------------------------- what is shown
+# ---------------------------------------------------------------- text
 
 
-@dataclass
-class BoardState:
-    """What the board shows. rows: table -> (rows done, rows). guessed: kinds of stages whose time is a guess."""
+@dataclass(frozen=True)
+class JobTitle:
+    """What tells a job from others: its experiment, and what it overrides."""
 
-    rows: dict[str, tuple[int, int]]
-    running: list[Running]
+    experiment: str
+    overrides: str
+    """As on the command line: `distill.alpha=0.2 seed=1`."""
+
+
+@dataclass(frozen=True)
+class TableProgress:
+    """How many rows of a table are done."""
+
     done: int
-    stages: int
+    total: int
+
+
+@dataclass(frozen=True)
+class BoardState:
+    """What the board shows."""
+
+    tables: Mapping[str, TableProgress]
+    running: Sequence[RunningStage]
+    built: int
     failed: int
-    left: float
-    guessed: list[str] = field(default_factory=list)
+    stages: int
+    """All stages of the build."""
+
+    eta: float
+    """Seconds until the build is done."""
+
+    guessed: Sequence[str] = ()
+    """Kinds of stages whose time is a guess."""
 
 
 def board_lines(state: BoardState, width: int) -> list[str]:
-    """The board's lines, each at most `width` characters."""
-    titles = max(
-        TITLES, *(len(title) for title in [*state.rows, *(stage.name for stage in state.running)])
-    )
-    tables = [
-        f"{title:<{titles}}  {_bar(done / total)}  {done}/{total} rows"
-        for title, (done, total) in state.rows.items()
-    ]
-    stages = [
-        f"{stage.name:<{titles}}  {_bar(stage.share)}  {_percent(stage.share)}  {duration(stage.elapsed)}"
-        for stage in state.running
-    ]
+    """Return the board's lines, each at most `width` characters."""
+    names = [*state.tables, *(stage.name for stage in state.running)]
+    title_width = max(MIN_TITLE_WIDTH, *map(len, names))
+    lines = []
+    for name, rows in state.tables.items():
+        bar = _bar(rows.done / rows.total)
+        lines.append(f"{name:<{title_width}}  {bar}  {rows.done}/{rows.total} rows")
+    for stage in state.running:
+        share = f"{_bar(stage.share)}  {_percent(stage.share)}"
+        lines.append(f"{stage.name:<{title_width}}  {share}  {duration(stage.elapsed)}")
     failed = f", {state.failed} failed" if state.failed else ""
     guess = f"; a guess for {', '.join(state.guessed)}" if state.guessed else ""
-    return [
-        line[:width]
-        for line in [
-            *tables,
-            *stages,
-            f"{state.done}/{state.stages} stages{failed}, {duration(state.left)} to go{guess}",
-        ]
-    ]
+    stages = f"{state.built}/{state.stages} stages{failed}"
+    lines.append(f"{stages}, {duration(state.eta)} to go{guess}")
+    return [line[:width] for line in lines]
 
 
 def _bar(share: float | None, cells: int = 10) -> str:
-    full = int((share or 0) * cells)
-    return f"[{'#' * full}{'.' * (cells - full)}]" if share is not None else f"[{'?' * cells}]"
+    if share is None:
+        return f"[{'?' * cells}]"
+    full = int(share * cells)
+    return f"[{'#' * full}{'.' * (cells - full)}]"
 
 
 def _percent(share: float | None) -> str:
@@ -70,71 +89,94 @@ def _percent(share: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`48 s`, `2 min 05 s`, `3 h 05 min`."""
+    """Return a duration as people say it: `48 s`, `2 min 05 s`, `3 h 05 min`."""
     minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
-    return f"{minutes // 60} h {minutes % 60:02} min"
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    if minutes:
+        return f"{minutes} min {rest:02} s"
+    return f"{rest} s"
 
 
-def job_line(experiment: str, words: str, name: str, metrics: dict[str, Any]) -> str:
-    """The line of a row of a table that is there."""
-    return f"{experiment or 'row'}  {words}  {name}  {headline(metrics)}"
+def job_line(title: JobTitle, goal: str, metrics: Mapping[str, Any]) -> str:
+    """Return the line of a job whose goal is in the store."""
+    return f"{title.experiment or 'row'}  {title.overrides}  {goal}  {headline(metrics)}"
 
 
-def headline(metrics: dict[str, Any]) -> str:
-    """The first few numbers of a stage's metrics, for the terminal."""
+def headline(metrics: Mapping[str, Any]) -> str:
+    """Return the first three numbers of a stage's metrics, for the terminal."""
     numbers = [
-        (key, value)
+        f"{key} {value:.4g}"
         for key, value in metrics.items()
         if isinstance(value, (int, float)) and not isinstance(value, bool)
     ]
-    return "  ".join(f"{key} {value:.4g}" for key, value in numbers[:3])
+    return "  ".join(numbers[:3])
 
 
 def checkpoint_note(store: Store, recipe: Recipe) -> str:
-    """`cpt-1a2b has a checkpoint of step 1,200 to go on from; ` for each stage of an ancestry that ended too early; empty where none has one."""
-    resume = {name: store.unfinished(name) / "resume" for name in recipe.ancestry()}
-    steps = {
-        name: [int(path.name.partition("-")[2]) for path in folder.glob("step-*")]
-        for name, folder in resume.items()
-    }
-    return "".join(
-        f"{name} has a checkpoint of step {max(some):,} to go on from; "
-        for name, some in steps.items()
-        if some
-    )
+    """Return what there is to resume from in the ancestry of a recipe that was not built.
+
+    Returns:
+        `cpt-1a2b has a checkpoint of step 1,200 to resume from; ` for each interrupted stage with a
+        checkpoint; empty where there is none.
+    """
+    notes = []
+    for name in recipe.ancestry():
+        folders = (store.unfinished(name) / "resume").glob("step-*")
+        steps = [int(folder.name.partition("-")[2]) for folder in folders]
+        if steps:
+            notes.append(f"{name} has a checkpoint of step {max(steps):,} to resume from; ")
+    return "".join(notes)
+
+
+# ---------------------------------------------------------------- the terminal
 
 
 class Screen:
-    """Where lines go. On a terminal the board stays below them. State: the board as it was last drawn, and when."""
+    """Prints lines. On a terminal the board stays below them.
 
-    EVERY = 0.5  # seconds between two looks
+    State: the board as it was last drawn, and when.
+    """
+
+    INTERVAL = 0.5
+    """Seconds between two drawings of the board."""
 
     def __init__(self, live: bool) -> None:
+        """Prepare the screen.
+
+        Args:
+            live: Whether a board is wanted; there is none where the output is no terminal.
+        """
         self.live = live and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
         self.drawn: list[str] = []
-        self.last = -self.EVERY
+        self.last_drawn = -self.INTERVAL
 
-    def due(self) -> bool:
-        return self.live and time.monotonic() - self.last >= self.EVERY
+    def is_due(self) -> bool:
+        """Tell whether the board is to be drawn again."""
+        return self.live and time.monotonic() - self.last_drawn >= self.INTERVAL
 
     def draw(self, state: BoardState) -> None:
+        """Draw the board in the place of the last one."""
         width, height = shutil.get_terminal_size()
-        self._show(
-            "", board_lines(state, width - 1)[1 - height :]
-        )  # one line taller, and its top could not be taken back
-        self.last = time.monotonic()
+        lines = board_lines(state, width - 1)
+        # The cursor stands below the board and must reach its first line to clear it again.
+        self._write("", lines[1 - height :])
+        self.last_drawn = time.monotonic()
 
-    def say(self, line: str) -> None:
-        self._show(line + "\n", self.drawn)
+    def print(self, line: str) -> None:
+        """Print a line above the board."""
+        self._write(line + "\n", self.drawn)
 
     def close(self) -> None:
-        """Leave nothing of the board."""
-        self._show("", [])
+        """Remove the board."""
+        self._write("", [])
 
-    def _show(self, line: str, board: list[str]) -> None:
-        # up to the board's first line and clear from there; \r, because a terminal writes ^C where the cursor stands
-        back = f"\r\x1b[{len(self.drawn)}A\x1b[J" if self.drawn else ""
-        print(back + line + "".join(f"{shown}\n" for shown in board), end="", flush=True)
+    def _write(self, text: str, board: list[str]) -> None:
+        """Clear the board, write some text, and draw a board below it."""
+        clear = ""
+        if self.drawn:
+            # To the start of the line, where a terminal may have written ^C; up to the board's first
+            # line; and clear everything from there.
+            clear = f"\r\x1b[{len(self.drawn)}A\x1b[J"
+        print(clear + text + "".join(f"{line}\n" for line in board), end="", flush=True)
         self.drawn = board

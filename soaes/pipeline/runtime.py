@@ -13,8 +13,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-from soaes.pipeline.validation import check_at_least, check_flag, check_one_of, check_target
-from soaes.pipeline.validation import check_whole
+from soaes.pipeline.validation import (
+    check_at_least,
+    check_flag,
+    check_one_of,
+    check_target,
+    check_whole,
+)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
-"""Build a set of recipes: the union of their missing stages, parents first, each in a process of its own, some side by side.
+"""Build a set of recipes: run their missing stages, parents first, each in a process of its own.
 
-A failing stage takes only its descendants down. Knows processes and folders: no Hydra, no torch. What a person sees of it is in `board`."""
+Independent stages run side by side. A failing stage takes only its descendants down. Knows processes
+and folders: no Hydra, no torch. What a person sees of a build is drawn by `soaes.pipeline.progress`.
+"""
 
 from __future__ import annotations
 
 import ctypes
-import json
 import multiprocessing
 import os
 import shutil
@@ -13,277 +14,345 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from multiprocessing.connection import wait
-from typing import Any
+from multiprocessing.process import BaseProcess
 
 from soaes.pipeline import forecast, progress, worker
 from soaes.pipeline.private_api import WANDB_MODULES
+from soaes.pipeline.progress import JobTitle, TableProgress
 from soaes.pipeline.recipe import Recipe
-from soaes.pipeline.store import Store
+from soaes.pipeline.runtime import Runtime
+from soaes.pipeline.store import Store, write_json
 
-PRELOAD = [
-    "soaes.pipeline.preload"
-]  # what a stage is forked from: heavy work once, and one state of our own code for a whole sweep
-# glibc keeps a stage's freed memory for its next step, and in huge pages: a training step touches some 100 MB. 32 MB is the most it takes
-ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=268435456:glibc.malloc.top_pad=16777216"
+# Imported once by the process from which every stage is forked.
+PRELOAD = ["soaes.pipeline.preload"]
+
+# A training step allocates and frees some 100 MB. By default glibc returns them to the kernel, and the
+# next step faults every page in again; with these settings it keeps them, in huge pages. 32 MB is the
+# largest mmap_threshold that glibc accepts.
+ALLOCATOR = ":".join(
+    [
+        "glibc.malloc.hugetlb=1",
+        f"glibc.malloc.mmap_threshold={32 << 20}",
+        f"glibc.malloc.trim_threshold={256 << 20}",
+        f"glibc.malloc.top_pad={16 << 20}",
+    ]
+)
+
 MEGABYTE = 1 << 20
 
-JobsByGoal = dict[
-    str, list[tuple[str, str]]
-]  # goal -> the rows that show it, each an experiment and the words that tell the row from others
+JobsByGoal = Mapping[str, Sequence[JobTitle]]
+"""Name of a goal -> the jobs that show it; two tables may show one goal."""
 
 
 @dataclass
 class Outcome:
     """What became of the stages that were asked for, by folder name."""
 
-    built: dict[str, float] = field(default_factory=dict)  # seconds
-    failed: dict[str, str] = field(default_factory=dict)  # reason
+    built: dict[str, float] = field(default_factory=dict)
+    """Seconds that each built stage took."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    """Reason for which each stage failed or was not started."""
+
+
+@dataclass(frozen=True)
+class StageProcess:
+    """A stage under way."""
+
+    process: BaseProcess
+    started: float
+    """time.monotonic() at its start."""
 
 
 def missing(store: Store, recipes: Iterable[Recipe]) -> dict[str, Recipe]:
-    """Stages to run, parents first. Ancestors of a stage that is there are not asked for: its folder is all that is read."""
-    found: dict[str, Recipe] = {}
+    """Return the stages to run for some recipes, parents first, by name.
+
+    Ancestors of a stage that is in the store are not needed: its folder is all that is read.
+    """
+    todo: dict[str, Recipe] = {}
 
     def visit(recipe: Recipe) -> None:
-        if recipe.name not in found and not store.holds(recipe.name):
-            for parent in recipe.parents.values():
-                visit(parent)
-            found[recipe.name] = recipe
+        if recipe.name in todo or store.holds(recipe.name):
+            return
+        for parent in recipe.parents.values():
+            visit(parent)
+        todo[recipe.name] = recipe
 
     for recipe in recipes:
         visit(recipe)
-    return found
+    return todo
 
 
 def build(
-    store: Store, recipes: Iterable[Recipe], runtime: dict[str, Any], rows: JobsByGoal | None = None
+    store: Store, recipes: Iterable[Recipe], runtime: Runtime, jobs: JobsByGoal | None = None
 ) -> Outcome:
-    """Build what is missing of `recipes`; `runtime` is how (conf/runtime). Prints a line a stage.
+    """Build what is missing of some recipes, and print a line for each stage.
 
-    Whoever gives the rows of its tables has a line for each as it is done as well, and on a terminal a board of all that is under way."""
-    todo, outcome = missing(store, recipes), Outcome()
+    Args:
+        store: Where outputs are found and put.
+        recipes: The goals.
+        runtime: How stages are run.
+        jobs: The jobs that show each goal. Where given, each job is printed when its goal is done,
+            and a terminal shows a board of everything under way.
+
+    Returns:
+        What was built and what failed. An empty outcome says that nothing was missing.
+    """
+    outcome = Outcome()
+    todo = missing(store, recipes)
     if todo:
-        Scheduler(store, todo, runtime, outcome, rows or {}).work()
+        Scheduler(store, todo, runtime, outcome, jobs or {}).run()
     return outcome
 
 
 class Scheduler:
-    """The stages under way. State: what is ready, what runs, and since when; what is expected, and the screen."""
+    """Runs the stages of one build.
+
+    State: which stages are ready and which run, what is expected of them, and the screen.
+    """
 
     def __init__(
         self,
         store: Store,
         todo: dict[str, Recipe],
-        runtime: dict[str, Any],
+        runtime: Runtime,
         outcome: Outcome,
-        rows: JobsByGoal,
+        jobs: JobsByGoal,
     ) -> None:
-        self.store, self.todo, self.runtime, self.outcome, self.rows = (
-            store,
-            todo,
-            runtime,
-            outcome,
-            rows,
-        )
-        self.graph = TopologicalSorter(
-            {
-                name: {parent.name for parent in recipe.parents.values()} & todo.keys()
-                for name, recipe in todo.items()
-            }
-        )
+        """Prepare the graph of stages; see `build` for the arguments.
+
+        Args:
+            todo: The stages to run, parents first, by name.
+            outcome: Filled while the build goes on.
+        """
+        self.store = store
+        self.todo = todo
+        self.runtime = runtime
+        self.outcome = outcome
+        self.jobs = jobs
+        self.graph: TopologicalSorter[str] = TopologicalSorter()
+        for name, recipe in todo.items():
+            parents = {parent.name for parent in recipe.parents.values()}
+            self.graph.add(name, *(parents & todo.keys()))
         self.graph.prepare()
         self.ready: list[str] = []
-        self.running: dict[str, tuple[Any, float]] = {}
-        self.forecast, self.screen = forecast.Forecast(store, todo), progress.Screen(bool(rows))
+        self.running: dict[str, StageProcess] = {}
+        self.forecast = forecast.Forecast(store, todo)
+        self.screen = progress.Screen(live=bool(jobs))
 
-    def work(self) -> None:
+    def run(self) -> None:
+        """Run every stage. Ctrl-C ends the running ones and raises KeyboardInterrupt."""
         try:
             while self.graph.is_active():
-                self._admit()
+                self._start_ready()
                 if self.running:
-                    if self.screen.due():
-                        self.screen.draw(self._state())
-                    wait(
-                        [process.sentinel for process, _ in self.running.values()],
-                        self.screen.EVERY if self.screen.live else None,
-                    )
-                    for name in [
-                        name
-                        for name, (process, _) in self.running.items()
-                        if not process.is_alive()
-                    ]:
-                        self._finish(name)
+                    self._wait()
+                    self._finish_ended()
         except KeyboardInterrupt:
-            for process, _ in self.running.values():
-                process.terminate()
-            for process, _ in self.running.values():
-                process.join()
-            self.screen.say(
-                f"interrupted: {len(self.outcome.built)} stages are kept; the same command goes on from there"
-            )
+            self._interrupt()
             raise
         finally:
             self.screen.close()
 
-    def _admit(self) -> None:
-        """Start what may start: the longest way to the end first; a stage that runs alone waits for an empty machine."""
-        way = forecast.critical_path(
-            self.todo, {name: self.forecast.seconds(name) for name in self.todo}
-        )
-        self.ready = sorted([*self.ready, *self.graph.get_ready()], key=lambda name: -way[name])
+    # ------------------------------------------------------------ starting
+
+    def _start_ready(self) -> None:
+        """Start the ready stages that may start, the one with the longest critical path first."""
+        self.ready.extend(self.graph.get_ready())
+        seconds = {name: self.forecast.seconds(name) for name in self.todo}
+        path_seconds = forecast.critical_path(self.todo, seconds)
+        self.ready.sort(key=lambda name: -path_seconds[name])
         for name in list(self.ready):
-            blocked = [
-                parent.name
-                for parent in self.todo[name].parents.values()
-                if parent.name in self.outcome.failed
-            ]
-            alone = self.todo[name].stage in self.runtime["exclusive_stages"]
-            if blocked:
+            failed_parent = self._failed_parent(name)
+            if failed_parent is not None:
                 self.ready.remove(name)
-                self.outcome.failed[name] = f"needs {blocked[0]}, which failed"
+                self.outcome.failed[name] = f"needs {failed_parent}, which failed"
                 self.graph.done(name)
-            elif (
-                not alone
-                and len(self.running) < self.runtime["parallel_stages"]
-                or alone
-                and not self.running
-                and self._only_alone()
-            ):
+            elif self._may_start(name):
                 self.ready.remove(name)
-                self.running[name] = (self._start(self.todo[name], alone), time.monotonic())
-                if alone:
-                    return
+                process = self._start(self.todo[name])
+                self.running[name] = StageProcess(process, time.monotonic())
 
-    def _only_alone(self) -> bool:
-        return all(self.todo[name].stage in self.runtime["exclusive_stages"] for name in self.ready)
+    def _failed_parent(self, name: str) -> str | None:
+        for parent in self.todo[name].parents.values():
+            if parent.name in self.outcome.failed:
+                return parent.name
+        return None
 
-    def _start(self, recipe: Recipe, alone: bool) -> Any:
+    def _may_start(self, name: str) -> bool:
+        """Tell whether there is room; an exclusive stage waits until nothing else can run."""
+        if not self._is_exclusive(name):
+            return len(self.running) < self.runtime.parallel_stages
+        return not self.running and all(self._is_exclusive(other) for other in self.ready)
+
+    def _is_exclusive(self, name: str) -> bool:
+        return self.todo[name].stage in self.runtime.exclusive_stages
+
+    def _start(self, recipe: Recipe) -> BaseProcess:
+        """Start a stage as a fork of a process that has the heavy modules loaded."""
         os.environ.update(
-            OMP_NUM_THREADS=str(self.runtime["execution"]["threads"]),
+            OMP_NUM_THREADS=str(self.runtime.execution.threads),
             TOKENIZERS_PARALLELISM="false",
             HF_HUB_DISABLE_PROGRESS_BARS="1",
         )
         os.environ.setdefault("GLIBC_TUNABLES", ALLOCATOR)
+        preload = list(PRELOAD)
+        if self.runtime.logger.enabled:
+            preload.extend(WANDB_MODULES)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(
-            PRELOAD + (list(WANDB_MODULES) if self.runtime["logger"]["mode"] != "disabled" else [])
-        )
-        process = context.Process(target=_stage, args=(self.store, recipe, self.runtime, alone))
+        context.set_forkserver_preload(preload)
+        exclusive = self._is_exclusive(recipe.name)
+        arguments = (self.store, recipe, self.runtime, exclusive)
+        process = context.Process(target=build_stage, args=arguments)
         process.start()
         return process
 
+    # ------------------------------------------------------------ waiting and finishing
+
+    def _wait(self) -> None:
+        """Wait until a stage ends, or until the board is due again."""
+        if self.screen.is_due():
+            self.screen.draw(self._board())
+        sentinels = [stage.process.sentinel for stage in self.running.values()]
+        wait(sentinels, timeout=self.screen.INTERVAL if self.screen.live else None)
+
+    def _finish_ended(self) -> None:
+        ended = [name for name, stage in self.running.items() if not stage.process.is_alive()]
+        for name in ended:
+            self._finish(name)
+
     def _finish(self, name: str) -> None:
-        process, since = self.running.pop(name)
-        seconds = time.monotonic() - since
-        if self.store.holds(name):
+        """Record and print what became of a stage, and release its children."""
+        stage = self.running.pop(name)
+        seconds = time.monotonic() - stage.started
+        built = self.store.holds(name)
+        if built:
             self.outcome.built[name] = seconds
             self.forecast.learn(name, seconds)
-            said = f"{seconds:.1f} s  {progress.headline(self.store.metrics(name))}"
+            result = f"{seconds:.1f} s  {progress.headline(self.store.metrics(name))}"
         else:
-            self.outcome.failed[name] = _reason(self.store, name, process.exitcode)
-            said = f"FAILED: {self.outcome.failed[name]}"
-        state = self._state()
-        self.screen.say(
-            f"[{state.done + state.failed:>3}/{state.stages}, {state.left:>4.0f} s to go]  {name}  {said}"
-        )
-        for experiment, words in self.rows.get(name, []) if name in self.outcome.built else []:
-            self.screen.say(progress.job_line(experiment, words, name, self.store.metrics(name)))
+            self.outcome.failed[name] = _failure_reason(self.store, name, stage.process.exitcode)
+            result = f"FAILED: {self.outcome.failed[name]}"
+        board = self._board()
+        count = f"{board.built + board.failed:>3}/{board.stages}"
+        self.screen.print(f"[{count}, {board.eta:>4.0f} s to go]  {name}  {result}")
+        if built:
+            for title in self.jobs.get(name, []):
+                self.screen.print(progress.job_line(title, name, self.store.metrics(name)))
         self.graph.done(name)
 
-    def _state(self) -> progress.BoardState:
-        """How things stand, for the board."""
-        now, outcome = time.monotonic(), self.outcome
-        running = [
-            forecast.running(
-                name, now - since, self.forecast, self.store.unfinished(name) / "curves.jsonl"
-            )
-            for name, (_, since) in self.running.items()
-        ]
-        waiting = (
-            self.todo.keys() - outcome.built.keys() - outcome.failed.keys() - self.running.keys()
+    def _interrupt(self) -> None:
+        """End the running stages; each leaves its unfinished folder."""
+        for stage in self.running.values():
+            stage.process.terminate()
+        for stage in self.running.values():
+            stage.process.join()
+        count = len(self.outcome.built)
+        self.screen.print(
+            f"interrupted: {count} stages are finished; run the same command again to continue"
         )
-        seconds = {name: self.forecast.seconds(name) for name in waiting} | {
-            stage.name: stage.left for stage in running
-        }
-        guessed = {stage.name for stage in running if stage.share is None} | {
-            name for name in waiting if self.forecast.guessed(name)
-        }
+
+    # ------------------------------------------------------------ what the board shows
+
+    def _board(self) -> progress.BoardState:
+        running = [self._running_stage(name) for name in self.running]
+        outcome = self.outcome
+        waiting = self.todo.keys() - outcome.built.keys() - outcome.failed.keys()
+        waiting -= self.running.keys()
+        seconds = {name: self.forecast.seconds(name) for name in waiting}
+        seconds.update({stage.name: stage.eta for stage in running})
+        guessed = {stage.name for stage in running if stage.share is None}
+        guessed |= {name for name in waiting if self.forecast.is_guess(name)}
+        eta = forecast.eta(
+            self.todo, seconds, self.runtime.exclusive_stages, self.runtime.parallel_stages
+        )
         return progress.BoardState(
-            self._tables(),
-            running,
-            len(outcome.built),
-            len(self.todo),
-            len(outcome.failed),
-            forecast.eta(
-                self.todo,
-                seconds,
-                self.runtime["exclusive_stages"],
-                self.runtime["parallel_stages"],
-            ),
-            sorted({self.todo[name].stage for name in guessed}),
+            tables=self._tables(),
+            running=running,
+            built=len(outcome.built),
+            failed=len(outcome.failed),
+            stages=len(self.todo),
+            eta=eta,
+            guessed=sorted({self.todo[name].stage for name in guessed}),
         )
 
-    def _tables(self) -> dict[str, tuple[int, int]]:
-        """Table -> (rows done, rows): table3_alpha and table3_tau are rows of one table."""
-        goals = [
-            (experiment.partition("_")[0] or "rows", goal)
-            for goal, shown in self.rows.items()
-            for experiment, _ in shown
-        ]
-        there = [
-            table for table, goal in goals if goal in self.outcome.built or goal not in self.todo
-        ]
-        return {
-            table: (there.count(table), [name for name, _ in goals].count(table))
-            for table, _ in goals
-        }
+    def _running_stage(self, name: str) -> forecast.RunningStage:
+        elapsed = time.monotonic() - self.running[name].started
+        curves = self.store.unfinished(name) / "curves.jsonl"
+        return forecast.running_stage(name, elapsed, self.forecast, curves)
+
+    def _tables(self) -> dict[str, TableProgress]:
+        """Return the progress of each table; table3_alpha and table3_tau are rows of one table."""
+        tables: dict[str, TableProgress] = {}
+        for goal, titles in self.jobs.items():
+            is_done = goal in self.outcome.built or goal not in self.todo
+            for title in titles:
+                table = title.experiment.partition("_")[0] or "rows"
+                rows = tables.get(table, TableProgress(0, 0))
+                tables[table] = TableProgress(rows.done + is_done, rows.total + 1)
+        return tables
 
 
-def _stage(store: Store, recipe: Recipe, runtime: dict[str, Any], alone: bool) -> None:
-    """The child process: hold the machine (shared, or alone for a speed stage) and build, unless someone else just did."""
-    with store.lock("machine", shared=not alone), store.build(recipe) as out:
+# ---------------------------------------------------------------- the child process
+
+
+def build_stage(store: Store, recipe: Recipe, runtime: Runtime, exclusive: bool) -> None:
+    """Build one stage in this process, unless another process has built it meanwhile.
+
+    Args:
+        store: Where the output is put.
+        recipe: The stage.
+        runtime: How it is run: in this process, or by torchrun as several ranks.
+        exclusive: Whether to wait until no other stage runs on this store, and keep others waiting.
+    """
+    with store.lock("machine", shared=not exclusive), store.build(recipe) as out:
         if out is None:
             return
-        if recipe.stage not in runtime["torchrun"]:
-            return worker.main(store, recipe.name, runtime)
-        (out / "runtime.json").write_text(json.dumps(runtime))
-        ranks = [
-            f"--nproc-per-node={runtime['execution']['devices']}",
+        if recipe.stage not in runtime.torchrun:
+            worker.main(store, recipe.name, runtime)
+            return
+        write_json(out / "runtime.json", runtime.to_plain())
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            f"--nproc-per-node={runtime.execution.devices}",
             "-m",
             "soaes.pipeline.worker",
             str(out),
         ]
-        if subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", *ranks], preexec_fn=_die_with_parent
-        ).returncode:
+        if subprocess.run(command, preexec_fn=_die_with_parent).returncode:
             sys.exit(1)
 
 
 def _die_with_parent() -> None:
-    """Ranks must not outlive the process that holds their lock: the kernel ends them with it (PR_SET_PDEATHSIG)."""
+    """Let the kernel end the ranks with the process that holds their lock (PR_SET_PDEATHSIG)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-def _reason(store: Store, name: str, exitcode: int | None) -> str:
+def _failure_reason(store: Store, name: str, exitcode: int | None) -> str:
     path = store.unfinished(name) / "reason.txt"
     if path.exists():
-        return path.read_text()
-    if full_disk(store):
-        return full_disk(store)
-    killed = (
-        f"killed by signal {-exitcode}; was it out of memory?"
-        if exitcode and exitcode < 0
-        else f"ended with exit code {exitcode}"
-    )
-    return f"{killed}; see {store.unfinished(name)}"
+        return path.read_text(encoding="utf-8")
+    if message := full_disk(store):
+        return message
+    if exitcode and exitcode < 0:
+        end = f"killed by signal {-exitcode}; was it out of memory?"
+    else:
+        end = f"ended with exit code {exitcode}"
+    return f"{end}; see {store.unfinished(name)}"
 
 
 def full_disk(store: Store) -> str:
-    """What to say when nothing more can be written; empty while there is room."""
-    words = f"the disk of {store.root} is full; free some space and run the same command again, finished stages are kept"
-    return words if shutil.disk_usage(store.root).free < MEGABYTE else ""
+    """Return what to say when nothing more can be written; empty while there is room."""
+    if shutil.disk_usage(store.root).free >= MEGABYTE:
+        return ""
+    return (
+        f"the disk of {store.root} is full; free some space and run the same command again, "
+        "finished stages are kept"
+    )

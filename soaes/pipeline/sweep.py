@@ -29,6 +29,7 @@ from soaes.pipeline.compose import CONF, compose_job, nearest, runtime_settings
 from soaes.pipeline.provenance import machine
 from soaes.pipeline.recipe import Recipe, declared_name, revive
 from soaes.pipeline.resolvers import cache_folder, data_digest
+from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.store import read_json, write_json
 
 
@@ -48,7 +49,7 @@ class Job:
     recipe: Recipe
     """The goal that the job builds."""
 
-    runtime: dict[str, Any]
+    runtime: Runtime
     """How its stages are run."""
 
     config: str
@@ -92,7 +93,6 @@ def _job(arguments: list[str], swept: dict[str, str], job: list[str]) -> Job:
     for ancestor in recipe.ancestry().values():
         check_recipe(ancestor)
     runtime = runtime_settings(cfg)
-    _check_leaves(runtime)
     return Job(experiment_of(arguments), swept, job, recipe, runtime, OmegaConf.to_yaml(cfg))
 
 
@@ -262,9 +262,14 @@ def _read_cache(path: Path) -> list[Job] | None:
         if any(data_digest(root) != digest for root, digest in cached["roots"].items()):
             return None
         recipes = revive(cached["stages"])
-        return [Job(**{**job, "recipe": recipes[job["recipe"]]}) for job in cached["jobs"]]
+        return [_revived_job(job, recipes) for job in cached["jobs"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _revived_job(written: dict[str, Any], recipes: dict[str, Recipe]) -> Job:
+    recipe = recipes[written["recipe"]]
+    return Job(**{**written, "recipe": recipe, "runtime": Runtime.from_plain(written["runtime"])})
 
 
 def _write_cache(path: Path, jobs: list[Job]) -> None:
@@ -274,9 +279,12 @@ def _write_cache(path: Path, jobs: list[Job]) -> None:
     for job in jobs:
         for name, recipe in job.recipe.ancestry().items():
             stages[name] = recipe.written
-        if job.runtime["root"]:
-            roots[job.runtime["root"]] = data_digest(job.runtime["root"])
-    written = [{**vars(job), "recipe": job.recipe.name} for job in jobs]
+        root = job.runtime.root
+        if root:
+            roots[root] = data_digest(root)
+    written = [
+        {**vars(job), "recipe": job.recipe.name, "runtime": job.runtime.to_plain()} for job in jobs
+    ]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"roots": roots, "stages": stages, "jobs": written})

@@ -396,17 +396,10 @@ NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_new_tokens": _at_least(1, "the most new tokens"),
     "prompts": _at_least(1, "the prompts of a speed row"),
     "rounds": (_whole(3), "a speed is the median of at least 3 rounds"),
-    "parallel_stages": _at_least(1, "the stages side by side"),
-    "devices": _at_least(1, "the devices of a stage"),
     "threads": _at_least(1, "the threads of a stage"),
-    "checkpoint_every": (
-        lambda value: value >= 0,
-        "seconds of training between two checkpoints; 0 for none",
-    ),
     "vocab": _at_least(
         1, "the ids that teacher and student have in common (null for the teacher's)"
     ),
-    "micro_batch_size": _at_least(1, "the rows at once on a device"),
 }
 WORDS: dict[str, tuple[str, ...]] = {
     "overflow": ("auto", "split", "drop", "error"),
@@ -415,7 +408,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "split": ("train", "dev", "test"),
     "scoring": ("letter", "text"),
 }
-FLAGS = ("tau_squared", "gradient_checkpointing", "compile", "cpu_offload")
+FLAGS = ("tau_squared",)
 NEEDED = (
     "alpha",
     "tau",

@@ -1,115 +1,178 @@
-"""Run one stage in a process of its own: realise its recipe, call its function, seal its folder.
+"""Run one stage in a process of its own: prepare its arguments, call its function, seal its folder.
 
-Started by `soaes.pipeline.scheduler` as a fork of a process that has torch loaded, or by `torchrun -m soaes.pipeline.worker FOLDER`."""
+Started by `soaes.pipeline.scheduler` as a fork of a process that has torch loaded, or by
+`torchrun -m soaes.pipeline.worker FOLDER`, once a rank.
+"""
 
 from __future__ import annotations
 
 import errno
 import functools
-import importlib.util
+import importlib
 import inspect
-import json
 import os
 import resource
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from soaes.pipeline import provenance, tracking
 from soaes.pipeline.recipe import Recipe
-from soaes.pipeline.store import Store, read_recipe, write_manifest
+from soaes.pipeline.runtime import Runtime
+from soaes.pipeline.store import Store, read_json, read_recipe, write_manifest
+from soaes.pipeline.tracking import Tracker
 from soaes.pipeline.validation import check_target
 
 
-def main(store: Store, name: str, runtime: dict[str, Any]) -> None:
-    """Build the stage whose recipe lies in the unfinished folder `name`; exit code 1 and error.txt if it fails."""
+def main(store: Store, name: str, runtime: Runtime) -> None:
+    """Build the stage whose recipe lies in an unfinished folder.
+
+    If it fails, the folder gets error.txt (the traceback) and reason.txt (one line), and the
+    process ends with exit code 1.
+
+    Args:
+        store: The store that holds the folder.
+        name: The name of the folder.
+        runtime: How the stage is run.
+    """
     out = store.unfinished(name)
-    _redirect(out / "log.txt")
+    _redirect_output(out / "log.txt")
     try:
         run(store, read_recipe(store, name), runtime, out)
-    except BaseException as error:  # whatever ends a stage is written down before the process ends
+    except BaseException as error:  # KeyboardInterrupt and SystemExit are written down too
         if not (out / "reason.txt").exists():  # of several ranks the first to fail knows why
-            (out / "error.txt").write_text(traceback.format_exc())
-            (out / "reason.txt").write_text(reason(error))
+            (out / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            (out / "reason.txt").write_text(reason(error), encoding="utf-8")
         sys.exit(1)
 
 
-def run(store: Store, recipe: Recipe, runtime: dict[str, Any], out: Path) -> None:
-    """Call the stage's function: its recipe's arguments, and of the runtime whatever it names as a parameter."""
-    began = time.monotonic()
+def run(store: Store, recipe: Recipe, runtime: Runtime, out: Path) -> None:
+    """Call the stage's function with its recipe's arguments and what it asks of the runtime.
+
+    Args:
+        store: Where the stage's parents lie.
+        recipe: The stage.
+        runtime: How the stage is run.
+        out: The folder that the stage fills. The manifest is written into it last.
+
+    Raises:
+        ValueError: A parent's files are not what they were built as; or whatever the stage raises.
+    """
+    started = time.monotonic()
     function = locate(recipe.target)
-    wanted = inspect.signature(function).parameters
-    arguments = _without_revision(
-        function, {key: realise(value, store) for key, value in recipe.arguments.items()}
-    )
-    code = provenance.code_digest(recipe)
+    arguments = {key: realise(value, store) for key, value in recipe.arguments.items()}
+    arguments = _without_revision(function, arguments)
+    code = provenance.code_digest(recipe)  # before the stage runs: the files may change meanwhile
     for parent in recipe.parents.values():
         store.verify(parent.name)
     with tracking.track_stage(recipe, runtime, out) as tracker:
-        context = {"execution": runtime["execution"], "root": runtime["root"], "tracker": tracker}
-        chosen = {
-            key: realise(value, store)
-            for key, value in context.items()
-            if key in wanted and key not in arguments
-        }
-        function(**chosen, **arguments, out=out)
+        context = _context(function, runtime, tracker, store)
+        context = {key: value for key, value in context.items() if key not in arguments}
+        _set_threads(arguments, context)
+        function(**context, **arguments, out=out)
         if tracker is not None:  # the first rank
-            seconds, memory = (
-                tracker.earlier + time.monotonic() - began,
-                resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            )
+            seconds = tracker.earlier_seconds + time.monotonic() - started
+            memory_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             write_manifest(
                 out,
                 seconds=round(seconds, 2),
-                peak_memory_mb=memory,
+                peak_memory_mb=memory_kb // 1024,
                 source=code,
                 **provenance.provenance(),
             )
 
 
-def realise(value: Any, store: Store) -> Any:
-    """Parents become folders, options with a `_target_` are called (or bound, with `_partial_`), the rest stays.
+def _context(
+    function: Callable[..., None], runtime: Runtime, tracker: Tracker | None, store: Store
+) -> dict[str, Any]:
+    """Return what a stage's function asks for by a parameter's name and no recipe holds."""
+    parameters = inspect.signature(function).parameters
+    context: dict[str, Any] = {}
+    if "execution" in parameters:
+        strategy = realise(runtime.execution.strategy, store)
+        context["execution"] = replace(runtime.execution, strategy=strategy)
+    if "root" in parameters:
+        context["root"] = runtime.root
+    if "tracker" in parameters:
+        context["tracker"] = tracker
+    return context
 
-    A `revision` is not passed on, see _without_revision."""
+
+def _set_threads(arguments: dict[str, Any], context: dict[str, Any]) -> None:
+    """Set torch's threads for a stage that computes with it.
+
+    A stage that measures names its `threads` in the recipe; any other that computes asks for
+    `execution`. The rest keeps what OMP_NUM_THREADS says (soaes.pipeline.scheduler).
+    """
+    threads = arguments.get("threads")
+    if threads is None and "execution" in context:
+        threads = context["execution"].threads
+    if threads is not None:
+        import torch  # such a stage has imported it already
+
+        torch.set_num_threads(threads)
+
+
+def realise(value: Any, store: Store) -> Any:
+    """Turn a recipe's value into what a function takes.
+
+    A parent becomes its folder. An option with a `_target_` is called, or bound where it says
+    `_partial_: true`; its `revision` is not passed on. Anything else stays as it is.
+
+    Raises:
+        ValueError: A `_target_` is not ours to call.
+    """
     if isinstance(value, Recipe):
         return store.folder(value.name)
     if isinstance(value, list):
-        return [realise(inner, store) for inner in value]
+        return [realise(item, store) for item in value]
     if not isinstance(value, dict):
         return value
-    plain = {key: realise(inner, store) for key, inner in value.items()}
-    if "_target_" not in plain:
-        return plain
-    function, partial = locate(plain.pop("_target_")), plain.pop("_partial_", False)
-    plain = _without_revision(function, plain)
-    return functools.partial(function, **plain) if partial else function(**plain)
+    arguments = {key: realise(item, store) for key, item in value.items()}
+    if "_target_" not in arguments:
+        return arguments
+    function = locate(arguments.pop("_target_"))
+    is_partial = arguments.pop("_partial_", False)
+    arguments = _without_revision(function, arguments)
+    return functools.partial(function, **arguments) if is_partial else function(**arguments)
 
 
 def _without_revision(function: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """`revision` tells one meaning of a function from another in the recipe's hash. Only a function that has a parameter of that name,
-    such as `fetch`, is given it."""
-    wanted = "revision" in inspect.signature(function).parameters
-    return {key: value for key, value in arguments.items() if wanted or key != "revision"}
+    """Drop `revision`, which tells meanings of a function apart in the recipe's hash alone.
+
+    A function that has a parameter of that name, such as `fetch`, receives it.
+    """
+    if "revision" in inspect.signature(function).parameters:
+        return arguments
+    return {key: value for key, value in arguments.items() if key != "revision"}
 
 
 def locate(target: str) -> Any:
-    """What a `_target_` names. ValueError for anything that is not ours to call, wherever it was written."""
+    """Return the function or class that a `_target_` names.
+
+    Raises:
+        ValueError: It is not ours to call, wherever it was written.
+    """
     module, _, name = check_target(target).rpartition(".")
     return getattr(importlib.import_module(module), name)
 
 
 def reason(error: BaseException) -> str:
-    """One line for the person at the terminal; the traceback is in error.txt."""
+    """Return one line for the person at the terminal; error.txt has the traceback."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{text}; free some space and run the same command again, finished stages are kept"
-    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
+    if isinstance(error, ValueError) and text:
+        return text
+    return f"{type(error).__name__}: {text}"
 
 
-def _redirect(path: Path) -> None:
-    """Everything that this process and its children print goes to the stage's log."""
+def _redirect_output(path: Path) -> None:
+    """Send everything that this process and its children print to the stage's log."""
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     sys.stdout.flush()
     os.dup2(log, 1)
@@ -118,6 +181,5 @@ def _redirect(path: Path) -> None:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    main(
-        Store(folder.parent.parent), folder.name, json.loads((folder / "runtime.json").read_text())
-    )
+    runtime = Runtime.from_plain(read_json(folder / "runtime.json"))
+    main(Store(folder.parent.parent), folder.name, runtime)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -133,7 +132,7 @@ def first_seed(overrides: list[str]) -> list[str]:
 
 def store_of(overrides: list[str]) -> Store:
     """The store that a command line names: any row of it says which."""
-    return Store(Path(_rows("", tuple(first_seed(overrides)))[0].runtime["store"]))
+    return Store(_rows("", tuple(first_seed(overrides)))[0].runtime.store)
 
 
 @cache

@@ -11,7 +11,6 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from pathlib import Path
 
 from soaes.pipeline import sweep
 from soaes.pipeline.recipe import Recipe
@@ -35,7 +34,7 @@ def report(words: list[str]) -> list[str]:
         for name in sweep.experiment_names(words)
         for row in sweep.jobs([*([f"experiment={name}"] if name else []), *rest])
     ]
-    store = Store(Path(rows[0].runtime["store"]))
+    store = Store(rows[0].runtime.store)
     stages = {
         name: recipe
         for row in rows
@@ -46,7 +45,7 @@ def report(words: list[str]) -> list[str]:
         raise ValueError(
             f"nothing of these rows is built in {store.root}; run soaes.run with the same words first"
         )
-    return _lines(store, stages, rows[0].runtime["execution"]["threads"])
+    return _lines(store, stages, rows[0].runtime.execution.threads)
 
 
 def _lines(store: Store, stages: dict[str, Recipe], threads: int) -> list[str]:

@@ -6,6 +6,7 @@ import random
 import resource
 import shutil
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_optimizer_schedule_and_generators_go_on_bit_for_bit(toy, tmp_path):
 
 
 def test_a_checkpoint_due_within_a_step_waits_for_its_end(toy, tmp_path, uninterrupted):
-    patient = EVERY_STEP._replace(checkpoint_every=0.3)
+    patient = replace(EVERY_STEP, checkpoint_every=0.3)
     killed(
         toy,
         tmp_path,
@@ -112,7 +113,7 @@ def test_the_order_of_samples_and_validations_is_a_function_of_the_step(
 ):
     straight, seen = [], []
     build(toy, tmp_path / "one", "cpt", Execution(micro_batch_size=2), seen=straight)
-    execution = EVERY_STEP._replace(micro_batch_size=2, num_workers=num_workers)
+    execution = replace(EVERY_STEP, micro_batch_size=2, num_workers=num_workers)
     for step in ends:
         killed(toy, tmp_path / "two", "cpt", step, execution=execution, seen=seen)
     build(toy, tmp_path / "two", "cpt", execution, seen=seen)

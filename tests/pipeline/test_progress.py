@@ -47,7 +47,7 @@ def test_a_stage_is_expected_to_take_what_the_stage_most_like_it_took(tmp_path):
     )  # another rate at the same size is more like it than the same rate at another
     built(store, 300, cpt(base(96), lr=0.25), where="elsewhere")
     expected = forecast.Forecast(store, named(cpt(base(96))))
-    assert expected.seconds(cpt(base(96)).name) == 20 and not expected.guessed(cpt(base(96)).name)
+    assert expected.seconds(cpt(base(96)).name) == 20 and not expected.is_guess(cpt(base(96)).name)
 
 
 def test_size_is_found_through_stages_that_are_still_to_be_built(tmp_path):
@@ -61,15 +61,15 @@ def test_size_is_found_through_stages_that_are_still_to_be_built(tmp_path):
 def test_a_stage_like_none_before_is_a_guess_until_the_build_has_made_one(tmp_path):
     store, first, second = Store(tmp_path), cpt(base(64)), cpt(base(64), lr=0.5)
     expected = forecast.Forecast(store, named(base(64), first, second))
-    assert expected.guessed(second.name) and expected.seconds(second.name) == 0
+    assert expected.is_guess(second.name) and expected.seconds(second.name) == 0
     built(store, 30, base(64))
     expected.learn(base(64).name, 30)
-    assert expected.guessed(second.name) and expected.seconds(second.name) == 30, (
+    assert expected.is_guess(second.name) and expected.seconds(second.name) == 30, (
         "of the kinds that train, the nearest"
     )
     built(store, 4, first)
     expected.learn(first.name, 4)
-    assert not expected.guessed(second.name) and expected.seconds(second.name) == 4
+    assert not expected.is_guess(second.name) and expected.seconds(second.name) == 4
 
 
 def test_seconds_by_the_clock_count_the_process_too(tmp_path):
@@ -91,12 +91,15 @@ def test_the_longest_way_counts_seconds_not_stages():
 def test_what_is_left_is_the_longest_way_or_the_work_shared_and_then_what_runs_alone():
     chain = [base(64), cpt(base(64)), evaluate(cpt(base(64)))]
     others = [base(96, seed) for seed in range(3)]
-    assert forecast.eta(named(*chain), {recipe.name: 10 for recipe in chain}, [], workers=2) == 30
+    assert (
+        forecast.eta(named(*chain), {recipe.name: 10 for recipe in chain}, [], parallel_stages=2)
+        == 30
+    )
     seconds = {recipe.name: 10 for recipe in [*chain, *others]}
-    assert forecast.eta(named(*chain, *others), seconds, [], workers=2) == 30
-    assert forecast.eta(named(*chain, *others), seconds, [], workers=1) == 60
-    assert forecast.eta(named(*chain, *others), seconds, ["pretrain"], workers=2) == 20 + 40
-    assert forecast.eta(named(*chain), {}, [], workers=2) == 0
+    assert forecast.eta(named(*chain, *others), seconds, [], parallel_stages=2) == 30
+    assert forecast.eta(named(*chain, *others), seconds, [], parallel_stages=1) == 60
+    assert forecast.eta(named(*chain, *others), seconds, ["pretrain"], parallel_stages=2) == 20 + 40
+    assert forecast.eta(named(*chain), {}, [], parallel_stages=2) == 0
 
 
 @pytest.mark.parametrize("steps", [250, 1171, 10_000])
@@ -111,7 +114,9 @@ def test_a_curve_tells_the_share_of_a_stage(tmp_path, steps):
         *({"step": step, "train/loss": 1.0, "seconds": 50.0} for step in done),
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert forecast.training_progress(path, 60) == pytest.approx((0.5, 50.0), rel=0.2)
+    estimate = forecast.training_progress(path, 60)
+    assert estimate.share == pytest.approx(0.5, rel=0.2)
+    assert estimate.seconds == pytest.approx(50.0, rel=0.2)
 
 
 def test_a_stage_that_went_on_from_a_checkpoint_needs_as_long_for_the_rest_as_it_took_so_far(
@@ -124,13 +129,13 @@ def test_a_stage_that_went_on_from_a_checkpoint_needs_as_long_for_the_rest_as_it
             for step in range(11, 560, 11)
         )
     )
-    stage = forecast.running(
+    stage = forecast.running_stage(
         base(64).name, 5.0, forecast.Forecast(Store(tmp_path), todo), path
     )  # 275 s in an earlier attempt
     assert (
         stage.elapsed == 5
         and stage.share == pytest.approx(0.5, abs=0.05)
-        and stage.left == pytest.approx(275, rel=0.2)
+        and stage.eta == pytest.approx(275, rel=0.2)
     )
 
 
@@ -156,11 +161,11 @@ def test_a_stage_is_never_said_to_be_over_before_it_is(tmp_path):
     built(store, 10, base(64))
     expected, curve = forecast.Forecast(store, named(base(64, seed=1))), tmp_path / "none"
     shares = [
-        forecast.running(base(64, seed=1).name, elapsed, expected, curve)
+        forecast.running_stage(base(64, seed=1).name, elapsed, expected, curve)
         for elapsed in (0, 5, 10, 1000)
     ]
     assert [stage.share for stage in shares][:2] == [0, 0.5] and all(
-        stage.share < 1 and stage.left > 0 for stage in shares
+        stage.share < 1 and stage.eta > 0 for stage in shares
     )
 
 
@@ -173,21 +178,21 @@ def test_a_stage_that_ended_too_early_is_told_with_its_last_checkpoint(tmp_path)
         (store.unfinished(base(64).name) / "resume" / step).mkdir(parents=True)
     assert (
         progress.checkpoint_note(store, goal)
-        == f"{base(64).name} has a checkpoint of step 1,200 to go on from; "
+        == f"{base(64).name} has a checkpoint of step 1,200 to resume from; "
     )
 
 
 STATE = progress.BoardState(
-    {"table2": (1, 8), "table3": (9, 9)},
-    [
-        forecast.Running("pretrain-0123456789ab", 41, 0.38, 70),
-        forecast.Running("cpt-ab", 3, None, 9),
+    tables={"table2": progress.TableProgress(1, 8), "table3": progress.TableProgress(9, 9)},
+    running=[
+        forecast.RunningStage("pretrain-0123456789ab", elapsed=41, share=0.38, eta=70),
+        forecast.RunningStage("cpt-ab", elapsed=3, share=None, eta=9),
     ],
-    3,
-    66,
-    1,
-    3700,
-    ["cpt"],
+    built=3,
+    failed=1,
+    stages=66,
+    eta=3700,
+    guessed=["cpt"],
 )
 
 
@@ -215,16 +220,16 @@ def test_durations_read_as_people_say_them(seconds, said):
 
 def test_off_a_terminal_there_are_lines_and_no_codes(capsys):
     screen = progress.Screen(live=True)  # pytest's stdout is no terminal
-    screen.say("one line")
+    screen.print("one line")
     screen.close()
-    assert not screen.due() and capsys.readouterr().out == "one line\n"
+    assert not screen.is_due() and capsys.readouterr().out == "one line\n"
 
 
 def test_on_a_terminal_the_board_is_taken_back_before_every_line(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     screen = progress.Screen(live=True)
     screen.draw(STATE)
-    screen.say("one line")
+    screen.print("one line")
     screen.close()
     assert shown(capsys.readouterr().out) == ["one line", ""]
 

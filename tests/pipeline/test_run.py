@@ -299,5 +299,5 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_half_output(tmp_path):
     finally:
         if ran.poll() is None:  # or it would train on for hours beside the other tests
             os.killpg(ran.pid, signal.SIGKILL)
-    assert ran.returncode == 130 and "the same command goes on from there" in said
+    assert ran.returncode == 130 and "run the same command again to continue" in said
     assert len(Store(store).names("pack")) == 1 and not Store(store).names("pretrain")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,10 @@ import yaml
 from soaes.pipeline import scheduler as builder
 from soaes.pipeline import sweep, worker
 from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.runtime import LoggerSettings, Runtime
 from soaes.pipeline.store import Store, read_recipe
 
-RUNTIME = {
-    "torchrun": [],
-    "parallel_stages": 2,
-    "exclusive_stages": ["speed"],
-    "execution": {"_target_": "soaes.pipeline.runtime.Execution", "devices": 1, "threads": 1},
-    "logger": {"mode": "disabled"},
-    "root": None,
-    "dry": False,
-}
+RUNTIME = Runtime(store=Path("store"), parallel_stages=2)
 SIZES = {
     "entities": 12,
     "famous": 4,
@@ -207,7 +201,7 @@ def _limited(root, recipe):
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
-    builder._stage(Store(root), recipe, RUNTIME, alone=False)
+    builder.build_stage(Store(root), recipe, RUNTIME, exclusive=False)
 
 
 def test_a_written_recipe_is_plain_yaml_that_names_its_parents(tmp_path):
@@ -242,17 +236,17 @@ def test_a_changed_parent_is_refused(tmp_path):
 
 def test_wandb_that_fails_fails_no_stage(tmp_path):
     (tmp_path / "taken").write_text("a file where the folder should be")
-    logger = {"mode": "offline", "project": "soaes", "folder": str(tmp_path / "taken")}
+    logger = LoggerSettings(mode="offline", folder=str(tmp_path / "taken"))
     store = Store(tmp_path / "store")
-    assert not builder.build(store, [world()], {**RUNTIME, "logger": logger}).failed
-    assert "going on without it" in (store.folder(world().name) / "log.txt").read_text()
+    assert not builder.build(store, [world()], replace(RUNTIME, logger=logger)).failed
+    assert "continuing without it" in (store.folder(world().name) / "log.txt").read_text()
 
 
 def test_every_stage_is_an_offline_wandb_run_that_is_finished(tmp_path):
-    logger = {"mode": "offline", "project": "soaes", "folder": str(tmp_path / "wandb")}
+    logger = LoggerSettings(mode="offline", folder=str(tmp_path / "wandb"))
     store = Store(tmp_path / "store")
     outcome = builder.build(
-        store, [world(), tokenizer(world(), 100)], {**RUNTIME, "logger": logger}
+        store, [world(), tokenizer(world(), 100)], replace(RUNTIME, logger=logger)
     )
     assert list(outcome.failed) == [tokenizer(world(), 100).name]
     runs = sorted((tmp_path / "wandb" / "wandb").glob("offline-run-*/*.wandb"))
@@ -317,4 +311,4 @@ def writer(path):
 
 def _row(words, queue):
     (row,) = sweep.jobs(words)
-    queue.put(builder.build(Store(Path(row.runtime["store"])), [row.recipe], row.runtime).failed)
+    queue.put(builder.build(Store(row.runtime.store), [row.recipe], row.runtime).failed)

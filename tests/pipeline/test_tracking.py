@@ -1,4 +1,4 @@
-"""Laws of what a stage is recorded as: a stage of several attempts has one curve, told whole to W&B, and the seconds of all of them."""
+"""What is recorded of a stage: one curve for all its attempts, complete in W&B, and their seconds."""
 
 import json
 import time
@@ -9,10 +9,9 @@ import torch
 
 from soaes.model.callbacks import MetricsCallback
 from soaes.model.train_state import TrainState
+from soaes.pipeline.runtime import LoggerSettings
 from soaes.pipeline.tracking import Tracker, WandbRun
 from tests.helpers import mortals
-
-WITHOUT = {"logger": {"mode": "disabled"}}
 
 
 class Run:
@@ -28,7 +27,7 @@ class Run:
 
 def mirrored(monkeypatch, build, *words):
     """The folder of a stage, and what W&B was told while it was built."""
-    mirror = WandbRun(WITHOUT)
+    mirror = WandbRun(LoggerSettings())
     mirror.run = run = Run()
     monkeypatch.setattr(mortals, "Tracker", partial(Tracker, mirror=mirror))
     folder = build(*words)
@@ -66,7 +65,7 @@ def test_the_seconds_of_all_attempts_are_told(toy, tmp_path):
     state = TrainState(**first)
     again = MetricsCallback(state, Tracker(tmp_path / "curves.jsonl"), toy / "draft", [])
     again.on_train_start(None, None)
-    assert again.tracker.earlier == first["seconds"] <= state.elapsed_seconds()
+    assert again.tracker.earlier_seconds == first["seconds"] <= state.elapsed_seconds()
     assert recorded(mortals.killed(toy, tmp_path, "cpt", 6))["seconds"] > first["seconds"]
 
 
