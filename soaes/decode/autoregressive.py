@@ -35,7 +35,7 @@ class Autoregressive:
     def __init__(self, target: Engine, temperature: float, top_p: float, eos: int) -> None:
         SamplingSettings(temperature, top_p)  # checks the two
         self.target = target
-        self.engines = (target,)
+        self.engines: tuple[Engine, ...] = (target,)
         self.temperature = temperature
         self.top_p = top_p
         self.eos = eos

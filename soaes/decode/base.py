@@ -30,7 +30,8 @@ class Generation:
     tests_per_position: list[int] = field(default_factory=list)
     # passed tests, those after a block's first rejection included
     accepts_per_position: list[int] = field(default_factory=list)
-    overlap: float = 0.0  # sum of min(p, q) over all drafted positions
+    # sum of min(p, q) over all drafted positions; None where a library does not report it
+    overlap: float | None = 0.0
 
     @property
     def drafted(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -111,7 +112,7 @@ def _prompt_rounds(pair: NativePair, prompt: list[int]) -> list[Round]:
     """One forward of each model over the prompt."""
     ids = torch.tensor(prompt, device=pair.baseline.target.device)
     names = zip(("target", "draft"), pair.method.engines)
-    return [{name: lambda engine=engine: engine.forward(ids, tail=1) for name, engine in names}]
+    return [{name: partial(engine.forward, ids, tail=1) for name, engine in names}]
 
 
 def _medians(pair: NativePair, rounds: list[Round], known: int, needed: int) -> dict[str, float]:

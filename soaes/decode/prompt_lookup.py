@@ -53,7 +53,7 @@ class PromptLookup:
         PromptLookupSettings(n, max_ngram)  # checks the two
         SamplingSettings(temperature, top_p)
         self.target = target
-        self.engines = (target,)
+        self.engines: tuple[Engine, ...] = (target,)
         self.n = n
         self.max_ngram = max_ngram
         self.temperature = temperature

@@ -83,7 +83,7 @@ class Speculative:
         _check_pair(target, draft)
         self.target = target
         self.draft = draft
-        self.engines = (target, draft)
+        self.engines: tuple[Engine, ...] = (target, draft)
         self.n = n
         self.temperature = temperature
         self.top_p = top_p
@@ -214,7 +214,7 @@ def emit(out: Generation, drafted: list[int], verdict: Verdict, eos: int) -> lis
     out.tokens += new_tokens
     out.steps += 1
     out.accepted += verdict.accepted
-    out.overlap += verdict.overlap
+    out.overlap = (out.overlap or 0.0) + verdict.overlap
     for position, passed in enumerate(verdict.passed):
         out.tests_per_position[position] += 1
         out.accepts_per_position[position] += passed

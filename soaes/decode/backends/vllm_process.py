@@ -31,6 +31,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever vLLM prints goes to the log, not between the answers
     llm: Any = None
     sampling: dict[str, Any] = {}
+    answer: dict[str, Any]
     for line in sys.stdin:
         request = json.loads(line)
         try:
