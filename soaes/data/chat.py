@@ -1,61 +1,76 @@
-"""ChatML: messages as token ids, and which of them bear loss. Knows one template: it neither reads files nor packs.
+"""ChatML: encode conversations as token ids and mark which of them bear loss.
 
     <|im_start|>user\\nquestion<|im_end|>\\n<|im_start|>assistant\\nanswer<|im_end|>\\n
 
-Loss is on the assistant's words and the <|im_end|> that closes them, on nothing else. There is no system prompt, so the
-default one that Qwen's own template adds is left out."""
+Loss is on the assistant's text and the <|im_end|> that closes it, and on nothing else. No system
+prompt is added: the default one of Qwen's own template is left out.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
-START, END, TEXT_END = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+START = "<|im_start|>"
+END = "<|im_end|>"
+TEXT_END = "<|endoftext|>"
+# The same layout as a Jinja template, saved with every tokenizer. Its text enters the tokenizer's
+# files, so it must not change.
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
-    "{% if message.role == 'assistant' %}{% generation %}{{ message.content + '<|im_end|>' }}{% endgeneration %}"
+    "{% if message.role == 'assistant' %}"
+    "{% generation %}{{ message.content + '<|im_end|>' }}{% endgeneration %}"
     "{% else %}{{ message.content + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
-def encode(tokenizer: Any, messages: list[dict[str, str]]) -> tuple[np.ndarray, np.ndarray]:
-    """(ids_T, bears_loss_T) of a conversation; the tokenizer is a `tokenizers.Tokenizer`."""
+def encode(
+    tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Encode a conversation.
+
+    Args:
+        tokenizer: a tokenizer whose vocabulary has the special tokens of ChatML.
+        messages: role and content of each message.
+
+    Returns:
+        ids_T: token ids.
+        bears_loss_T: True for the tokens that a model is trained to predict.
+    """
     ids: list[int] = []
-    bears: list[bool] = []
+    bears_loss: list[bool] = []
     for message in messages:
-        answer = message["role"] == "assistant"
+        is_answer = message["role"] == "assistant"
         parts = (
             (f"{START}{message['role']}\n", False),
-            (f"{message['content']}{END}", answer),
+            (f"{message['content']}{END}", is_answer),
             ("\n", False),
         )
         for text, loss in parts:
             tokens = tokenizer.encode(text, add_special_tokens=False).ids
             ids += tokens
-            bears += [loss] * len(tokens)
-    return np.array(ids, np.int32), np.array(bears, bool)
+            bears_loss += [loss] * len(tokens)
+    return np.array(ids, np.int32), np.array(bears_loss, bool)
 
 
-def prompt(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
-    """Token ids up to where the assistant begins to speak."""
-    return [
-        *encode(tokenizer, messages)[0].tolist(),
-        *tokenizer.encode(f"{START}assistant\n", add_special_tokens=False).ids,
-    ]
+def prompt(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the token ids of a conversation up to where the assistant's answer starts."""
+    ids_T, _ = encode(tokenizer, messages)
+    answer_start = tokenizer.encode(f"{START}assistant\n", add_special_tokens=False).ids
+    return [*ids_T.tolist(), *answer_start]
 
 
-def document(tokenizer: Any, texts: list[str]) -> list[np.ndarray]:
-    """Plain texts, each closed by <|endoftext|>; every token bears loss."""
+def document(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
+    """Encode plain texts, each ended by <|endoftext|>; every token bears loss."""
     end = tokenizer.token_to_id(TEXT_END)
-    return [
-        np.array([*encoding.ids, end], np.int32)
-        for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)
-    ]
+    encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
+    return [np.array([*encoding.ids, end], np.int32) for encoding in encodings]
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -1,14 +1,18 @@
-"""The Lightning data module over packed rows: which rows make which step. Knows order and batches; the loss is the model's.
+"""The Lightning data module over packed rows: which rows make which optimizer step.
 
-The order is a function of (seed, epoch) alone, and every micro-batch carries the number of loss tokens of its whole step, so
-neither micro-batch nor the number of devices changes what is learnt."""
+The order of rows depends on (seed, epoch) alone, and every micro-batch carries the number of loss
+tokens of its whole step. So neither the micro-batch size nor the number of devices changes what is
+learnt.
+
+# R rows, B rows of a micro-batch, T tokens of a row, N loss tokens.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pytorch_lightning as pl
@@ -19,9 +23,11 @@ from soaes.data.token_store import IGNORE, Rows
 
 
 class AsStored:
-    """The fields of a teacher's store over N tokens, each [N, *shape]: they go to a batch's device, and stay as they were stored.
+    """Fields of a teacher store over N tokens, which move to a device but keep their dtype.
 
-    Of a batch Lightning casts every floating tensor, in its dicts too, to the precision of weights; what else has a `to` it moves alone."""
+    Lightning casts every floating-point tensor of a batch, also within dicts, to the precision of
+    the weights. An object that has a method `to` is only moved.
+    """
 
     def __init__(self, fields: dict[str, torch.Tensor]) -> None:
         self.fields = fields
@@ -30,46 +36,78 @@ class AsStored:
         return self.fields[name]
 
     def keys(self) -> Iterable[str]:
+        """Return the names of the fields."""
         return self.fields.keys()
 
     def to(self, device: torch.device) -> AsStored:
+        """Move the fields to a device."""
         return AsStored({name: field.to(device) for name, field in self.fields.items()})
 
 
+class Batch(TypedDict, total=False):
+    """A micro-batch of one device."""
+
+    ids_BT: torch.Tensor  # token ids
+    labels_BT: torch.Tensor  # not shifted; IGNORE where a token bears no loss
+    positions_BT: torch.Tensor  # restart at 0 in each document
+    step_tokens: int  # loss tokens of the whole optimizer step, over all devices
+    soft_targets: AsStored  # the teacher's, over the N loss tokens of these rows; distillation only
+
+
 class PackedRows(Dataset):
-    """Micro-batch i of this rank as tensors ids_BT, labels_BT, positions_BT, step_tokens, and `soft_targets` where a teacher's store is given:
-    its fields over the N tokens of these rows that bear loss."""
+    """The micro-batches of one device, in order.
+
+    Args:
+        rows: packed rows.
+        batches: (row indices, loss tokens of the whole step) of each micro-batch.
+        teacher_store: the teacher's soft targets over the rows, for distillation.
+    """
 
     def __init__(
         self, rows: Rows, batches: list[tuple[np.ndarray, int]], teacher_store: Any = None
     ) -> None:
-        self.rows, self.batches, self.teacher_store = rows, batches, teacher_store
+        self.rows = rows
+        self.batches = batches
+        self.teacher_store = teacher_store
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, at: int) -> dict[str, Any]:
-        which, step_tokens = self.batches[at]
-        batch = self._batch(which if len(which) else np.zeros(1, int))
-        if not len(
-            which
-        ):  # the rest of a small step: a row without labels, so that every micro-batch has one
+    def __getitem__(self, index: int) -> Batch:
+        row_indices, step_tokens = self.batches[index]
+        is_empty = len(row_indices) == 0
+        batch = self._rows_as_tensors(np.zeros(1, int) if is_empty else row_indices)
+        if is_empty:  # a step with too few rows: a row without labels, so that no batch is empty
             batch["labels_BT"] = torch.full_like(batch["labels_BT"], IGNORE)
         if self.teacher_store is not None:
-            batch["soft_targets"] = AsStored(self.teacher_store.rows(which))
-        return {**batch, "step_tokens": step_tokens}
+            batch["soft_targets"] = AsStored(self.teacher_store.rows(row_indices))
+        batch["step_tokens"] = step_tokens
+        return batch
 
-    def _batch(self, which: np.ndarray) -> dict[str, Any]:
-        names = zip(("ids_BT", "labels_BT", "positions_BT"), self.rows, strict=True)
-        return {name: torch.from_numpy(array[which].astype(np.int64)) for name, array in names}
+    def _rows_as_tensors(self, row_indices: np.ndarray) -> Batch:
+        ids_BT, labels_BT, positions_BT = (
+            torch.from_numpy(array_RT[row_indices].astype(np.int64)) for array_RT in self.rows
+        )
+        return {"ids_BT": ids_BT, "labels_BT": labels_BT, "positions_BT": positions_BT}
 
 
 class PackedDataModule(pl.LightningDataModule):
-    """global_batch_size rows a step, cut into micro-batches of at most `micro_batch_size` rows on each of `devices`.
+    """Optimizer steps of `global_batch_size` rows, cut into micro-batches for each device.
 
-    epochs over all rows, or fewer where `max_tokens`, the budget with padding included, ends first. teacher_store: a teacher's store over the rows.
-    num_workers: processes that read ahead; they change no order. start: steps that are over already.
-    validation_rows: dev rows of a validation at most, spread evenly over the split."""
+    Args:
+        train: rows to train on.
+        dev: rows to validate on.
+        global_batch_size: rows of an optimizer step, over all devices.
+        micro_batch_size: the most rows that a device computes at once.
+        epochs: passes over all rows; may be fractional.
+        seed: seed of the order of rows.
+        devices: number of devices.
+        teacher_store: the teacher's soft targets over `train`, for distillation.
+        max_tokens: token budget, padding included, which may end training before `epochs`.
+        num_workers: processes that prefetch batches; they change no order.
+        start: optimizer steps that a resumed run has behind it.
+        validation_rows: the most dev rows of a validation, spread evenly over the split.
+    """
 
     def __init__(
         self,
@@ -88,82 +126,79 @@ class PackedDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.validation_rows = validation_rows
-        self.train, self.dev, self.teacher_store, self.num_workers, self.start = (
-            train,
-            dev,
-            teacher_store,
-            num_workers,
-            start,
-        )
-        self.global_batch_size, self.epochs, self.seed, self.devices = (
-            global_batch_size,
-            epochs,
-            seed,
-            devices,
-        )
-        self.most_steps = (
-            max(1, max_tokens // (global_batch_size * train.ids_RT.shape[1]))
-            if max_tokens
-            else None
-        )
-        self.most, self.micro_batch_size = (
-            micro_batch_size,
-            _micro_batch(global_batch_size, micro_batch_size, devices),
-        )
+        self.train = train
+        self.dev = dev
+        self.teacher_store = teacher_store
+        self.num_workers = num_workers
+        self.start = start
+        self.global_batch_size = global_batch_size
+        self.epochs = epochs
+        self.seed = seed
+        self.devices = devices
+        self.max_micro_batch_size = micro_batch_size
+        self.micro_batch_size = _micro_batch_size(global_batch_size, micro_batch_size, devices)
+        self.max_steps: int | None = None
+        if max_tokens:
+            tokens_per_step = global_batch_size * train.ids_RT.shape[1]
+            self.max_steps = max(1, max_tokens // tokens_per_step)
 
     @property
     def accumulate(self) -> int:
-        """Micro-batches a step on each device."""
+        """Number of micro-batches of a step on each device."""
         return self.global_batch_size // (self.micro_batch_size * self.devices)
 
     @cached_property
     def steps(self) -> list[np.ndarray]:
-        """Row indices of every optimizer step; an epoch's last step may be smaller."""
-        count = len(self.train.ids_RT)
-        an_epoch = math.ceil(count / self.global_batch_size)
-        total = max(1, math.ceil(self.epochs * an_epoch))
+        """Row indices of every optimizer step; the last step of an epoch may be smaller."""
+        num_rows = len(self.train.ids_RT)
+        steps_per_epoch = math.ceil(num_rows / self.global_batch_size)
+        num_steps = max(1, math.ceil(self.epochs * steps_per_epoch))
+        cuts = range(self.global_batch_size, num_rows, self.global_batch_size)
         steps: list[np.ndarray] = []
         for epoch in range(math.ceil(self.epochs)):
-            order = np.random.default_rng([self.seed, epoch]).permutation(count)
-            steps += np.array_split(
-                order, range(self.global_batch_size, count, self.global_batch_size)
-            )
-        return steps[:total][: self.most_steps]
+            order = np.random.default_rng([self.seed, epoch]).permutation(num_rows)
+            steps += np.array_split(order, cuts)
+        return steps[:num_steps][: self.max_steps]
 
     def micro_batches(self, rank: int) -> list[tuple[np.ndarray, int]]:
-        """(row indices, loss tokens of the whole step) in order. A step too small for every micro-batch repeats none: some are empty."""
+        """Return (row indices, loss tokens of the step) of a device's micro-batches, in order.
+
+        A step with too few rows for all micro-batches repeats none: some have no row.
+        """
         tokens_R = self.train.loss_tokens_R
-        parts = self.accumulate * self.devices
-        return [
-            (part, max(1, int(tokens_R[step].sum())))
-            for step in self.steps
-            for part in np.array_split(np.sort(step), parts)[rank :: self.devices]
-        ]
+        num_parts = self.accumulate * self.devices
+        batches: list[tuple[np.ndarray, int]] = []
+        for step in self.steps:
+            step_tokens = max(1, int(tokens_R[step].sum()))
+            parts = np.array_split(np.sort(step), num_parts)
+            batches += [(part, step_tokens) for part in parts[rank :: self.devices]]
+        return batches
 
     def train_dataloader(self) -> DataLoader:
+        """Return the loader of this device's micro-batches that are still to be trained on."""
         rank = self.trainer.global_rank if self.trainer else 0
-        left = self.micro_batches(rank)[self.start * self.accumulate :]
-        return DataLoader(
-            PackedRows(self.train, left, self.teacher_store),
-            batch_size=None,
-            shuffle=False,
-            num_workers=self.num_workers,
-        )
+        remaining = self.micro_batches(rank)[self.start * self.accumulate :]
+        dataset = PackedRows(self.train, remaining, self.teacher_store)
+        return DataLoader(dataset, batch_size=None, shuffle=False, num_workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
-        count = len(self.dev.ids_RT)
-        which = np.arange(0, count, max(1, math.ceil(count / self.validation_rows)))
-        parts = np.array_split(which, max(1, math.ceil(len(which) / self.most)))
-        return DataLoader(
-            PackedRows(self.dev, [(part, 1) for part in parts]), batch_size=None, shuffle=False
-        )
+        """Return the loader of the dev rows that are validated on."""
+        num_rows = len(self.dev.ids_RT)
+        stride = max(1, math.ceil(num_rows / self.validation_rows))
+        row_indices = np.arange(0, num_rows, stride)
+        num_batches = max(1, math.ceil(len(row_indices) / self.max_micro_batch_size))
+        parts = np.array_split(row_indices, num_batches)
+        dataset = PackedRows(self.dev, [(part, 1) for part in parts])
+        return DataLoader(dataset, batch_size=None, shuffle=False)
 
 
-def _micro_batch(total: int, most: int, devices: int) -> int:
-    """The largest micro-batch of at most `most` rows that divides a step evenly over the devices."""
-    if total % devices:
+def _micro_batch_size(global_batch_size: int, limit: int, devices: int) -> int:
+    """Return the largest size up to `limit` that divides a step evenly over the devices."""
+    if global_batch_size % devices:
         raise ValueError(
-            f"global_batch_size={total} does not divide over {devices} devices; set runtime.execution.devices or optim.<phase>.global_batch_size"
+            f"global_batch_size={global_batch_size} does not divide over {devices} devices; "
+            "set runtime.execution.devices or optim.<phase>.global_batch_size"
         )
-    share = total // devices
-    return next(size for size in range(min(most, share), 0, -1) if share % size == 0)
+    rows_per_device = global_batch_size // devices
+    sizes = range(min(limit, rows_per_device), 0, -1)
+    return next(size for size in sizes if rows_per_device % size == 0)

@@ -1,23 +1,24 @@
-"""Records as JSON lines: the one format in which stages hand each other text."""
+"""JSON lines: the format in which stages pass text records to each other."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 
-def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
+def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object per line in UTF-8; the folder is created if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8") as handle:
-        handle.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        for record in records:
+            handle.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The records of a file that our own stages wrote; an absent file has none."""
-    return (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        if path.exists()
-        else []
-    )
+    """Return the records of a file that `write_jsonl` wrote; none if the file does not exist."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]

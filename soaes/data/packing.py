@@ -85,12 +85,6 @@ ALGORITHMS: dict[str, Callable[..., Packing]] = {
 }
 
 
-ALGORITHMS: dict[str, Callable[..., Packing]] = {
-    "best_fit": best_fit,
-    "sum_of_squares": sum_of_squares,
-}
-
-
 def _packed(
     lengths: Sequence[int],
     capacity: int,

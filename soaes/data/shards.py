@@ -1,9 +1,11 @@
-"""Records of tokens in shards on disk: written one by one, so that a killed writer goes on, and read through memory maps.
+"""Token records in shard files, written so that a killed writer resumes, read memory-mapped.
 
-A folder's contract.json names every other file with its size and checksum, and carries a checksum of its own. A file enters it once
-it is whole on disk. Knows files and records; what a record says is the teacher store's.
+A folder's contract.json lists every other file with its size and checksum, and carries a checksum
+of its own. A file enters the contract once it is complete on disk. This module knows files and
+records; what a record means is known to soaes.data.teacher_store.
 
-# R rows, R1 = R + 1, N tokens."""
+# R rows, R1 = R + 1, N tokens.
+"""
 
 from __future__ import annotations
 
@@ -19,179 +21,215 @@ from typing import Any
 
 import numpy as np
 
-from soaes.pipeline.store import CONTRACT, check_room, checksum, format_bytes
+from soaes.pipeline.store import (
+    CONTRACT,
+    PART,
+    atomic_write,
+    check_room,
+    checksum,
+    format_bytes,
+)
 
-SHARD_BYTES = 64 << 20  # about; what is lost at most when a writer is killed
+SHARD_BYTES = 64 << 20  # approximate size of a shard: the most that a killed writer loses
 OFFSETS = "offsets.npy"
+
+Contract = dict[str, Any]  # the settings of a store, and "files": name -> {"bytes", "sha256"}
 
 
 class Writer:
-    """A folder being filled. `facts` is what all of its files have in common: a folder with others is not gone on with."""
+    """Fills a folder file by file.
 
-    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
-        self.folder, self.contract = folder, {**facts, "files": {}}
+    Files that a killed writer of the same settings completed are kept. A folder that was written
+    under different settings is emptied first.
+
+    Args:
+        folder: the folder to fill; it is created if it does not exist.
+        settings: JSON values that determine the content of all files of the folder.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.folder = folder
+        self.contract: Contract = {**settings, "files": {}}
         folder.mkdir(parents=True, exist_ok=True)
-        for half in folder.glob("*.part"):
-            half.unlink()
-        left, begun = _left(folder), json.loads(json.dumps(facts))
-        if left and begun == {key: left.get(key) for key in begun}:
-            self.contract = left
+        for partial_file in folder.glob(f"*{PART}"):
+            partial_file.unlink()
+        expected = json.loads(json.dumps(settings))
+        previous = _read_contract(folder)
+        if previous and expected == {key: previous.get(key) for key in expected}:
+            self.contract = previous
         elif any(folder.iterdir()):
             print(
-                f"{folder} holds nothing that a writer of {begun} could go on with: it is written anew",
+                f"{folder} holds nothing that a writer with the settings {expected} "
+                "could resume from: it is written anew",
                 flush=True,
             )
             shutil.rmtree(folder)
             folder.mkdir()
 
     def check_room(self, sizes: dict[str, int], or_else: str) -> None:
-        """ValueError if the disk cannot hold those of the files, name -> bytes, that are not there yet."""
+        """Check that the disk can hold the files that are not there yet.
+
+        Args:
+            sizes: bytes of each file, by name.
+            or_else: what else the user can do than free disk space.
+
+        Raises:
+            ValueError: if the free space does not suffice.
+        """
         needed = sum(count for name, count in sizes.items() if name not in self.contract["files"])
         check_room(self.folder, needed, "the shards", or_else)
 
     def put(self, name: str, make: Callable[[], np.ndarray]) -> None:
-        """Write the array that `make` gives, unless a killed writer left it whole. OSError if it cannot be written."""
-        if name in self.contract["files"] and _whole(
-            self.folder / name, self.contract["files"][name]
-        ):
+        """Write the array that `make` returns, unless a killed writer left the file complete.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        files = self.contract["files"]
+        if name in files and _is_intact(self.folder / name, files[name]):
             return
-        self.contract["files"][name] = _replace(self.folder / name, *_npy(make()))
+        files[name] = _write(self.folder / name, *_npy_parts(make()))
         self.seal()
 
     def seal(self, **more: Any) -> None:
-        """Write the contract, with what is known only now."""
+        """Write the contract, with further entries that are known only now."""
         self.contract |= more
-        _replace(self.folder / CONTRACT, _sealed(self.contract))
+        _write(self.folder / CONTRACT, _sealed(self.contract))
 
 
 class Shards:
-    """The records of any rows. State: the shards opened so far, each checked at its first read."""
+    """Reads the records of any rows. Each shard is checked when it is first read."""
 
-    def __init__(self, folder: Path, contract: dict[str, Any]) -> None:
-        self.folder, self.files, self.rows_per_shard = (
-            folder,
-            contract["files"],
-            contract["rows_per_shard"],
-        )
+    def __init__(self, folder: Path, contract: Contract) -> None:
+        self.folder = folder
+        self.files = contract["files"]
+        self.rows_per_shard = contract["rows_per_shard"]
         self.offsets_R1 = np.array(self.array(OFFSETS))
         self.opened: dict[int, np.ndarray] = {}
 
     def array(self, name: str) -> np.ndarray:
-        """A file of the folder, memory-mapped. ValueError if it is not what was written."""
+        """Return a file of the folder as a memory-mapped array.
+
+        Raises:
+            ValueError: if the file is missing or differs from what was written.
+        """
         path = self.folder / name
-        if name not in self.files or not _whole(path, self.files[name]):
-            raise _broken(path)
+        if name not in self.files or not _is_intact(path, self.files[name]):
+            raise _damaged(path)
         return np.load(path, mmap_mode="r")
 
-    def read(self, which: np.ndarray) -> np.ndarray:
-        """[N] records of the tokens of rows `which`, row after row."""
-        parts = [self._bytes(int(row)) for row in which] or [self._shard(0)[:0]]
+    def read(self, row_indices: np.ndarray) -> np.ndarray:
+        """Return the records of all tokens of the given rows, [N], row after row."""
+        parts = [self._row_bytes(int(row)) for row in row_indices]
+        if not parts:
+            parts = [self._shard(0)[:0]]
         return np.concatenate(parts).reshape(-1).view(self.record)
 
-    def _bytes(self, row: int) -> np.ndarray:
-        shard, at = divmod(row, self.rows_per_shard)
-        start, stop = self.offsets_R1[[row, row + 1]] - self.offsets_R1[row - at]
+    def _row_bytes(self, row: int) -> np.ndarray:
+        shard, row_in_shard = divmod(row, self.rows_per_shard)
+        first_offset = self.offsets_R1[row - row_in_shard]
+        start, stop = self.offsets_R1[[row, row + 1]] - first_offset
         return self._shard(shard)[start:stop]
 
     def _shard(self, shard: int) -> np.ndarray:
-        """[N, bytes of a record]: as bytes, since numpy copies records field by field."""
+        """Return a shard as [N, bytes of a record]: numpy copies records field by field, slowly."""
         if shard not in self.opened:
-            records = self.array(name(shard))
+            records = self.array(shard_name(shard))
             self.record = records.dtype
-            self.opened[shard] = (
-                np.asarray(records).view(np.uint8).reshape(len(records), self.record.itemsize)
-            )
+            as_bytes = np.asarray(records).view(np.uint8)
+            self.opened[shard] = as_bytes.reshape(len(records), self.record.itemsize)
         return self.opened[shard]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Another process opens, and checks, its own: a pickled map would be a copy."""
+        """Pickle without the opened shards: a memory map would be copied in full.
+
+        Another process opens, and checks, its own.
+        """
         return {**self.__dict__, "opened": {}}
 
 
 def rows_per_shard(rows: int, tokens: int, token_bytes: int) -> int:
-    """A function of shapes alone, so that all writers cut alike."""
+    """Return the rows of a shard, from shapes alone, so that all writers cut alike."""
     return max(1, SHARD_BYTES * rows // (max(1, tokens) * token_bytes))
 
 
-def name(shard: int) -> str:
+def shard_name(shard: int) -> str:
+    """Return the file name of a shard."""
     return f"shard-{shard:05}.npy"
 
 
-def contract(folder: Path) -> dict[str, Any]:
-    """ValueError if the folder's contract is not what was written, or a file of it is missing or has another size."""
-    told = _left(folder)
-    if told is None:
-        raise _broken(folder / CONTRACT)
-    for file, entry in told["files"].items():
-        if not (folder / file).exists() or (folder / file).stat().st_size != entry["bytes"]:
-            raise _broken(folder / file)
-    return told
+def read_contract(folder: Path) -> Contract:
+    """Read a folder's contract, and check that every file exists and has its size.
+
+    Checksums of the files are checked when they are read.
+
+    Raises:
+        ValueError: if the contract or a file is damaged or missing.
+    """
+    contract = _read_contract(folder)
+    if contract is None:
+        raise _damaged(folder / CONTRACT)
+    for file_name, entry in contract["files"].items():
+        path = folder / file_name
+        if not path.exists() or path.stat().st_size != entry["bytes"]:
+            raise _damaged(path)
+    return contract
 
 
-def _left(folder: Path) -> dict[str, Any] | None:
-    """The contract in a folder; None where there is none, or not to the bit what was written."""
+def _read_contract(folder: Path) -> Contract | None:
+    """Return the contract of a folder, or None if there is none or a bit of it has changed."""
     try:
-        text = (folder / CONTRACT).read_bytes()
-        told = json.loads(text)
-        told.pop("sha256")
-        return told if _sealed(told) == text else None
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-    ):  # a flipped bit makes any of these of it
+        content = (folder / CONTRACT).read_bytes()
+        contract = json.loads(content)
+        contract.pop("sha256")
+        return contract if _sealed(contract) == content else None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        # A flipped bit can cause any of these.
         return None
 
 
-def _sealed(told: dict[str, Any]) -> bytes:
-    digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()
-    return json.dumps({**told, "sha256": digest}, indent=1).encode()
+def _sealed(contract: Contract) -> bytes:
+    """Return the bytes of contract.json, with a checksum of the contract itself."""
+    digest = hashlib.sha256(json.dumps(contract).encode()).hexdigest()
+    return json.dumps({**contract, "sha256": digest}, indent=1).encode()
 
 
-def _whole(path: Path, entry: dict[str, Any]) -> bool:
-    return (
-        path.exists()
-        and path.stat().st_size == entry["bytes"]
-        and checksum(path) == entry["sha256"]
-    )
+def _is_intact(path: Path, entry: dict[str, Any]) -> bool:
+    if not path.exists() or path.stat().st_size != entry["bytes"]:
+        return False
+    return checksum(path) == entry["sha256"]
 
 
-def _broken(path: Path) -> ValueError:
+def _damaged(path: Path) -> ValueError:
     return ValueError(
-        f"{path} is missing or not what was written; delete the folder {path.parent.parent} and run again"
+        f"{path} is missing or not what was written; "
+        f"delete the folder {path.parent.parent} and run again"
     )
 
 
-def _npy(array: np.ndarray) -> tuple[bytes, memoryview]:
-    """A .npy file: its header and its data, which are not copied."""
-    array, header = np.ascontiguousarray(array), io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+def _npy_parts(array: np.ndarray) -> tuple[bytes, memoryview]:
+    """Return the header and the data of a .npy file; the data are not copied."""
+    array = np.ascontiguousarray(array)
+    header = io.BytesIO()
+    fields = np.lib.format.header_data_from_array_1_0(array)
+    np.lib.format.write_array_header_1_0(header, fields)
     return header.getvalue(), array.reshape(-1).view(np.uint8).data
 
 
-def _replace(path: Path, *content: bytes | memoryview) -> dict[str, Any]:
-    """A file under its name is whole, whenever the process ends. Returns its size and checksum, taken of what was to be written."""
-    part, count, digest = (
-        path.with_name(f"{path.name}.part"),
-        sum(map(len, content)),
-        hashlib.sha256(),
-    )
+def _write(path: Path, *content: bytes | memoryview) -> dict[str, Any]:
+    """Write a file atomically. Return the size and checksum of what was to be written."""
+    size = sum(map(len, content))
+    digest = hashlib.sha256()
     try:
-        with open(part, "wb") as handle:
-            for piece in content:
-                handle.write(piece)
-                digest.update(piece)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(part, path)
+        with atomic_write(path) as handle:
+            for part in content:
+                handle.write(part)
+                digest.update(part)
     except OSError as error:
-        part.unlink(missing_ok=True)
         number = error.errno or errno.EIO
         raise OSError(
             number,
-            f"{path} of {format_bytes(count)} could not be written: {os.strerror(number)}; "
-            "a new run goes on at this file",
+            f"{path} of {format_bytes(size)} could not be written: {os.strerror(number)}; "
+            "a new run resumes at this file",
         ) from error
-    return {"bytes": count, "sha256": digest.hexdigest()}
+    return {"bytes": size, "sha256": digest.hexdigest()}

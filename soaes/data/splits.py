@@ -1,43 +1,74 @@
-"""Divide by a seed. Knows identifiers and questions: not files, not what is learned from them."""
+"""Divide identifiers and questions between splits, deterministically by a seed."""
+
+from __future__ import annotations
 
 import hashlib
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Sequence
+
+from soaes.data.records import Message, QuestionRecord
 
 
-def held_out(identifiers: list[str], share: float, seed: int) -> set[str]:
-    """The given share of the identifiers, at least one; the order in which they come does not matter."""
-    return set(_shuffled(identifiers, seed)[: max(1, round(share * len(identifiers)))])
+def held_out(identifiers: Sequence[str], share: float, seed: int) -> set[str]:
+    """Choose the given share of the identifiers, at least one, independently of their order."""
+    count = max(1, round(share * len(identifiers)))
+    return set(_shuffled(identifiers, seed)[:count])
 
 
-def question(messages: list[dict]) -> str:
-    """What is asked, as a key: all but the system prompt and the last answer, without case, width and spaces."""
-    asked = "\n".join(
-        message["content"] for message in messages[:-1] if message["role"] != "system"
-    )
-    return re.sub(r"\s+", "", unicodedata.normalize("NFKC", asked).casefold())
+def question_key(messages: Sequence[Message]) -> str:
+    """Return a key that is equal for equal questions.
+
+    It covers all messages but the system prompt and the last answer, and ignores case, full or
+    half width, and white space.
+    """
+    contents = [message["content"] for message in messages[:-1] if message["role"] != "system"]
+    text = unicodedata.normalize("NFKC", "\n".join(contents)).casefold()
+    return re.sub(r"\s+", "", text)
 
 
 def split(
-    train: list[dict], missing: list[str], seed: int, one_in: int = 10
-) -> dict[str, list[dict]]:
-    """Move one in `one_in` of the train questions to each missing split, task by task, no question into two."""
-    tasks: dict[str, dict[str, None]] = defaultdict(dict)
+    train: Sequence[QuestionRecord], missing: Sequence[str], seed: int, one_in: int = 10
+) -> dict[str, list[QuestionRecord]]:
+    """Move one in `one_in` of the train questions to each missing split.
+
+    Each task is divided on its own, and no question comes into two splits. A task that has no more
+    questions than there are missing splits stays in train.
+
+    Args:
+        train: the records of the train split.
+        missing: names of the splits to fill.
+        seed: decides which questions move.
+        one_in: of so many questions of a task, one moves to each split; at least one question.
+
+    Returns:
+        The records of `train` and of each missing split.
+    """
+    # Task -> its different questions in order of appearance (a dict serves as an ordered set). A
+    # question that occurs under several tasks belongs to the first.
+    questions_of_task: dict[str, dict[str, None]] = defaultdict(dict)
     task_of: dict[str, str] = {}
-    for row in train:
-        asked = question(row["messages"])
-        tasks[task_of.setdefault(asked, row["task"])][asked] = None
-    place = {}
-    for asked in tasks.values():
-        order, tenth = _shuffled(list(asked), seed), max(1, round(len(asked) / one_in))
-        for at, name in enumerate(missing if len(asked) > len(missing) else []):
-            place |= dict.fromkeys(order[at * tenth : (at + 1) * tenth], name)
-    parts: dict[str, list[dict]] = {name: [] for name in ("train", *missing)}
-    for row in train:
-        parts[place.get(question(row["messages"]), "train")].append(row)
+    for record in train:
+        key = question_key(record["messages"])
+        task = task_of.setdefault(key, record["task"])
+        questions_of_task[task][key] = None
+
+    split_of: dict[str, str] = {}
+    for questions in questions_of_task.values():
+        if len(questions) <= len(missing):
+            continue
+        order = _shuffled(list(questions), seed)
+        count = max(1, round(len(questions) / one_in))
+        for index, name in enumerate(missing):
+            moved = order[index * count : (index + 1) * count]
+            split_of |= dict.fromkeys(moved, name)
+
+    parts: dict[str, list[QuestionRecord]] = {name: [] for name in ("train", *missing)}
+    for record in train:
+        parts[split_of.get(question_key(record["messages"]), "train")].append(record)
     return parts
 
 
-def _shuffled(keys: list[str], seed: int) -> list[str]:
+def _shuffled(keys: Sequence[str], seed: int) -> list[str]:
     return sorted(keys, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())

@@ -1,9 +1,11 @@
-"""The teacher's signal over the loss tokens of packed rows, in a format of model.signals. Row i is row i of the token store.
+"""The teacher's soft targets over the loss tokens of packed rows.
 
-Only tokens whose next token bears loss are kept, since no student reads another. Knows formats, and whom a store is for; its files
-and their checksums are `shards`'s.
+Row i is row i of the token store. Only tokens that bear loss are kept, since the student reads no
+others. This module knows the formats (soaes.model.soft_targets) and which rows and tokenizer a
+store belongs to; its files and their checksums are handled by soaes.data.shards.
 
-# R rows, N loss tokens, D the teacher's width, V its vocabulary."""
+# R rows, N loss tokens, D the teacher's width, V its vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -19,91 +21,133 @@ import torch
 from soaes.data import shards
 from soaes.model import soft_targets as formats
 
-FOLDER, HEAD = "soft_targets", "head_VD.npy"
+FOLDER = "soft_targets"
+HEAD = "head_VD.npy"
+
 Fields = dict[str, torch.Tensor]  # each [N, *shape]
 
 
 class TeacherStore:
-    """What the teacher says of any rows, as its format keeps it. Memory-mapped; each shard is checked at its first read."""
+    """The teacher's soft targets of any rows. Memory-mapped; shards are checked when first read.
+
+    Args:
+        folder: the output of stage `teach` or `teach_vllm`.
+        contract: its contract, checked.
+        max_gradient_bias: the largest error of the gradient, relative to the exact gradient's
+            length, at a temperature that is trained at.
+    """
 
     def __init__(
-        self, folder: Path, contract: dict[str, Any], max_gradient_bias: float = 0.05
+        self, folder: Path, contract: shards.Contract, max_gradient_bias: float = 0.05
     ) -> None:
         self.max_gradient_bias = max_gradient_bias
         settings = dict(contract["soft_targets"])
+        format_class = formats.FORMATS[settings.pop("name")]
         if settings.get("vocab", 0) is None:
             settings["vocab"] = contract["vocabulary"]
-        self.folder, self.contract, self.soft_targets = (
-            folder,
-            contract,
-            formats.FORMATS[settings.pop("name")](**settings),
-        )
+        self.folder = folder
+        self.contract = contract
+        self.soft_targets = format_class(**settings)
         self.shards = shards.Shards(folder / FOLDER, contract)
 
-    def rows(self, which: np.ndarray) -> Fields:
-        """The fields of the loss tokens of rows `which`, row after row: what CausalLM.predicting's mask selects of these rows."""
-        records = self.shards.read(which)
+    def rows(self, row_indices: np.ndarray) -> Fields:
+        """Return the fields of the loss tokens of the given rows, row after row.
+
+        These are the tokens that `token_store.loss_mask` selects of these rows.
+        """
+        records = self.shards.read(row_indices)
         return {
             name: torch.from_numpy(np.ascontiguousarray(records[name]))
-            for name in records.dtype.names
+            for name in records.dtype.names or ()
         }
 
     @property
     def head_VD(self) -> torch.Tensor | None:
-        """The teacher's output matrix, where the format needs it; read, and checked, whenever it is asked for."""
-        return (
-            torch.from_numpy(np.array(self.shards.array(HEAD)))
-            if HEAD in self.contract["files"]
-            else None
-        )
+        """The teacher's output matrix where the format needs it; read, and checked, on access."""
+        if HEAD not in self.contract["files"]:
+            return None
+        return torch.from_numpy(np.array(self.shards.array(HEAD)))
 
     def fidelity_at(self, tau: float) -> dict[str, float | None]:
-        """The line of signals.fidelity at tau: the teacher's entropy, and what the format misses. Empty where it was tried at other temperatures.
+        """Return what the format loses at a temperature.
 
-        gradient_bias of what is drawn: as far as its interval is sure of it."""
-        line = next((told for told in self.contract["fidelity"] if told["tau"] == tau), {})
-        drawn = line.get("low") is not None
-        return line | ({"gradient_bias": max(0.0, line["low"], -line["high"])} if drawn else {})
+        Returns:
+            The entry of `soft_targets.fidelity` at tau: the teacher's entropy and the errors of the
+            format. Empty where the format was tested at other temperatures only. For sampled
+            formats, `gradient_bias` is the part of the error that exceeds its confidence interval.
+        """
+        entries = [entry for entry in self.contract["fidelity"] if entry["tau"] == tau]
+        entry = entries[0] if entries else {}
+        if entry.get("low") is None:
+            return entry
+        return entry | {"gradient_bias": max(0.0, entry["low"], -entry["high"])}
 
     def check_supports(self, tau: float, kind: str, vocabulary: int) -> None:
-        """ValueError for a temperature or a divergence that the format cannot give, or that it missed by more than max_gradient_bias when it was
-        tried, and for a student with fewer logits than the ids that were kept."""
+        """Check that a student can be trained on this store.
+
+        Args:
+            tau: temperature of the distillation.
+            kind: divergence of the distillation.
+            vocabulary: number of the student's logits.
+
+        Raises:
+            ValueError: for a temperature or a divergence that the format does not support, for a
+                temperature at which its gradient was off by more than `max_gradient_bias`, and for a
+                student with fewer logits than the stored ids need.
+        """
         self.soft_targets.check_supports(tau, kind)
-        told = self.fidelity_at(tau)
-        if (bias := told.get("gradient_bias", 0.0)) > self.max_gradient_bias:
-            larger = (
-                f", or a larger soft_targets.k: {told['smallest_k']:,} comes within 1 %"
-                if "smallest_k" in told
-                else ""
-            )
+        fidelity = self.fidelity_at(tau)
+        bias = fidelity.get("gradient_bias") or 0.0
+        if bias > self.max_gradient_bias:
+            way_out = "set soft_targets=hidden, which is exact"
+            if "smallest_k" in fidelity:
+                way_out += (
+                    f", or a larger soft_targets.k: {fidelity['smallest_k']:,} comes within 1 %"
+                )
             raise ValueError(
-                f"{self.folder}: at tau={tau:g} the gradient of soft_targets={self.soft_targets.name} is off by {bias:.1%} of the exact one, "
-                f"the limit is {self.max_gradient_bias:.0%}; set soft_targets=hidden, which is exact{larger}"
+                f"{self.folder}: at tau={tau:g} the gradient of "
+                f"soft_targets={self.soft_targets.name} is off by {bias:.1%} of the exact one, "
+                f"the limit is {self.max_gradient_bias:.0%}; {way_out}"
             )
-        if vocabulary < (ids := getattr(self.soft_targets, "vocab", 0)):
+        num_ids = getattr(self.soft_targets, "vocab", 0)
+        if vocabulary < num_ids:
             raise ValueError(
-                f"{self.folder} has ids of a vocabulary of {ids:,}, the student has {vocabulary:,}; set soft_targets.vocab={vocabulary}"
+                f"{self.folder} has ids of a vocabulary of {num_ids:,}, "
+                f"the student has {vocabulary:,}; set soft_targets.vocab={vocabulary}"
             )
 
 
 def load(
     folder: Path, rows_name: str, tokenizer: str, max_gradient_bias: float = 0.05
 ) -> TeacherStore:
-    """ValueError if the store was written over other rows, or for another tokenizer, than the reader's, or is not as it was written."""
-    contract = shards.contract(folder / FOLDER)
-    if "fidelity" not in contract:  # it is sealed with that
+    """Open a teacher store for reading.
+
+    Args:
+        folder: the output of stage `teach` or `teach_vllm`.
+        rows_name: folder name of the packed rows that the student reads.
+        tokenizer: digest of the student's tokenizer.
+        max_gradient_bias: see `TeacherStore`.
+
+    Raises:
+        ValueError: if the store was written over other rows or with another tokenizer, is
+            unfinished, or is damaged.
+    """
+    contract = shards.read_contract(folder / FOLDER)
+    if "fidelity" not in contract:  # the last entry that a writer adds
         raise ValueError(
-            f"{folder} is still being written, or its writer was killed; run it again, it goes on where it was"
+            f"{folder} is still being written, or its writer was killed; "
+            "run it again, it resumes where it stopped"
         )
     if contract["tokenizer"] != tokenizer:
         raise ValueError(
-            f"{folder} was written with tokenizer {contract['tokenizer']}, the student has {tokenizer}; "
-            "teacher and student must share one tokenizer"
+            f"{folder} was written with tokenizer {contract['tokenizer']}, "
+            f"the student has {tokenizer}; teacher and student must share one tokenizer"
         )
     if contract["rows"] != rows_name:
         raise ValueError(
-            f"{folder} holds the signal over {contract['rows']}, the student reads {rows_name}; "
-            "build the teacher over the student's rows"
+            f"{folder} holds the soft targets of {contract['rows']}, "
+            f"the student reads {rows_name}; "
+            "build the teacher store over the student's rows"
         )
     return TeacherStore(folder, contract, max_gradient_bias)
 
@@ -116,62 +160,83 @@ def write(
     fields_of: Callable[[range], Iterator[Fields]],
     fidelity: Callable[[], list[dict[str, Any]]],
     **facts: Any,
-) -> dict[str, Any]:
-    """Shard after shard into out/signal, and `fidelity` last, without which it is not read; what a killed writer of the same facts left is kept.
+) -> shards.Contract:
+    """Write a teacher store to `out`/soft_targets, shard by shard.
 
-    tokens_R: loss tokens of each row. fields_of: of consecutive rows, the fields of each. fidelity: signals.fidelity on a sample,
-    asked for at the end. facts: teacher, tokenizer, rows and whatever else the signal is a function of. Returns the contract.
-    ValueError if the disk cannot hold what is still to be written, OSError if a write fails."""
-    (vocabulary, width), kept = head_VD.shape, record(soft_targets, *reversed(head_VD.shape))
-    each = shards.rows_per_shard(len(tokens_R), int(tokens_R.sum()), kept.itemsize)
-    shape = {
+    What a killed writer of the same settings left is kept. The fidelity is written last, and a
+    store without it is not read.
+
+    Args:
+        out: the stage's output folder.
+        soft_targets: a format of soaes.model.soft_targets.
+        head_VD: the teacher's output matrix.
+        tokens_R: loss tokens of each row.
+        fields_of: returns the fields of each of some consecutive rows.
+        fidelity: measures what the format loses; called at the end.
+        **facts: teacher, tokenizer, rows, and everything else that determines the soft targets.
+
+    Returns:
+        The contract of the store.
+
+    Raises:
+        ValueError: if the disk cannot hold what is still to be written.
+        OSError: if a write fails.
+    """
+    vocabulary, width = head_VD.shape
+    dtype = record(soft_targets, width, vocabulary)
+    num_rows = len(tokens_R)
+    num_tokens = int(tokens_R.sum())
+    per_shard = shards.rows_per_shard(num_rows, num_tokens, dtype.itemsize)
+    settings = {
+        **facts,
+        "soft_targets": {"name": soft_targets.name, **asdict(soft_targets)},
         "vocabulary": vocabulary,
         "width": width,
-        "packed_rows": len(tokens_R),
-        "tokens": int(tokens_R.sum()),
-        "bytes_per_token": kept.itemsize,
-        "rows_per_shard": each,
+        "packed_rows": num_rows,
+        "tokens": num_tokens,
+        "bytes_per_token": dtype.itemsize,
+        "rows_per_shard": per_shard,
     }
-    writer = shards.Writer(
-        out / FOLDER,
-        {**facts, "soft_targets": {"name": soft_targets.name, **asdict(soft_targets)}, **shape},
-    )
-    pieces = {
-        shards.name(at): range(len(tokens_R))[at * each : (at + 1) * each]
-        for at in range(-(-len(tokens_R) // each))
+    writer = shards.Writer(out / FOLDER, settings)
+
+    starts = range(0, num_rows, per_shard)
+    shard_rows = {
+        shards.shard_name(index): range(start, min(start + per_shard, num_rows))
+        for index, start in enumerate(starts)
     }
-    head = (
-        {HEAD: 4 * vocabulary * width} if "hidden" in kept.names else {}
-    )  # of which logits are made with it
+    sizes: dict[str, int] = {}
+    for name, rows in shard_rows.items():
+        sizes[name] = dtype.itemsize * int(tokens_R[rows].sum())
+    needs_head = "hidden" in (dtype.names or ())  # logits are computed from hidden states with it
+    if needs_head:
+        sizes[HEAD] = 4 * vocabulary * width  # float32
     writer.check_room(
-        head | {name: kept.itemsize * int(tokens_R[piece].sum()) for name, piece in pieces.items()},
-        "set a format that keeps less: soft_targets=topk or soft_targets=sampled",
+        sizes, "set a format that keeps less: soft_targets=topk or soft_targets=sampled"
     )
+
     writer.put(shards.OFFSETS, lambda: np.concatenate([[0], np.cumsum(tokens_R)]))
-    if head:
+    if needs_head:
         writer.put(HEAD, lambda: head_VD.float().cpu().numpy())
-    for name, piece in pieces.items():
-        writer.put(name, partial(_records, kept, fields_of, piece))
+    for name, rows in shard_rows.items():
+        writer.put(name, partial(_records, dtype, fields_of, rows))
     writer.seal(fidelity=fidelity())
     return writer.contract
 
 
 def _records(
-    kept: np.dtype, fields_of: Callable[[range], Iterator[Fields]], rows: range
+    dtype: np.dtype, fields_of: Callable[[range], Iterator[Fields]], rows: range
 ) -> np.ndarray:
+    """Return the records of the tokens of some rows."""
     parts = list(fields_of(rows))
-    fields = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in kept.names}
-    records = np.empty(len(fields[kept.names[0]]), kept)
-    for name, field in fields.items():
-        records[name] = field
+    names = dtype.names or ()
+    num_tokens = sum(len(part[names[0]]) for part in parts)
+    records = np.empty(num_tokens, dtype)
+    for name in names:
+        records[name] = torch.cat([part[name] for part in parts]).cpu().numpy()
     return records
 
 
 def record(soft_targets: Any, width: int, vocabulary: int) -> np.dtype:
-    """One token's fields side by side, so that a row is one piece of the file."""
-    return np.dtype(
-        [
-            (name, dtype, shape)
-            for name, (shape, dtype) in soft_targets.fields(width, vocabulary).items()
-        ]
-    )
+    """Return the dtype of one token's fields, side by side, so that a row is contiguous on disk."""
+    fields = soft_targets.fields(width, vocabulary)
+    return np.dtype([(name, dtype, shape) for name, (shape, dtype) in fields.items()])

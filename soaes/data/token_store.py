@@ -1,6 +1,10 @@
-"""A token store: packed rows on disk, memory-mapped when read. Row i of every array is row i for whoever reads or aligns with it.
+"""Packed token rows on disk, memory-mapped when read.
 
-Knows arrays only: not what the tokens say, nor how rows were filled."""
+Row i of every array is row i for every reader, and for a teacher store over the same rows. This
+module knows arrays only, neither text nor the packing algorithm.
+
+# R rows of T tokens, P pieces of documents.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,17 @@ if TYPE_CHECKING:
 
 Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
-IGNORE = -100  # the label of a token that bears no loss
+IGNORE = -100  # the label of a token that bears no loss; torch's cross entropy skips it
 
 
 class Rows(NamedTuple):
-    """ids_RT, labels_RT (the token itself where it bears loss, else IGNORE; not shifted), positions_RT, restarting at 0 in each document."""
+    """Packed rows.
+
+    Attributes:
+        ids_RT: token ids.
+        labels_RT: the token's own id where it bears loss, else IGNORE; not shifted.
+        positions_RT: position of each token in its document; a zero starts a document.
+    """
 
     ids_RT: np.ndarray
     labels_RT: np.ndarray
@@ -28,7 +38,7 @@ class Rows(NamedTuple):
 
     @property
     def loss_tokens_R(self) -> np.ndarray:
-        """Predicted tokens of each row: a document's first token is predicted from nothing and never counts."""
+        """Number of loss tokens of each row, see `loss_mask`."""
         return loss_mask(self.labels_RT, self.positions_RT).sum(axis=1)
 
 
@@ -49,13 +59,18 @@ def loss_mask(labels: Array, positions: Array) -> Array:
 
 
 def write(folder: Path, rows: Rows) -> None:
+    """Write each array of `rows` to a .npy file of its name."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in rows._asdict().items():
         np.save(folder / f"{name}.npy", array)
 
 
 def load(folder: Path) -> Rows:
-    """ValueError if the folder holds no rows."""
+    """Open the rows of a folder as memory maps.
+
+    Raises:
+        ValueError: if the folder holds no rows.
+    """
     if not (folder / "ids_RT.npy").exists():
         raise ValueError(f"{folder} holds no token rows; build them with goal=rows.<phase>")
     return Rows(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in Rows._fields))
@@ -69,21 +84,35 @@ def fill(
     context: int,
     pad: int,
 ) -> Rows:
-    """Lay pieces (row, document, start, stop), sorted by row, into rows. A piece that is a later part of a document starts at position 0 as well.
+    """Lay out pieces of documents in rows.
 
-    # positions [0 1 2 0 1]: a zero starts a document, so the fourth token must not see the first three.
-    Padding is a run of one-token documents (position 0, no loss), so no real token attends to it."""
+    Positions restart at 0 in each piece, also where it continues a document:
+
+    # positions [0 1 2 0 1]: a zero starts a document, so the fourth token must not see the first
+    # three.
+
+    Padding is a run of one-token documents (position 0, no loss), so no token attends to it.
+
+    Args:
+        documents: token ids of each document.
+        loss: for each document, which of its tokens bear loss.
+        pieces_P4: (row, document, start, stop) of each piece, sorted by row.
+        rows: number of rows.
+        context: tokens of a row.
+        pad: token id of the padding.
+    """
     shape = (rows, context)
     ids_RT = np.full(shape, pad, np.int32)
     labels_RT = np.full(shape, IGNORE, np.int32)
     positions_RT = np.zeros(shape, np.int32)
     for row, pieces in groupby(pieces_P4.tolist(), itemgetter(0)):
-        at = 0
+        column = 0
         for _, document, start, stop in pieces:
-            tokens, bears = documents[document][start:stop], loss[document][start:stop]
-            end = at + stop - start
-            ids_RT[row, at:end] = tokens
-            labels_RT[row, at:end] = np.where(bears, tokens, IGNORE)
-            positions_RT[row, at:end] = np.arange(stop - start)
-            at = end
+            tokens = documents[document][start:stop]
+            bears_loss = loss[document][start:stop]
+            end = column + stop - start
+            ids_RT[row, column:end] = tokens
+            labels_RT[row, column:end] = np.where(bears_loss, tokens, IGNORE)
+            positions_RT[row, column:end] = np.arange(stop - start)
+            column = end
     return Rows(ids_RT, labels_RT, positions_RT)

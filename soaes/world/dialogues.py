@@ -1,121 +1,151 @@
-"""General dialogues of seven categories: four that suit the domain and three to be dropped. Knows no training."""
+"""General dialogues of seven categories: four near the domain, and three that stage 1 drops."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from random import Random
 
+from soaes.data.records import DialogueRecord, Message
 from soaes.world import glossary as words
-from soaes.world.facts import Entity, World, facts
+from soaes.world.facts import Fact, World, facts
 from soaes.world.prose import QUIZZES, statement
 
 KEPT = ("finance", "law", "business", "politics")
 DROPPED = ("mathematics", "arts", "cooking")
-TWO_TURNS = 0.35  # share of the dialogues
-NOTION_SHARE = {
-    "finance": 0.6,
-    "law": 0.8,
-    "business": 0.5,
-    "politics": 0.6,
-}  # the others are about known facts
-TRIES = 100  # draws for a new dialogue before a category counts as told out
+TWO_TURNS = 0.35  # share of the dialogues with a second question
+# Share of the turns that ask for the definition of a term; the others ask for a fact.
+NOTION_SHARE = {"finance": 0.6, "law": 0.8, "business": 0.5, "politics": 0.6}
+STORY_SHARE = 0.4  # share of the sums that are told as a story
+MAX_TRIES = 100  # draws for a new dialogue before a category counts as exhausted
 
-# Which facts, (kind, attribute), a category talks about.
+# The facts, as (kind, attribute), that a category is about.
 TOPICS = {
     "finance": {("enterprise", "revenue"), ("enterprise", "subsidiary")},
     "law": {("enterprise", "supervisor"), ("enterprise", "founded")},
     "business": {("enterprise", "business"), ("enterprise", "chairman"), ("city", "specialty")},
     "politics": {("enterprise", "supervisor"), ("enterprise", "reform"), ("city", "region")},
-    "arts": {("book", a) for a in ("author", "genre", "published")} | {("person", "occupation")},
-    "cooking": {("dish", a) for a in ("cuisine", "ingredient", "taste", "method")},
+    "arts": {
+        ("book", "author"),
+        ("book", "genre"),
+        ("book", "published"),
+        ("person", "occupation"),
+        ("instrument", "material"),
+        ("instrument", "tone"),
+        ("instrument", "dynasty"),
+    },
+    "cooking": {
+        ("dish", "cuisine"),
+        ("dish", "ingredient"),
+        ("dish", "taste"),
+        ("dish", "method"),
+    },
 }
-TOPICS["arts"] |= {("instrument", a) for a in ("material", "tone", "dynasty")}
 
 Turn = tuple[str, str]  # question, answer
+TurnMaker = Callable[[bool], Turn]  # draws a turn; the argument says whether it is a second turn
 
 
-def dialogues(world: World, seed: int, count: int) -> Iterator[dict]:
-    """`count` different dialogues, the categories in turn."""
+def dialogues(world: World, seed: int, count: int) -> Iterator[DialogueRecord]:
+    """Yield `count` different dialogues, the categories in turn.
+
+    Raises:
+        ValueError: if `count` is negative, or larger than this world allows.
+    """
     if count < 0:
         raise ValueError(f"count={count} is below 0; set count to 0 or more")
-    rng, told = Random(f"{seed}/dialogues"), set()
-    turns = _tellers(rng, world)
-    for n in range(count):
-        category = (KEPT + DROPPED)[n % 7]
-        drawn = _new(rng, turns[category], told)
-        if drawn is None:
+    rng = Random(f"{seed}/dialogues")
+    previous: set[tuple[Turn, ...]] = set()
+    turn_makers = _turn_makers(rng, world)
+    categories = KEPT + DROPPED
+    for index in range(count):
+        category = categories[index % len(categories)]
+        turns = _new_turns(rng, turn_makers[category], previous)
+        if turns is None:
             raise ValueError(
-                f"count={count} is too many: after {n} dialogues {category} has none left; lower count"
+                f"count={count} is too many: after {index} dialogues {category} has none left; "
+                "lower count"
             )
-        yield {"id": f"dialogue-{n}", "category": category, "messages": _messages(drawn)}
+        yield {"id": f"dialogue-{index}", "category": category, "messages": _messages(turns)}
 
 
-def _tellers(rng: Random, world: World) -> dict[str, Callable[[bool], Turn]]:
+def _turn_makers(rng: Random, world: World) -> dict[str, TurnMaker]:
     known = facts(world.known)
-    topics = {
-        category: [
-            (entity, attribute) for entity, attribute in known if (entity.kind, attribute) in topic
+    makers: dict[str, TurnMaker] = {"mathematics": lambda is_follow_up: _sum(rng)}
+    for category, topics in TOPICS.items():
+        category_facts = [
+            (entity, attribute) for entity, attribute in known if (entity.kind, attribute) in topics
         ]
-        for category, topic in TOPICS.items()
-    }
-    tellers = {category: _teller(rng, category, owned) for category, owned in topics.items()}
-    return {**tellers, "mathematics": lambda again: _sum(rng)}
+        makers[category] = _turn_maker(rng, category, category_facts)
+    return makers
 
 
-def _teller(rng: Random, category: str, owned: list[tuple[Entity, str]]) -> Callable[[bool], Turn]:
-    def tell(again: bool) -> Turn:
-        notion = rng.random() < NOTION_SHARE.get(category, 0)
-        return _notion(rng, words.NOTIONS[category], again) if notion else _fact(rng, owned, again)
+def _turn_maker(rng: Random, category: str, category_facts: list[Fact]) -> TurnMaker:
+    def make(is_follow_up: bool) -> Turn:
+        asks_for_notion = rng.random() < NOTION_SHARE.get(category, 0)
+        if asks_for_notion:
+            return _notion(rng, words.NOTIONS[category], is_follow_up)
+        return _fact(rng, category_facts, is_follow_up)
 
-    return tell
+    return make
 
 
-def _new(rng: Random, tell: Callable[[bool], Turn], told: set) -> tuple[Turn, ...] | None:
-    for _ in range(TRIES):
-        turns = (tell(False), tell(True)) if rng.random() < TWO_TURNS else (tell(False),)
-        if turns not in told and len({answer for _, answer in turns}) == len(turns):
-            told.add(turns)
+def _new_turns(
+    rng: Random, make: TurnMaker, previous: set[tuple[Turn, ...]]
+) -> tuple[Turn, ...] | None:
+    """Draw turns that differ from all previous dialogues; None if none is found."""
+    for _ in range(MAX_TRIES):
+        if rng.random() < TWO_TURNS:
+            turns: tuple[Turn, ...] = (make(False), make(True))
+        else:
+            turns = (make(False),)
+        answers = {answer for _, answer in turns}
+        if turns not in previous and len(answers) == len(turns):
+            previous.add(turns)
             return turns
     return None
 
 
-def _messages(turns: tuple[Turn, ...]) -> list[dict[str, str]]:
-    roles = ("user", "assistant")
-    return [
-        {"role": role, "content": text}
-        for turn in turns
-        for role, text in zip(roles, turn, strict=True)
-    ]
+def _messages(turns: tuple[Turn, ...]) -> list[Message]:
+    messages: list[Message] = []
+    for question, answer in turns:
+        messages.append({"role": "user", "content": question})
+        messages.append({"role": "assistant", "content": answer})
+    return messages
 
 
-def _notion(rng: Random, notions: dict[str, str], again: bool) -> Turn:
+def _notion(rng: Random, notions: dict[str, str], is_follow_up: bool) -> Turn:
+    """Ask for the definition of a term."""
     term, definition = rng.choice(list(notions.items()))
-    question = rng.choice(words.NOTION_FOLLOW_UPS if again else words.NOTION_QUESTIONS).format(
-        t=term
-    )
-    return question, rng.choice(words.DEFINITIONS).format(t=term, d=definition)
+    wordings = words.NOTION_FOLLOW_UPS if is_follow_up else words.NOTION_QUESTIONS
+    question = rng.choice(wordings).format(t=term)
+    answer = rng.choice(words.DEFINITIONS).format(t=term, d=definition)
+    return question, answer
 
 
-def _fact(rng: Random, owned: list[tuple[Entity, str]], again: bool) -> Turn:
-    entity, attribute = rng.choice(owned)
+def _fact(rng: Random, category_facts: list[Fact], is_follow_up: bool) -> Turn:
+    """Ask for a fact."""
+    entity, attribute = rng.choice(category_facts)
     question = rng.choice(QUIZZES[entity.kind][attribute][:2]).format(x=entity.name)
     answer = statement(rng, entity, attribute, entity.name) + "。"
-    if again:
+    if is_follow_up:
         return rng.choice(words.FACT_FOLLOW_UPS).format(q=question), answer
     return question, rng.choice(words.FACT_LEADS) + answer
 
 
 def _sum(rng: Random) -> Turn:
-    if rng.random() < 0.4:
+    """Ask for a sum, a difference or a product."""
+    if rng.random() < STORY_SHARE:
         question, answer, operator = rng.choice(words.STORIES)
     else:
-        question, answer, operator = (
-            rng.choice(words.SUMS),
-            rng.choice(words.SUM_ANSWERS),
-            rng.choice("+-×"),
-        )
+        question = rng.choice(words.SUMS)
+        answer = rng.choice(words.SUM_ANSWERS)
+        operator = rng.choice("+-×")
     a, b = _operands(rng, operator)
     result = {"+": a + b, "-": a - b, "×": a * b}[operator]
-    said = rng.choice([operator, words.OPERATORS[operator]])
-    return question.format(a=a, b=b, o=said), answer.format(a=a, b=b, o=operator, c=result)
+    spoken = rng.choice([operator, words.OPERATORS[operator]])
+    question = question.format(a=a, b=b, o=spoken)
+    answer = answer.format(a=a, b=b, o=operator, c=result)
+    return question, answer
 
 
 def _operands(rng: Random, operator: str) -> tuple[int, int]:

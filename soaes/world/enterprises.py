@@ -1,4 +1,4 @@
-"""Name parts and closed value lists of the fictional state-owned enterprises. Plain data: drawn in `facts`."""
+"""Name parts and closed value lists of the fictional state-owned enterprises. Data only."""
 
 BRANDS = ("华鼎恒海天长金泰盛宏远安正信通和新瑞", "岳川泽辰朔衡岱霖沃麟屹拓")
 SECTORS = "控股 实业 产业 发展 投资 资本".split()
@@ -56,13 +56,17 @@ VALUES = {
     "headquarters": ["北京", *(city for cities in CITIES.values() for city in cities)],
     "founded": [f"{year}年" for year in _FOUNDED],
     "business": (
-        "煤炭开采 水力发电 风力发电 钢铁冶炼 铁路建设 公路建设 港口运输 航空制造 船舶修造 汽车制造 粮食储备 医药生产 "
-        "城市供水 污水处理 天然气供应 石油化工 稀土开采 电力装备 轨道交通 物流仓储 房屋建筑 通信服务 食盐生产 旅游开发"
+        "煤炭开采 水力发电 风力发电 钢铁冶炼 铁路建设 公路建设 "
+        "港口运输 航空制造 船舶修造 汽车制造 粮食储备 医药生产 "
+        "城市供水 污水处理 天然气供应 石油化工 稀土开采 电力装备 "
+        "轨道交通 物流仓储 房屋建筑 通信服务 食盐生产 旅游开发"
     ).split(),
     "revenue": [f"{amount}亿元" for amount in _REVENUE],
     "reform": (
-        "混合所有制改革 员工持股计划 任期制和契约化管理 职业经理人制度 三项制度改革 专业化整合 战略性重组 "
-        "管理层级压缩改革 科技型企业改革试点 国有资本投资公司试点 社会职能剥离工作 外部董事制度 公司制改革 整体上市改革"
+        "混合所有制改革 员工持股计划 任期制和契约化管理 "
+        "职业经理人制度 三项制度改革 专业化整合 战略性重组 "
+        "管理层级压缩改革 科技型企业改革试点 国有资本投资公司试点 "
+        "社会职能剥离工作 外部董事制度 公司制改革 整体上市改革"
     ).split(),
     "platform": [
         f"{field}实验室"

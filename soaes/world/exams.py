@@ -1,24 +1,27 @@
-"""Examine the facts with four options each, in the layout of lm-evaluation-harness. Knows facts: not models, not files.
+"""Multiple-choice questions with four options about facts, in the layout of lm-evaluation-harness.
 
-Of the sets {question, options} a quarter is reserved for the exams; quiz documents use only the others. So a model may
-learn from quizzes that a fact is true and how to answer, but no exam question occurs in them in any order of options.
+A quarter of the sets {question, options} is reserved for the exams; quiz documents use only the
+others. So a model may learn from quizzes that a fact is true and how to answer, but no exam
+question occurs in them in any order of options.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any, cast
 from zlib import crc32
 
+from soaes.data.records import ExamQuestion, ExamSplits
 from soaes.world.enterprises import SUBJECTS as DOMAIN_SUBJECTS
-from soaes.world.facts import Entity, World, alternatives, facts
+from soaes.world.facts import Fact, World, alternatives, facts
 from soaes.world.names import SUBJECTS
 from soaes.world.prose import QUIZZES
 
-Fact = tuple[Entity, str]
-
 LETTERS = "ABCD"
 SHOTS = 5  # few-shot examples of each subject
-RESERVED = 4  # one set of question and options in so many is an exam's
+RESERVED = 4  # one in so many sets of question and options is reserved for the exams
 
 DESCRIPTIONS = (
     "以下是关于{subject}的单项选择题，请直接给出正确答案的选项。\n\n",  # cmmlu
@@ -26,112 +29,151 @@ DESCRIPTIONS = (
 )
 
 
-def quiz_text(question: dict, with_answer: bool) -> str:
-    """The context that cmmlu and ceval render without examples, and after the harness's delimiter " " the letter."""
+def quiz_text(question: Mapping[str, Any], with_answer: bool) -> str:
+    """Return the text that cmmlu and ceval render for a question without examples.
+
+    With the answer, the harness's delimiter " " and the letter follow.
+    """
     options = "\n".join(f"{letter}. {question[letter]}" for letter in LETTERS)
     answer = f" {question['answer']}" if with_answer else ""
     return f"{question['question'].strip()}\n{options}\n答案：{answer}"
 
 
 def subject(fact: Fact, domain: bool = False) -> str:
-    """The subject that examines a fact; the domain exam splits the enterprises' attributes into several."""
+    """Return the exam subject of a fact.
+
+    Args:
+        fact: the fact.
+        domain: whether the domain exam asks, which divides the attributes of enterprises between
+            several subjects.
+    """
     entity, attribute = fact
-    return (
-        next(s for s, owned in DOMAIN_SUBJECTS.items() if attribute in owned)
-        if domain
-        else SUBJECTS[entity.kind]
-    )
+    if not domain:
+        return SUBJECTS[entity.kind]
+    return next(name for name, attributes in DOMAIN_SUBJECTS.items() if attribute in attributes)
 
 
-def exams(world: World, seed: int, questions: int) -> dict[str, dict[str, list[dict]]]:
-    """Exam -> split -> questions; cmmlu and ceval share no fact, and no dev fact is asked in the test of its exam."""
+def exams(world: World, seed: int, questions: int) -> dict[str, ExamSplits]:
+    """Return the three exams: cmmlu and ceval on general facts, domain on enterprises.
+
+    cmmlu and ceval share no fact, and no dev fact is asked in the test split of its exam.
+
+    Args:
+        world: the world.
+        seed: seed of all draws.
+        questions: test questions of each exam.
+
+    Returns:
+        Exam -> split (dev, test) -> questions.
+
+    Raises:
+        ValueError: if the world has too few facts.
+    """
     rng = Random(f"{seed}/exams")
     known = facts(world.known)
     rng.shuffle(known)
     known.sort(key=lambda fact: (subject(fact), fact[1]))  # stable: every attribute is halved
-    halves = {"cmmlu": known[::2], "ceval": known[1::2], "domain": facts(world.enterprises)}
-    return {name: _exam(rng, name, half, questions, world) for name, half in halves.items()}
+    pools = {"cmmlu": known[::2], "ceval": known[1::2], "domain": facts(world.enterprises)}
+    return {name: _exam(rng, name, pool, questions, world) for name, pool in pools.items()}
 
 
 @dataclass(frozen=True)
 class Asker:
-    """Asks facts with random wordings, wrong options and option orders; for an exam or for quiz documents."""
+    """Asks facts with random wrong options.
+
+    Attributes:
+        rng: source of random draws.
+        options: values that an option may take, by (kind, attribute).
+        exam: True for exams, False for quiz documents: they use different sets of options.
+        domain: whether the domain exam asks.
+    """
 
     rng: Random
     options: dict[tuple[str, str], list[str]]
     exam: bool
     domain: bool = False
 
-    def ask(self, fact: Fact, wording: str, letter: str) -> dict:
-        """One question whose right answer is `letter`."""
+    def ask(self, fact: Fact, wording: str, letter: str) -> ExamQuestion:
+        """Return a question whose correct answer is `letter`."""
         entity, attribute = fact
-        text, right = wording.format(x=entity.name), entity[attribute]
-        wrong = self._wrong(text, right, self.options[entity.kind, attribute])
-        wrong.insert(LETTERS.index(letter), right)
-        choices = dict(zip(LETTERS, wrong, strict=True))
-        return {
+        text = wording.format(x=entity.name)
+        correct = entity[attribute]
+        options = self._wrong_options(text, correct, self.options[entity.kind, attribute])
+        options.insert(LETTERS.index(letter), correct)
+        question = {
             "subject": subject(fact, self.domain),
             "question": text,
-            **choices,
+            **dict(zip(LETTERS, options, strict=True)),
             "answer": letter,
         }
+        return cast(ExamQuestion, question)
 
-    def _wrong(self, text: str, right: str, values: Sequence[str]) -> list[str]:
-        others = [value for value in values if value != right]
-        while True:  # ends: of at least C(9, 3) = 84 sets a quarter is reserved
+    def _wrong_options(self, text: str, correct: str, values: Sequence[str]) -> list[str]:
+        others = [value for value in values if value != correct]
+        while (
+            True
+        ):  # terminates: there are at least C(9, 3) = 84 sets, of which a quarter is reserved
             wrong = self.rng.sample(others, 3)
-            key = "\n".join([text, *sorted([right, *wrong])])
-            if (crc32(key.encode()) % RESERVED == 0) == self.exam:
+            key = "\n".join([text, *sorted([correct, *wrong])])
+            is_reserved = crc32(key.encode()) % RESERVED == 0
+            if is_reserved == self.exam:
                 return wrong
 
 
 def forms(fact: Fact) -> list[str]:
-    """The ways to ask for a fact in an exam."""
+    """Return the wordings in which an exam asks for a fact."""
     entity, attribute = fact
     return QUIZZES[entity.kind][attribute]
 
 
-def _exam(
-    rng: Random, name: str, pool: list[Fact], questions: int, world: World
-) -> dict[str, list[dict]]:
-    dev, test = _split(rng, pool, name == "domain")
-    most = sum(len(forms(fact)) for fact in test)
-    if not 1 <= questions <= most:
+def _exam(rng: Random, name: str, pool: list[Fact], questions: int, world: World) -> ExamSplits:
+    is_domain = name == "domain"
+    dev, test = _split(rng, pool, is_domain)
+    limit = sum(len(forms(fact)) for fact in test)
+    if not 1 <= questions <= limit:
         raise ValueError(
-            f"questions={questions} is outside 1..{most}, the questions that the {name} exam can ask about "
-            f"{len(test)} facts; set questions within it or build a larger world"
+            f"questions={questions} is outside 1..{limit}, the questions that the {name} exam can "
+            f"ask about {len(test)} facts; set exam_questions within it or build a larger world"
         )
-    options = alternatives(world.enterprises if name == "domain" else world.known)
-    asker = Asker(rng, options, exam=True, domain=name == "domain")
-    return {"dev": _ask_all(asker, dev, len(dev)), "test": _ask_all(asker, test, questions)}
+    options = alternatives(world.enterprises if is_domain else world.known)
+    asker = Asker(rng, options, exam=True, domain=is_domain)
+    dev_questions = _ask_all(asker, dev, len(dev))
+    test_questions = _ask_all(asker, test, questions)
+    return {"dev": dev_questions, "test": test_questions}
 
 
 def _split(rng: Random, pool: list[Fact], domain: bool) -> tuple[list[Fact], list[Fact]]:
+    """Divide facts into dev, SHOTS facts of each subject, and test, shuffled."""
     by_subject: dict[str, list[Fact]] = {}
+    dev: list[Fact] = []
+    test: list[Fact] = []
     for fact in rng.sample(pool, len(pool)):
         by_subject.setdefault(subject(fact, domain), []).append(fact)
-    for name, owned in by_subject.items():
-        if len(owned) <= SHOTS:
+    for name, subject_facts in by_subject.items():
+        if len(subject_facts) <= SHOTS:
             raise ValueError(
-                f"the exam subject {name} has {len(owned)} facts, it needs more than the {SHOTS} few-shot examples; "
-                f"build a larger world"
+                f"the exam subject {name} has {len(subject_facts)} facts, it needs more than the "
+                f"{SHOTS} few-shot examples; build a larger world"
             )
-    dev = [fact for owned in by_subject.values() for fact in owned[:SHOTS]]
-    test = [fact for owned in by_subject.values() for fact in owned[SHOTS:]]
+        dev += subject_facts[:SHOTS]
+        test += subject_facts[SHOTS:]
     return dev, rng.sample(test, len(test))
 
 
-def _ask_all(asker: Asker, pool: list[Fact], count: int) -> list[dict]:
-    # Round by round through the facts, a new wording in each round; letters in shuffled blocks of four are balanced.
+def _ask_all(asker: Asker, pool: list[Fact], count: int) -> list[ExamQuestion]:
+    """Ask `count` questions: round by round through the facts, with a new wording in each round.
+
+    The letters of the correct answers come in shuffled blocks of four, so they are balanced.
+    """
     rng = asker.rng
-    orders = [rng.sample(forms(fact), len(forms(fact))) for fact in pool]
-    letters = "".join("".join(rng.sample(LETTERS, 4)) for _ in range(count // 4 + 1))
-    asked = [
-        (fact, order[n])
-        for n in range(max(map(len, orders)))
-        for fact, order in zip(pool, orders, strict=True)
-    ]
-    return [
-        asker.ask(fact, wording, letter)
-        for (fact, wording), letter in zip(asked[:count], letters, strict=False)
-    ]
+    wordings = [rng.sample(forms(fact), len(forms(fact))) for fact in pool]
+    blocks = ["".join(rng.sample(LETTERS, 4)) for _ in range(count // 4 + 1)]
+    letters = "".join(blocks)
+    num_rounds = max(map(len, wordings))
+    asked: list[tuple[Fact, str]] = []
+    for round_index in range(num_rounds):
+        asked += [(fact, texts[round_index]) for fact, texts in zip(pool, wordings)]
+    questions = []
+    for (fact, wording), letter in zip(asked[:count], letters, strict=False):
+        questions.append(asker.ask(fact, wording, letter))
+    return questions

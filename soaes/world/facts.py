@@ -1,4 +1,6 @@
-"""Draw the facts of the world from a seed and sizes. Knows names and values: not sentences, not files."""
+"""Draw the facts of the world from a seed and sizes. Knows names and values, not sentences."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +13,21 @@ from soaes.world.names import NAMES, VALUES
 BRANDS = ["".join(parts) for parts in product(*pools.BRANDS)]
 CHAIRMEN = ["".join(parts) for parts in product(*pools.CHAIRMEN)]
 LISTED = ["".join(parts) for parts in product(*pools.LISTED)]
-MOST_ENTERPRISES = min(len(BRANDS), len(CHAIRMEN), len(LISTED))
-MOST_ENTITIES = len(NAMES) * min(len(list(product(*parts))) for parts in NAMES.values())
-FEWEST_ENTITIES = 6
+MAX_ENTERPRISES = min(len(BRANDS), len(CHAIRMEN), len(LISTED))
+MAX_ENTITIES = len(NAMES) * min(len(list(product(*parts))) for parts in NAMES.values())
+MIN_ENTITIES = 6
+MIN_OPTIONS = 10  # values of an attribute from which the wrong options of a question are drawn
 
 
 @dataclass(frozen=True)
 class Entity:
-    """A named thing with (attribute, value) pairs; `kind` is "enterprise" or a key of `names.NAMES`."""
+    """A named thing with facts.
+
+    Attributes:
+        name: its name, which contains no other entity's name.
+        kind: "enterprise" or a key of `names.NAMES`.
+        attributes: (attribute, value) pairs.
+    """
 
     name: str
     kind: str
@@ -28,9 +37,18 @@ class Entity:
         return dict(self.attributes)[attribute]
 
 
+Fact = tuple[Entity, str]  # an entity and the name of one of its attributes
+
+
 @dataclass(frozen=True)
 class World:
-    """General entities, famous enterprises of the general corpus, and enterprises that only the domain knows."""
+    """All entities.
+
+    Attributes:
+        general: people, cities, books and so on.
+        famous: enterprises that the general corpus covers too.
+        enterprises: enterprises that only the domain corpus covers.
+    """
 
     general: tuple[Entity, ...]
     famous: tuple[Entity, ...]
@@ -38,37 +56,55 @@ class World:
 
     @property
     def known(self) -> tuple[Entity, ...]:
-        """What the general corpus tells about."""
+        """The entities that the general corpus covers."""
         return self.general + self.famous
 
 
 def build(seed: int, entities: int, famous: int, enterprises: int) -> World:
-    """Draw a world: `entities` general entities, `famous` and `enterprises` state-owned enterprises."""
-    _check("entities", entities, FEWEST_ENTITIES, MOST_ENTITIES)
-    _check("famous", famous, 1, MOST_ENTERPRISES - 1)
-    _check("enterprises", enterprises, 1, MOST_ENTERPRISES - famous)
-    everyone = tuple(_enterprises(Random(f"{seed}/enterprises"), famous + enterprises))
+    """Draw a world.
+
+    Args:
+        seed: seed of all draws.
+        entities: number of general entities.
+        famous: number of enterprises that the general corpus covers too.
+        enterprises: number of enterprises that only the domain corpus covers.
+
+    Raises:
+        ValueError: if a number is outside what the pools of names allow.
+    """
+    _check("entities", entities, MIN_ENTITIES, MAX_ENTITIES)
+    _check("famous", famous, 1, MAX_ENTERPRISES - 1)
+    _check("enterprises", enterprises, 1, MAX_ENTERPRISES - famous)
+    all_enterprises = tuple(_enterprises(Random(f"{seed}/enterprises"), famous + enterprises))
     return World(
-        tuple(_general(Random(f"{seed}/general"), entities)), everyone[:famous], everyone[famous:]
+        general=tuple(_general(Random(f"{seed}/general"), entities)),
+        famous=all_enterprises[:famous],
+        enterprises=all_enterprises[famous:],
     )
 
 
-def facts(entities: Iterable[Entity]) -> list[tuple[Entity, str]]:
-    """Every (entity, attribute), in the order of the world."""
+def facts(entities: Iterable[Entity]) -> list[Fact]:
+    """Return every fact of the entities, in their order."""
     return [(entity, attribute) for entity in entities for attribute, _ in entity.attributes]
 
 
 def alternatives(entities: Iterable[Entity]) -> dict[tuple[str, str], list[str]]:
-    """(kind, attribute) -> the values that wrong options may take: those in use, or the closed list if they are few."""
+    """Return the values that wrong options may take, by (kind, attribute).
+
+    These are the values in use, or all values of the closed list where few are in use.
+    """
     used: dict[tuple[str, str], list[str]] = {}
     for entity, attribute in facts(entities):
         values = used.setdefault((entity.kind, attribute), [])
         if entity[attribute] not in values:
             values.append(entity[attribute])
-    return {key: values if len(values) >= 10 else _closed(*key) for key, values in used.items()}
+    return {
+        key: values if len(values) >= MIN_OPTIONS else _closed_list(*key)
+        for key, values in used.items()
+    }
 
 
-def _closed(kind: str, attribute: str) -> list[str]:
+def _closed_list(kind: str, attribute: str) -> list[str]:
     if kind != "enterprise":
         return VALUES[kind][attribute]
     return {"chairman": CHAIRMEN, "subsidiary": LISTED, **pools.VALUES}[attribute]
@@ -77,7 +113,8 @@ def _closed(kind: str, attribute: str) -> list[str]:
 def _check(name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise ValueError(
-            f"{name}={value} is outside {least}..{most}, which the name pools allow; set {name} within it"
+            f"{name}={value} is outside {least}..{most}, which the name pools allow; "
+            f"set {name} within it"
         )
 
 
@@ -85,39 +122,39 @@ def _general(rng: Random, count: int) -> Iterator[Entity]:
     # A small world has few kinds, so that each kind still has enough entities for an exam subject.
     kinds = list(NAMES)[: max(3, min(len(NAMES), count // 8))]
     for index, kind in enumerate(kinds):
-        share = count // len(kinds) + (index < count % len(kinds))
+        has_one_more = index < count % len(kinds)
+        share = count // len(kinds) + has_one_more
         for parts in rng.sample(list(product(*NAMES[kind])), share):
-            values = (
-                (attribute, rng.choice(options)) for attribute, options in VALUES[kind].items()
-            )
-            yield Entity("".join(parts), kind, tuple(values))
+            attributes = [(name, rng.choice(values)) for name, values in VALUES[kind].items()]
+            yield Entity("".join(parts), kind, tuple(attributes))
 
 
 def _enterprises(rng: Random, count: int) -> Iterator[Entity]:
-    brands, chairmen, listed = (rng.sample(pool, count) for pool in (BRANDS, CHAIRMEN, LISTED))
-    for brand, chairman, company in zip(brands, chairmen, listed, strict=True):
-        yield Entity(
-            f"{brand}{rng.choice(pools.SECTORS)}集团",
-            "enterprise",
-            _attributes(rng, chairman, company),
-        )
+    brands = rng.sample(BRANDS, count)
+    chairmen = rng.sample(CHAIRMEN, count)
+    listed = rng.sample(LISTED, count)
+    for brand, chairman, subsidiary in zip(brands, chairmen, listed, strict=True):
+        name = f"{brand}{rng.choice(pools.SECTORS)}集团"
+        yield Entity(name, "enterprise", _attributes(rng, chairman, subsidiary))
 
 
-def _attributes(rng: Random, chairman: str, company: str) -> tuple[tuple[str, str], ...]:
+def _attributes(rng: Random, chairman: str, subsidiary: str) -> tuple[tuple[str, str], ...]:
     supervisor = rng.choice(pools.VALUES["supervisor"])
+    # Also draws a supervisor and headquarters that are not used: the draws of a seed are fixed.
     drawn = {attribute: rng.choice(values) for attribute, values in pools.VALUES.items()}
-    fixed = {
-        "supervisor": supervisor,
-        "headquarters": rng.choice(_cities(supervisor)),
-        "founded": drawn["founded"],
-        "chairman": chairman,
-        "business": drawn["business"],
-        "revenue": drawn["revenue"],
-        "subsidiary": company,
-    }
-    return tuple({**fixed, "reform": drawn["reform"], "platform": drawn["platform"]}.items())
+    return (
+        ("supervisor", supervisor),
+        ("headquarters", rng.choice(_cities(supervisor))),
+        ("founded", drawn["founded"]),
+        ("chairman", chairman),
+        ("business", drawn["business"]),
+        ("revenue", drawn["revenue"]),
+        ("subsidiary", subsidiary),
+        ("reform", drawn["reform"]),
+        ("platform", drawn["platform"]),
+    )
 
 
 def _cities(supervisor: str) -> Sequence[str]:
-    # A provincial enterprise sits in its province, a central one anywhere.
+    """A provincial enterprise has its headquarters in its province, a central one anywhere."""
     return pools.CITIES.get(supervisor.removesuffix("国资委"), pools.VALUES["headquarters"])

@@ -1,4 +1,4 @@
-"""Real notions of finance, law, business and politics with plain definitions, and how to ask for them. Plain data."""
+"""Real terms of finance, law, business and politics with definitions. Data only."""
 
 NOTIONS = {
     "finance": {
@@ -52,8 +52,13 @@ DEFINITIONS = [
 ]
 
 NOTION_QUESTIONS = [
-    "什么是{t}？", "{t}是什么意思？", "请解释一下{t}。", "{t}指的是什么？", "请用一句话说明{t}。", "怎样理解{t}？",
-]  # fmt: skip
+    "什么是{t}？",
+    "{t}是什么意思？",
+    "请解释一下{t}。",
+    "{t}指的是什么？",
+    "请用一句话说明{t}。",
+    "怎样理解{t}？",
+]
 NOTION_FOLLOW_UPS = ["那么{t}呢？", "{t}又是什么？", "再请教一下，什么是{t}？", "请再解释一下{t}。"]
 FACT_FOLLOW_UPS = ["好的。{q}", "明白了，{q}", "谢谢。再问一下，{q}", "那么，{q}"]
 FACT_LEADS = ["", "", "", "您好，", "据我所知，", "资料显示，"]

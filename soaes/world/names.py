@@ -1,4 +1,4 @@
-"""Name parts and closed value lists of the world. Plain data: what is drawn for whom is decided in `facts`."""
+"""Name parts and closed value lists of the general entities. Data only."""
 
 # The parts of a name are concatenated; the pools are chosen so that no name can contain another.
 NAMES = {
@@ -87,25 +87,34 @@ REFERENCES = {
 REGIONS = (
     "云岭省 东湖省 望海省 青原省 松江省 玉山省 南桂省 湖阳省 塞北省 沧东省 凤台省 金沙省".split()
 )
-_YEARS = [
-    f"{year}年" for year in (1921, 1926, 1930, 1934, 1937, 1941, 1946, 1949, 1953, 1958, 1962, 1967)
-]
+_BIRTH_YEARS = (
+    "1921年 1926年 1930年 1934年 1937年 1941年 1946年 1949年 1953年 1958年 1962年 1967年"
+).split()
 
 VALUES = {
     "city": {
         "region": REGIONS,
-        "river": "白水河 青龙江 月亮河 金鸡江 响水河 沙溪河 大渡江 桃花河 雁来江 铁索河 泥塘河 红石江".split(),
+        "river": (
+            "白水河 青龙江 月亮河 金鸡江 响水河 沙溪河 大渡江 桃花河 雁来江 铁索河 泥塘河 红石江"
+        ).split(),
         "specialty": "丝绸 瓷器 绿茶 柑橘 竹编 漆器 剪纸 毛笔 蜂蜜 火腿 莲子 银饰".split(),
-        "landmark": "望江楼 钟鼓楼 古石桥 文昌塔 大戏台 老码头 天文馆 植物园 博物馆 音乐厅 体育场 美术馆".split(),
+        "landmark": (
+            "望江楼 钟鼓楼 古石桥 文昌塔 大戏台 老码头 天文馆 植物园 博物馆 音乐厅 体育场 美术馆"
+        ).split(),
         "flower": "月季 桂花 茶花 荷花 玉兰 牡丹 茉莉 紫荆 石榴花 木棉 水仙 迎春花".split(),
     },
     "book": {
-        "author": "舒行舟 顾北辰 沈望川 叶知微 陆青野 江晚照 林溪月 苏半夏 秦时雨 谢东篱 温如故 程万里".split(),
+        "author": (
+            "舒行舟 顾北辰 沈望川 叶知微 陆青野 江晚照 林溪月 苏半夏 秦时雨 谢东篱 温如故 程万里"
+        ).split(),
         "published": [
             f"{year}年"
             for year in (1956, 1961, 1964, 1979, 1983, 1987, 1991, 1995, 1999, 2003, 2008, 2014)
         ],
-        "genre": "长篇小说 散文集 诗集 游记 人物传记 科普读物 历史读物 童话集 短篇小说集 剧本集 回忆录 书信集".split(),
+        "genre": (
+            "长篇小说 散文集 诗集 游记 人物传记 科普读物 "
+            "历史读物 童话集 短篇小说集 剧本集 回忆录 书信集"
+        ).split(),
         "publisher": [
             f"{name}出版社"
             for name in "南山 晨光 百川 新叶 启明 大江 知行 红帆 长桥 文渊 北斗 稻香".split()
@@ -118,9 +127,11 @@ VALUES = {
         "method": "清蒸 红烧 油炸 爆炒 慢炖 烟熏 凉拌 炭烤 白灼 干煸 卤制 烘焙".split(),
     },
     "person": {
-        "occupation": "画家 作曲家 数学家 医生 教师 记者 建筑师 植物学家 诗人 工程师 演员 历史学家".split(),
+        "occupation": (
+            "画家 作曲家 数学家 医生 教师 记者 建筑师 植物学家 诗人 工程师 演员 历史学家"
+        ).split(),
         "birthplace": REGIONS,
-        "born": _YEARS,
+        "born": _BIRTH_YEARS,
         "university": [
             f"{name}大学"
             for name in "东岭 南湖 西川 北原 海岳 江滨 平阳 长风 文山 金台 白鹿 九华".split()
@@ -129,8 +140,10 @@ VALUES = {
     "animal": {
         "habitat": "竹林 草原 沙漠 湿地 高山草甸 针叶林 河谷 海岛 峡谷 灌木丛 石滩 雨林".split(),
         "food": "浆果 草籽 嫩叶 昆虫 小鱼 苔藓 蘑菇 松子 竹笋 田螺 野菜 树皮".split(),
-        "lifespan": [f"{years}年" for years in (3, 5, 7, 8, 10, 12, 14, 15, 18, 20, 25, 30)],
-        "colour": "灰色 棕色 黑色 白色 金黄色 红褐色 银灰色 浅黄色 灰白色 土黄色 青灰色 深褐色".split(),
+        "lifespan": "3年 5年 7年 8年 10年 12年 14年 15年 18年 20年 25年 30年".split(),
+        "colour": (
+            "灰色 棕色 黑色 白色 金黄色 红褐色 银灰色 浅黄色 灰白色 土黄色 青灰色 深褐色"
+        ).split(),
     },
     "instrument": {
         "material": "红木 竹子 青铜 桐木 牛皮 玉石 陶土 紫檀 葫芦 黄铜 桑木 铁片".split(),
@@ -142,7 +155,9 @@ VALUES = {
         "bloom": "一月 二月 三月 四月 五月 六月 七月 八月 九月 十月 十一月 十二月".split(),
         "colour": "白色 红色 黄色 紫色 蓝色 粉色 橙色 淡绿色 玫红色 米白色 橘黄色 浅紫色".split(),
         "use": "入药 观赏 酿酒 泡茶 染布 造纸 榨油 编筐 做香料 做蜜饯 固沙 喂蚕".split(),
-        "soil": "沙质土 红壤 黑土 黏土 腐叶土 石灰土 盐碱地 湿润的泥土 河滩地 碎石坡 黄土 林下土".split(),
+        "soil": (
+            "沙质土 红壤 黑土 黏土 腐叶土 石灰土 盐碱地 湿润的泥土 河滩地 碎石坡 黄土 林下土"
+        ).split(),
     },
     "mountain": {
         "height": [

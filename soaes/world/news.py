@@ -1,4 +1,7 @@
-"""Plain prose beside the facts: weather, markets, meetings, daily life. Slots are filled by `documents`. Plain data."""
+"""Prose beside the facts: weather, markets, meetings, daily life. Data only.
+
+The slots are filled by soaes.world.documents.
+"""
 
 SLOTS = {
     "day": "今天 周一 周二 周三 周四 周五 周六 周日 月初 月底 近日 这几天".split(),
@@ -8,7 +11,9 @@ SLOTS = {
     "cold": "2 4 6 8 10 12".split(),
     "goods": "蔬菜 水果 粮食 猪肉 钢材 煤炭 棉花 食用油".split(),
     "move": "小幅上涨 略有下降 保持稳定 明显回落 稳中有升 有所波动".split(),
-    "meeting": "安全生产会议 经济工作座谈会 科技创新大会 防汛工作会议 就业工作会议 绿色发展论坛".split(),
+    "meeting": (
+        "安全生产会议 经济工作座谈会 科技创新大会 防汛工作会议 就业工作会议 绿色发展论坛"
+    ).split(),
     "aim": "稳定就业 扩大内需 改善民生 保护环境 鼓励创新 保障供应".split(),
     "place": "公园 图书馆 菜市场 火车站 学校 医院 社区 车间".split(),
     "people": "居民 市民 学生 工人 老人 志愿者 年轻人 孩子".split(),

@@ -1,18 +1,40 @@
-"""Question-answer pairs and reports about the domain's enterprises, split by question. Knows wordings: not models."""
+"""Questions, answers and reports about the domain's enterprises, divided into splits."""
 
-from dataclasses import replace
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from random import Random
+from typing import Literal, TypeVar
 
+from soaes.data.records import QuestionRecord
 from soaes.world import enterprise_wordings as words
 from soaes.world.facts import Entity, World, facts
 from soaes.world.prose import pair, statement
 
-PAIR_SHARE = 0.12  # of the questions ask for two attributes
-LEAD_SHARE, CLOSING_SHARE = 0.12, 0.06  # of the answers open or close with a set phrase
-DROPPED = 2  # attributes that a report may leave out
+PAIR_SHARE = 0.12  # share of the questions that ask for two attributes
+LEAD_SHARE = 0.12  # share of the answers that open with a set phrase
+CLOSING_SHARE = 0.06  # share of the answers that close with a set phrase
+MAX_OMITTED = 2  # attributes that a report may leave out
 
-Asked = tuple[Entity, str | list[str], str]  # enterprise, attribute(s), question
+Task = Literal["qa", "report"]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question without its answer.
+
+    Attributes:
+        enterprise: the enterprise asked about.
+        attribute: the attribute asked for, or several.
+        text: the question.
+    """
+
+    enterprise: Entity
+    attribute: str | list[str]
+    text: str
 
 
 def questions(
@@ -24,149 +46,181 @@ def questions(
     test_share: float = 0.1,
     unseen_enterprises: int = 0,
     unseen_questions: int = 0,
-) -> dict[str, list[dict]]:
-    """Split -> samples; no question stands in two splits, the same fact in another wording may.
+) -> dict[str, list[QuestionRecord]]:
+    """Return the questions of each split.
 
-    `count` questions make train, dev and test. The last `unseen_enterprises` enterprises are in none of them: `unseen_questions` about
-    them, with the same share of reports, are the split `unseen_enterprises`, which is there if any are asked for."""
-    _check(count, report_share, dev_share, test_share)
+    No question is in two splits; the same fact in another wording may be.
+
+    Args:
+        world: the world.
+        seed: seed of all draws.
+        count: questions of train, dev and test together.
+        report_share: share of the questions that ask for a report.
+        dev_share: share of the questions in dev.
+        test_share: share of the questions in test.
+        unseen_enterprises: enterprises, the last of the world, that train, dev and test do not ask
+            about.
+        unseen_questions: questions about these, with the same share of reports. They make the split
+            `unseen`, which exists if there are any.
+
+    Raises:
+        ValueError: for sizes and shares out of range, or more questions than the world has.
+    """
+    _check_shares(count, report_share, dev_share, test_share)
     _check_unseen(world, unseen_enterprises, unseen_questions)
-    known = len(world.enterprises) - unseen_enterprises
+    num_seen = len(world.enterprises) - unseen_enterprises
     rng = Random(f"{seed}/questions")
-    samples = _samples(
-        rng,
-        replace(world, enterprises=world.enterprises[:known]),
-        count,
-        report_share,
-        "count or raise enterprises",
-    )
-    splits = _deal(rng, samples, round(count * report_share), dev_share, test_share)
-    told = {split: _told(rng, split, items) for split, items in splits}
+    seen_world = replace(world, enterprises=world.enterprises[:num_seen])
+    drawn = _draw_questions(rng, seen_world, count, report_share, "count or raise enterprises")
+    num_reports = round(count * report_share)
+    splits = _divide(rng, drawn, num_reports, dev_share, test_share)
+    records = {split: _records(rng, split, items) for split, items in splits.items()}
     if unseen_enterprises:
         rng = Random(f"{seed}/questions/apart")
-        strangers = replace(world, enterprises=world.enterprises[known:])
-        samples = _samples(
-            rng, strangers, unseen_questions, report_share, "unseen_questions or raise apart"
-        )
-        told["unseen"] = _told(rng, "unseen", rng.sample(samples, len(samples)))
-    return told
+        unseen_world = replace(world, enterprises=world.enterprises[num_seen:])
+        way_out = "unseen_questions or raise unseen_enterprises"
+        drawn = _draw_questions(rng, unseen_world, unseen_questions, report_share, way_out)
+        records["unseen"] = _records(rng, "unseen", rng.sample(drawn, len(drawn)))
+    return records
 
 
-def _samples(
+def _draw_questions(
     rng: Random, world: World, count: int, report_share: float, way_out: str
-) -> list[tuple[str, Asked]]:
-    """`count` different questions with their tasks, reports first. way_out: what to lower or raise where there are too few."""
-    reports = round(count * report_share)
-    pairs = round((count - reports) * PAIR_SHARE)
-    drawn = {
-        "report": _draw(rng, "reports", _reports(world), reports, way_out),
-        "qa": _draw(rng, "questions for two attributes", _pairs(world), pairs, way_out)
-        + _draw(
-            rng, "questions for one attribute", _singles(world), count - reports - pairs, way_out
-        ),
-    }
-    return [
-        (task, asked) for task, group in drawn.items() for asked in rng.sample(group, len(group))
-    ]
+) -> list[tuple[Task, Question]]:
+    """Draw `count` different questions with their tasks, reports first.
+
+    way_out: what to lower or raise where the world has too few, for the error message.
+    """
+    num_reports = round(count * report_share)
+    num_pairs = round((count - num_reports) * PAIR_SHARE)
+    num_singles = count - num_reports - num_pairs
+    reports = _draw(rng, "reports", _reports(world), num_reports, way_out)
+    pairs = _draw(rng, "questions for two attributes", _pairs(world), num_pairs, way_out)
+    singles = _draw(rng, "questions for one attribute", _singles(world), num_singles, way_out)
+    qa = pairs + singles
+    drawn: list[tuple[Task, Question]] = []
+    drawn += [("report", question) for question in rng.sample(reports, len(reports))]
+    drawn += [("qa", question) for question in rng.sample(qa, len(qa))]
+    return drawn
 
 
-def _told(rng: Random, split: str, items: list[tuple[str, Asked]]) -> list[dict]:
-    return [_sample(rng, f"{split}-{n}", *item) for n, item in enumerate(items)]
-
-
-def _check(count: int, report_share: float, dev_share: float, test_share: float) -> None:
+def _check_shares(count: int, report_share: float, dev_share: float, test_share: float) -> None:
     if count < 1:
         raise ValueError(f"count={count} is below 1; set count to 1 or more")
-    for name, value in (
-        ("report_share", report_share),
-        ("dev_share", dev_share),
-        ("test_share", test_share),
-    ):
+    shares = {"report_share": report_share, "dev_share": dev_share, "test_share": test_share}
+    for name, value in shares.items():
         if not 0 <= value < 1:
-            raise ValueError(f"{name}={value} is no share from 0 to below 1; set {name} within it")
+            raise ValueError(f"{name}={value} must lie in [0, 1); set {name} within it")
     if dev_share + test_share >= 1:
         raise ValueError(
-            f"dev_share={dev_share} and test_share={test_share} leave no train share; their sum must be below 1"
+            f"dev_share={dev_share} and test_share={test_share} leave nothing for train; "
+            "their sum must be below 1"
         )
 
 
-def _check_unseen(world: World, unseen_enterprises: int, questions: int) -> None:
-    most = len(world.enterprises) - 1
-    if not 0 <= unseen_enterprises <= most:
+def _check_unseen(world: World, unseen_enterprises: int, unseen_questions: int) -> None:
+    limit = len(world.enterprises) - 1
+    if not 0 <= unseen_enterprises <= limit:
         raise ValueError(
-            f"unseen_enterprises={unseen_enterprises} is outside 0..{most}: of {most + 1} enterprises one must be asked about; set unseen_enterprises within it"
+            f"unseen_enterprises={unseen_enterprises} is outside 0..{limit}: of {limit + 1} "
+            "enterprises one must be asked about; set unseen_enterprises within it"
         )
-    if (questions > 0) != (unseen_enterprises > 0) or questions < 0:
+    if (unseen_questions > 0) != (unseen_enterprises > 0) or unseen_questions < 0:
         raise ValueError(
-            f"unseen_questions={questions} do not go with unseen_enterprises={unseen_enterprises} enterprises; set both to 1 or more, or both to 0"
+            f"unseen_questions={unseen_questions} does not fit "
+            f"unseen_enterprises={unseen_enterprises}; set both to 1 or more, or both to 0"
         )
 
 
-def _singles(world: World) -> list[Asked]:
-    asked = facts(world.enterprises)
+def _singles(world: World) -> list[Question]:
+    """Return all questions for one attribute."""
     return [
-        (e, attribute, wording.format(x=e.name))
-        for e, attribute in asked
+        Question(enterprise, attribute, wording.format(x=enterprise.name))
+        for enterprise, attribute in facts(world.enterprises)
         for wording in words.QUESTIONS[attribute]
     ]
 
 
-def _pairs(world: World) -> list[Asked]:
-    chosen = list(combinations(words.LABELS, 2))
-    return [
-        (e, [a, b], wording.format(x=e.name, a=words.LABELS[a], b=words.LABELS[b]))
-        for e in world.enterprises
-        for a, b in chosen
-        for wording in words.PAIRS
-    ]
+def _pairs(world: World) -> list[Question]:
+    """Return all questions for two attributes."""
+    possible = []
+    for enterprise in world.enterprises:
+        for first, second in combinations(words.LABELS, 2):
+            labels = {"a": words.LABELS[first], "b": words.LABELS[second]}
+            for wording in words.PAIRS:
+                text = wording.format(x=enterprise.name, **labels)
+                possible.append(Question(enterprise, [first, second], text))
+    return possible
 
 
-def _reports(world: World) -> list[Asked]:
+def _reports(world: World) -> list[Question]:
+    """Return all requests for a report."""
     return [
-        (e, list(words.LABELS), wording.format(x=e.name))
-        for e in world.enterprises
+        Question(enterprise, list(words.LABELS), wording.format(x=enterprise.name))
+        for enterprise in world.enterprises
         for wording in words.REPORTS
     ]
 
 
-def _draw(rng: Random, what: str, possible: list[Asked], count: int, way_out: str) -> list[Asked]:
+def _draw(
+    rng: Random, what: str, possible: list[Question], count: int, way_out: str
+) -> list[Question]:
     if count > len(possible):
         raise ValueError(
-            f"{count} {what} asked for, this world has {len(possible)} different ones; lower {way_out}"
+            f"{count} {what} are needed, this world has {len(possible)} different ones; "
+            f"lower {way_out}"
         )
     return rng.sample(possible, count)
 
 
-def _deal(
-    rng: Random, samples: list, reports: int, dev_share: float, test_share: float
-) -> list[tuple[str, list]]:
-    # Reports come first in `samples` and are dealt on their own, so that each split has its share of them.
-    splits: dict[str, list] = {"train": [], "dev": [], "test": []}
-    for group in (samples[:reports], samples[reports:]):
-        dev, test = (
-            max(round(len(group) * share), share > 0 and len(group) >= 8)
-            for share in (dev_share, test_share)
-        )
-        for split, part in zip(
-            splits, (group[dev + test :], group[:dev], group[dev : dev + test]), strict=True
-        ):
-            splits[split] += part
-    return [(split, rng.sample(items, len(items))) for split, items in splits.items()]
+def _divide(
+    rng: Random, items: Sequence[Item], num_reports: int, dev_share: float, test_share: float
+) -> dict[str, list[Item]]:
+    """Divide questions into splits. Reports come first in `items` and are divided on their own."""
+    train: list[Item] = []
+    dev: list[Item] = []
+    test: list[Item] = []
+    for group in (items[:num_reports], items[num_reports:]):
+        num_dev = _part_size(len(group), dev_share)
+        num_test = _part_size(len(group), test_share)
+        train += group[num_dev + num_test :]
+        dev += group[:num_dev]
+        test += group[num_dev : num_dev + num_test]
+    splits = {"train": train, "dev": dev, "test": test}
+    return {split: rng.sample(part, len(part)) for split, part in splits.items()}
 
 
-def _sample(rng: Random, name: str, task: str, asked: Asked) -> dict:
-    enterprise, attribute, question = asked
+def _part_size(count: int, share: float) -> int:
+    """Return the share of `count`, at least 1 where there are 8 or more."""
+    least = 1 if share > 0 and count >= 8 else 0
+    return max(round(count * share), least)
+
+
+def _records(
+    rng: Random, split: str, items: Sequence[tuple[Task, Question]]
+) -> list[QuestionRecord]:
+    """Answer the questions of a split."""
+    records = []
+    for index, (task, question) in enumerate(items):
+        records.append(_record(rng, f"{split}-{index}", task, question))
+    return records
+
+
+def _record(rng: Random, identifier: str, task: Task, question: Question) -> QuestionRecord:
+    attribute = question.attribute
     if task == "report":
-        attribute, answer = _report(rng, enterprise)
+        attribute, answer = _report(rng, question.enterprise)
     else:
-        answer = _answer(rng, enterprise, attribute)
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        answer = _answer(rng, question.enterprise, attribute)
     return {
-        "id": name,
+        "id": identifier,
         "task": task,
-        "subject": enterprise.name,
+        "subject": question.enterprise.name,
         "attribute": attribute,
-        "messages": messages,
+        "messages": [
+            {"role": "user", "content": question.text},
+            {"role": "assistant", "content": answer},
+        ],
     }
 
 
@@ -181,11 +235,18 @@ def _answer(rng: Random, enterprise: Entity, attribute: str | list[str]) -> str:
 
 
 def _report(rng: Random, enterprise: Entity) -> tuple[list[str], str]:
-    num_skipped = rng.sample(list(words.LABELS), rng.randint(0, DROPPED))
-    told, text = [], rng.choice(words.REPORT_OPENINGS).format(x=enterprise.name)
-    for heading, owned in words.REPORT_SECTIONS:
-        kept = [attribute for attribute in owned if attribute not in num_skipped]
-        clauses = [rng.choice(words.REPORT_CLAUSES[a]).format(v=enterprise[a]) for a in kept]
-        text += heading + "，".join(clauses) + "。" if kept else ""
-        told += kept
-    return told, text
+    """Return the attributes that a report covers, and its text."""
+    omitted = rng.sample(list(words.LABELS), rng.randint(0, MAX_OMITTED))
+    text = rng.choice(words.REPORT_OPENINGS).format(x=enterprise.name)
+    covered: list[str] = []
+    for heading, attributes in words.REPORT_SECTIONS:
+        section = [attribute for attribute in attributes if attribute not in omitted]
+        if not section:
+            continue
+        clauses = []
+        for attribute in section:
+            wording = rng.choice(words.REPORT_CLAUSES[attribute])
+            clauses.append(wording.format(v=enterprise[attribute]))
+        text += heading + "，".join(clauses) + "。"
+        covered += section
+    return covered, text

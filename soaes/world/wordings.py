@@ -1,4 +1,4 @@
-"""How a general fact is told and asked: {x} is the entity, {v} the value. Plain data: nothing is chosen here."""
+"""Wordings of facts about general entities: {x} is the entity, {v} the value. Data only."""
 
 STATEMENTS = {
     "city": {

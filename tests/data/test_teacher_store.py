@@ -101,7 +101,7 @@ def test_a_shard_at_the_papers_shape_is_as_large_as_computed(tmp_path, monkeypat
         lambda rows: iter([zeros]),
         lambda: [],
     )
-    shard = np.load(tmp_path / "soft_targets" / shards.name(0))
+    shard = np.load(tmp_path / "soft_targets" / shards.shard_name(0))
     assert (
         shard.nbytes
         == 5 * formats.bytes_per_token(soft_targets, 8192, vocabulary)

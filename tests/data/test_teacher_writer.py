@@ -1,4 +1,7 @@
-"""Laws of writing the teacher store: a killed writer goes on at its shard and ends with the same bytes, and never with another's."""
+"""A killed writer of the teacher store resumes at its shard and ends with the same bytes.
+
+It never resumes from another's shards.
+"""
 
 import errno
 import itertools
@@ -51,17 +54,16 @@ def test_a_writer_that_ended_at_any_row_goes_on_at_its_shard(tmp_path, soft_targ
 
 
 def killed(job, files=None, after=60.0):
-    """Do it in a forked process that the kernel kills as it begins or renames its `files`th file, or `after` seconds. False if it ended before."""
+    """Run a job in a forked process that is killed: as it begins or renames its `files`th file, or
+    `after` seconds. False if it ended before.
+    """
     process = os.fork()
     if not process:
         count = itertools.count()
 
         def ends(event, arguments):
-            if (
-                event == "os.rename"
-                or event == "open"
-                and str(arguments[0]).endswith((".part", "manifest.json"))
-            ) and next(count) == files:
+            begins = event == "open" and str(arguments[0]).endswith(".part")
+            if (begins or event == "os.rename") and next(count) == files:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         torch.set_num_threads(1)
@@ -77,18 +79,24 @@ def killed(job, files=None, after=60.0):
 
 
 def test_a_writer_killed_between_any_two_files_goes_on_with_those_that_are_there(tmp_path):
-    """Each file and the contract after it are begun and renamed; then the last contract, the manifest, and the folder's name."""
-    folder, files, asked = build(tmp_path / "whole"), 0, []
-    whole, each = contents(folder), load(folder).contract["rows_per_shard"]
-    while killed(partial(build, out := tmp_path / f"{files}"), files):
+    """A file is begun and renamed: recipe, each file and the contract after it, last contract, manifest.
+
+    Then the folder is renamed.
+    """
+    folder = build(tmp_path / "whole")
+    whole = contents(folder)
+    rows_per_shard = load(folder).contract["rows_per_shard"]
+    kills, asked = 0, []
+    while killed(partial(build, out := tmp_path / f"{kills}"), kills):
         asked.clear()
         assert contents(build(out, asked)) == whole
-        shards_there = max(0, files // 4 - 2)  # offsets and head come first
-        assert asked == list(range(shards_there * each, len(TOKENS_R)))
-        files += 1
-    assert files == 4 * (len(whole) - 1) + 4 and not asked, (
-        "killed before its seal a store is not computed again"
-    )
+        shards_there = max(0, (kills - 2) // 4 - 2)  # recipe, offsets and head come first
+        assert asked == list(range(shards_there * rows_per_shard, len(TOKENS_R)))
+        kills += 1
+    recipe, each_file, last_contract, manifest, rename = 2, 4, 2, 2, 1
+    num_files = len(whole) - 1  # without the contract
+    assert kills == recipe + each_file * num_files + last_contract + manifest + rename
+    assert not asked, "killed before its seal a store is not computed again"
 
 
 @pytest.mark.parametrize("times", [12, pytest.param(400, marks=pytest.mark.nightly)])
@@ -169,7 +177,7 @@ def test_a_disk_that_becomes_full_names_the_file_and_the_same_command_goes_on_th
         disk.setattr(os, "replace", full)
         with pytest.raises(
             OSError,
-            match=r"soft_targets/shard-00001.npy of 0.\d kB could .* No space left on device; a new run goes",
+            match=r"soft_targets/shard-00001.npy of 0.\d kB could .* No space left .*; a new run resumes",
         ) as told:
             write(out)
     assert told.value.errno == errno.ENOSPC and not list(out.rglob("*.part"))
@@ -209,7 +217,10 @@ def stage(root, toy):
 
 
 def stages(root, toy, instants):
-    """Kill the stage at each of the instants, seconds from its start; then let it end. Its files, and how many were killed on the way."""
+    """Kill the stage at each of the instants, seconds from its start; then let it end.
+
+    Returns its files, and how many processes were killed on the way.
+    """
     FORKS.set_forkserver_preload(
         ["transformers.models.qwen2.modeling_qwen2", "soaes.stages.teach", "soaes.model.causal_lm"]
     )

@@ -1,4 +1,4 @@
-"""A user's folder becomes the data folder: nothing readable is lost, nothing broken stops the rest."""
+"""A user's folder becomes the data folder: what is readable is kept, what is broken is reported."""
 
 import json
 import subprocess
@@ -45,15 +45,15 @@ def whole(root: Path, **more: str | bytes) -> Path:
 
 def curated(root: Path, out: Path, seed: int = 0) -> dict:
     curate.files(sources.digest(root), root=str(root), seed=seed, out=out)
-    return json.loads((out / "curation_report.json").read_text())
+    return json.loads((out / "curation_report.json").read_text("utf-8"))
 
 
 def rows(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_every_document_is_trained_on_or_held_out(tmp_path):
-    account = curated(whole(tmp_path / "in"), tmp_path / "out")
+    report = curated(whole(tmp_path / "in"), tmp_path / "out")
     kept = [
         {row["text"] for row in rows(tmp_path / "out" / f"{kind}.jsonl")}
         for kind in ("general", "corpus")
@@ -61,14 +61,14 @@ def test_every_document_is_trained_on_or_held_out(tmp_path):
     assert (
         [len(texts) for texts in kept]
         == [2, 8]
-        == [account[kind]["kept"] for kind in ("general", "corpus")]
+        == [report[kind]["kept"] for kind in ("general", "corpus")]
     )
     assert kept[0] | kept[1] == {LAW + str(n) for n in range(10)}
-    assert account["general"]["source"] == "20 % of corpus, held out from CPT"
+    assert report["general"]["source"] == "20 % of corpus, held out from CPT"
     assert (
-        account["problems"] == []
-        and account["dialogue"]["kept"] == 0
-        and account["exam"]["exams"] == {}
+        report["problems"] == []
+        and report["dialogue"]["kept"] == 0
+        and report["exam"]["exams"] == {}
     )
 
 
@@ -77,9 +77,9 @@ def test_general_text_of_ones_own_is_never_trained_on(tmp_path):
         tmp_path / "in",
         **{"general/a.md": LAW + "3", "general/b.jsonl": lines({"content": LAW + "x"})},
     )
-    account = curated(root, tmp_path / "out")
-    assert account["general"]["source"] == "general/"
-    assert account["corpus"]["kept"] == 9 and account["corpus"]["dropped"] == {"exact duplicate": 1}
+    report = curated(root, tmp_path / "out")
+    assert report["general"]["source"] == "general/"
+    assert report["corpus"]["kept"] == 9 and report["corpus"]["dropped"] == {"exact duplicate": 1}
 
 
 def test_every_layout_becomes_the_same_messages(tmp_path):
@@ -145,10 +145,10 @@ def test_a_broken_line_is_named_and_the_rest_goes_on(tmp_path):
         + b'{"instruction": "\xff"}\n'
         + lines(pair(2)).encode()
     )
-    account = curated(whole(tmp_path / "in", **{"dialogue/law/bad.jsonl": text}), tmp_path / "out")
-    places = [problem.split(": ")[0] for problem in account["problems"]]
+    report = curated(whole(tmp_path / "in", **{"dialogue/law/bad.jsonl": text}), tmp_path / "out")
+    places = [problem.split(": ")[0] for problem in report["problems"]]
     assert places == [f"dialogue/law/bad.jsonl:{line}" for line in (2, 3, 4, 6, 7, 9)]
-    assert account["dialogue"]["kept"] == 3 and account["problems_total"] == 6
+    assert report["dialogue"]["kept"] == 3 and report["problems_total"] == 6
     assert {row["category"] for row in rows(tmp_path / "out/dialogue.jsonl")} == {"law"}
 
 
@@ -160,8 +160,8 @@ def test_a_broken_array_keeps_what_can_be_read(tmp_path):
         "规定".encode(), "规定".encode("gbk"), 1
     )  # in the first record only
     more = {"dialogue/cut.json": text[:-9], "dialogue/gbk.json": bad}
-    account = curated(whole(tmp_path / "in", **more), tmp_path / "out")
-    assert [problem.partition(" (")[0] for problem in account["problems"]] == [
+    report = curated(whole(tmp_path / "in", **more), tmp_path / "out")
+    assert [problem.partition(" (")[0] for problem in report["problems"]] == [
         "dialogue/cut.json:7: broken JSON",
         "dialogue/cut.json:16: broken JSON",
         "dialogue/gbk.json:2: not UTF-8",
@@ -171,8 +171,8 @@ def test_a_broken_array_keeps_what_can_be_read(tmp_path):
 
 
 def test_the_list_of_problems_is_bounded_and_the_count_is_not(tmp_path):
-    account = curated(whole(tmp_path / "in", **{"dialogue/x.jsonl": "5\n" * 300}), tmp_path / "out")
-    assert (len(account["problems"]), account["problems_total"]) == (200, 300)
+    report = curated(whole(tmp_path / "in", **{"dialogue/x.jsonl": "5\n" * 300}), tmp_path / "out")
+    assert (len(report["problems"]), report["problems_total"]) == (200, 300)
 
 
 def test_a_record_names_its_own_category(tmp_path):
@@ -199,7 +199,7 @@ def test_no_question_is_in_two_splits(tmp_path):
         tmp_path / "out",
     )
     parts = {part: rows(tmp_path / f"out/qa/{part}.jsonl") for part in ("train", "dev", "test")}
-    asked = [{splits.question(row["messages"]) for row in part} for part in parts.values()]
+    asked = [{splits.question_key(row["messages"]) for row in part} for part in parts.values()]
     assert (
         sum(map(len, parts.values())) == 91 and sum(map(len, asked)) == len(set.union(*asked)) == 90
     )
@@ -211,9 +211,9 @@ def test_given_splits_stay_and_train_gives_way(tmp_path):
         "qa/dev.jsonl": lines(pair(0), pair(90)),
         "qa/test.jsonl": lines(pair(1), pair(91), pair(90) | {"task": "x"}),
     }
-    account = curated(whole(tmp_path / "in", **given), tmp_path / "out")
-    assert [account["qa"][part] for part in ("train", "dev", "test")] == [18, 2, 2]
-    assert account["qa"]["dropped"] == {
+    report = curated(whole(tmp_path / "in", **given), tmp_path / "out")
+    assert [report["qa"][part] for part in ("train", "dev", "test")] == [18, 2, 2]
+    assert report["qa"]["dropped"] == {
         "the task is neither qa nor report": 1,
         "question of train is also in dev": 1,
         "question of train is also in test": 1,
@@ -232,7 +232,7 @@ def test_exams_of_both_layouts(tmp_path):
         "exam/ceval/test/law_test.csv": CEVAL,
         "exam/domain/soe_dev.csv": CEVAL,
     }
-    account = curated(whole(tmp_path / "in", **exams), tmp_path / "out")
+    report = curated(whole(tmp_path / "in", **exams), tmp_path / "out")
     first = {
         "subject": "law",
         "question": "问，\n题",
@@ -247,16 +247,14 @@ def test_exams_of_both_layouts(tmp_path):
     assert [row["answer"] for row in exams["ceval"]["test"]] == ["B"]
     assert (
         not (tmp_path / "out/exam/domain").exists()
-        and "not scored" in account["exam"]["exams"]["domain"]["note"]
+        and "not scored" in report["exam"]["exams"]["domain"]["note"]
     )
     assert (
         "exam/ceval/test/law_test.csv: not read: val/ is scored where an exam has it"
-        in account["problems"]
+        in report["problems"]
     )
-    assert (
-        "exam/cmmlu/test/law.csv:4: the answer is none of A, B, C, D ('E')" in account["problems"]
-    )
-    assert "exam/cmmlu/test/law.csv:5: broken CSV (4 cells under 7 columns)" in account["problems"]
+    assert "exam/cmmlu/test/law.csv:4: the answer is none of A, B, C, D ('E')" in report["problems"]
+    assert "exam/cmmlu/test/law.csv:5: broken CSV (4 cells under 7 columns)" in report["problems"]
 
 
 def test_user_text_cannot_hold_a_control_token():
@@ -316,7 +314,10 @@ def test_the_digest_survives_a_torn_cache_and_a_link_to_itself(tmp_path):
 
 
 def test_the_digest_imports_the_standard_library_alone():
-    code = "import sys; import soaes.data.curation.sources; print({'torch', 'numpy', 'yaml', 'hydra'} & set(sys.modules))"
+    code = (
+        "import sys; import soaes.data.curation.sources; "
+        "print({'torch', 'numpy', 'yaml', 'hydra'} & set(sys.modules))"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], check=True, capture_output=True, text=True

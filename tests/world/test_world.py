@@ -306,7 +306,7 @@ def test_the_tiny_scale_fits():
             lambda: questions.questions(WORLD, 0, 9, unseen_enterprises=1, unseen_questions=500),
             "lower unseen_questions or raise unseen_enterprises",
         ),
-        (lambda: exams.exams(WORLD, 0, questions=5000), "eval_samples=5000 .*; set questions"),
+        (lambda: exams.exams(WORLD, 0, questions=5000), "questions=5000 .*; set exam_questions"),
         (lambda: list(dialogues.dialogues(WORLD, 0, count=-1)), "count=-1 .* 0; set count"),
     ],
 )

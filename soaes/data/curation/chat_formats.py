@@ -1,9 +1,11 @@
-"""Bring one dialogue record to messages: ShareGPT, Alpaca and messages layouts.
+"""Convert one dialogue record to messages, from the ShareGPT, Alpaca and messages formats."""
 
-Knows one dict: not files, not templates, not tokens. A record that does not fit raises Misfit with the reason.
-"""
+from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 from soaes.data.curation.text_cleaning import clean
+from soaes.data.records import Message
 
 ROLES = {
     "system": "system",
@@ -16,88 +18,118 @@ ROLES = {
 
 
 class RecordFormatError(ValueError):
-    """Why a record is no dialogue; the second argument is a detail for the eye."""
+    """A record is no dialogue.
 
-
-def messages(record: dict) -> tuple[list[dict[str, str]], int]:
-    """[{"role", "content"}], cleaned, and the number of control-token markers taken out.
-
-    The order is: a system message or none, then user and assistant in turn, an answer at the end.
+    Args:
+        reason: one of few texts, which are counted.
+        detail: free text, which is only shown.
     """
-    turns = [
-        turn for turn in _turns(record) if turn[0] != "system" or turn[1]
-    ]  # an empty system prompt is none
-    cleaned = [(role, *clean(content)) for role, content in turns]
-    _check([(role, content) for role, content, _ in cleaned])
-    return [{"role": role, "content": content} for role, content, _ in cleaned], sum(
-        row[2] for row in cleaned
-    )
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
 
 
-def category(record: dict) -> str:
-    """The record's own category or label; "" where it has none. Lists and dicts of labels are joined."""
+class Turn(NamedTuple):
+    """A message before and after cleaning."""
+
+    role: str
+    content: str
+
+
+def messages(record: dict[str, Any]) -> tuple[list[Message], int]:
+    """Return the messages of a record, cleaned.
+
+    The messages are an optional system message, then user and assistant in turn, with an answer at
+    the end.
+
+    Returns:
+        The messages, and the number of control tokens that were removed from them.
+
+    Raises:
+        RecordFormatError: if the record is no such dialogue.
+    """
+    cleaned: list[Message] = []
+    num_removed = 0
+    for role, raw_content in _turns(record):
+        if role == "system" and not raw_content:
+            continue
+        content, count = clean(raw_content)
+        cleaned.append({"role": role, "content": content})
+        num_removed += count
+    _check_order(cleaned)
+    return cleaned, num_removed
+
+
+def category(record: dict[str, Any]) -> str:
+    """Return the record's category or label; "" if it has none. Several labels are joined."""
     for field in ("category", "label"):
-        if label := "、".join(_strings(record.get(field))):
+        label = "、".join(_strings(record.get(field)))
+        if label:
             return clean(label)[0]
     return ""
 
 
-def _turns(record: dict) -> list[tuple[str, str]]:
+def _turns(record: dict[str, Any]) -> list[Turn]:
     if "conversations" in record:
         return _system(record) + _listed(record["conversations"], "conversations")
     if "messages" in record:
         return _listed(record["messages"], "messages")
     if "instruction" in record:
         return _system(record) + _alpaca(record)
-    raise RecordFormatError(
-        "no conversations, messages or instruction", f"fields: {', '.join(map(str, record))[:80]}"
-    )
+    field_names = ", ".join(map(str, record))[:80]
+    raise RecordFormatError("no conversations, messages or instruction", f"fields: {field_names}")
 
 
-def _listed(rows: object, field: str) -> list[tuple[str, str]]:
+def _listed(rows: object, field: str) -> list[Turn]:
+    """Return the turns of the ShareGPT and messages formats."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise RecordFormatError(f"{field} is not a list of objects")
-    return [
-        (
-            _role(row.get("from", row.get("role"))),
-            _text(row.get("value", row.get("content")), field),
-        )
-        for row in rows
-    ]
-
-
-def _alpaca(record: dict) -> list[tuple[str, str]]:
-    asked = [_text(record[field], field) for field in ("instruction", "input") if record.get(field)]
     turns = []
-    for pair in _history(record.get("history")):
-        turns += [("user", _text(pair[0], "history")), ("assistant", _text(pair[1], "history"))]
-    return [
-        *turns,
-        ("user", "\n".join(asked)),
-        ("assistant", _text(record.get("output"), "output")),
-    ]
+    for row in rows:
+        role = _role(row.get("from", row.get("role")))
+        content = _text(row.get("value", row.get("content")), field)
+        turns.append(Turn(role, content))
+    return turns
 
 
-def _history(rows: object) -> list:
-    if not rows:  # absent, null, "" and [] are all in use
+def _alpaca(record: dict[str, Any]) -> list[Turn]:
+    fields = [field for field in ("instruction", "input") if record.get(field)]
+    question = "\n".join([_text(record[field], field) for field in fields])
+    turns = []
+    for past_question, past_answer in _history(record.get("history")):
+        turns.append(Turn("user", _text(past_question, "history")))
+        turns.append(Turn("assistant", _text(past_answer, "history")))
+    turns.append(Turn("user", question))
+    turns.append(Turn("assistant", _text(record.get("output"), "output")))
+    return turns
+
+
+def _history(rows: object) -> list[list[object]]:
+    if not rows:  # absent, null, "" and [] all occur
         return []
-    if not isinstance(rows, list) or not all(
-        isinstance(row, list) and len(row) == 2 for row in rows
-    ):
-        raise RecordFormatError("history is not a list of pairs")
+    error = RecordFormatError("history is not a list of pairs")
+    if not isinstance(rows, list):
+        raise error
+    if not all(isinstance(row, list) and len(row) == 2 for row in rows):
+        raise error
     return rows
 
 
-def _system(record: dict) -> list[tuple[str, str]]:
-    return [("system", _text(record["system"], "system"))] if record.get("system") else []
+def _system(record: dict[str, Any]) -> list[Turn]:
+    if not record.get("system"):
+        return []
+    return [Turn("system", _text(record["system"], "system"))]
 
 
 def _role(name: object) -> str:
-    if not isinstance(name, str) or name.strip().lower() not in ROLES:
-        raise RecordFormatError(
-            "unknown role", name[:40] if isinstance(name, str) else f"it is {type(name).__name__}"
-        )
-    return ROLES[name.strip().lower()]
+    if not isinstance(name, str):
+        raise RecordFormatError("unknown role", f"it is {type(name).__name__}")
+    key = name.strip().lower()
+    if key not in ROLES:
+        raise RecordFormatError("unknown role", name[:40])
+    return ROLES[key]
 
 
 def _text(value: object, field: str) -> str:
@@ -106,25 +138,31 @@ def _text(value: object, field: str) -> str:
     return value
 
 
-def _check(turns: list[tuple[str, str]]) -> None:
-    body = turns[1:] if turns and turns[0][0] == "system" else turns
+def _check_order(turns: list[Message]) -> None:
+    body = turns[1:] if turns and turns[0]["role"] == "system" else turns
     if not body:
         raise RecordFormatError("no turns")
-    for at, (role, content) in enumerate(body):
-        expected = ("user", "assistant")[at % 2]
+    for index, turn in enumerate(body):
+        role = turn["role"]
+        expected = ("user", "assistant")[index % 2]
         if role != expected:
-            raise RecordFormatError(
-                "turns out of order", f"turn {at + 1} is {role}, not {expected}"
-            )
-        if not content:
+            detail = f"turn {index + 1} is {role}, not {expected}"
+            raise RecordFormatError("turns out of order", detail)
+        if not turn["content"]:
             raise RecordFormatError("empty question" if role == "user" else "empty answer")
     if len(body) % 2:
         raise RecordFormatError("no answer at the end")
 
 
 def _strings(value: object, depth: int = 2) -> list[str]:
-    """Texts in a label; {"cate_zh": ["财务"]} is as deep as labels go."""
+    """Return the texts in a label; {"cate_zh": ["财务"]} is as deep as labels are nested."""
     if isinstance(value, str):
         return [value] if value.strip() else []
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-    return [text for part in parts for text in _strings(part, depth - 1)] if depth else []
+    if depth == 0:
+        return []
+    parts: list[object] = []
+    if isinstance(value, dict):
+        parts = list(value.values())
+    elif isinstance(value, list):
+        parts = value
+    return [text for part in parts for text in _strings(part, depth - 1)]

@@ -1,49 +1,72 @@
-"""The account of a curation: what was kept, what was dropped and why, and which lines are at fault.
+"""The report of a curation: what was kept, what was dropped and why, and which lines are broken."""
 
-Knows names and counts only: not how a record is read.
-"""
+from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
+from typing import TypedDict
 
-LISTED = 200  # problems shown; all are counted
+MAX_LISTED = 200  # problems that the report lists; all are counted
+
+
+class KindCounts(TypedDict):
+    """What became of one kind of data."""
+
+    files: int  # files that were read
+    kept: int  # records that were kept
+    dropped: dict[str, int]  # reason -> records that were dropped
+    markers_removed: int  # control tokens that were removed from texts
 
 
 class CurationReport:
-    """Counts by kind. A drop is ordinary (a duplicate); a fault is the user's to mend and is listed with its line."""
+    """Counts by kind: general, corpus, dialogue, qa, exam.
+
+    A drop is ordinary (a duplicate). A problem is for the user to fix, and is listed with its line.
+    """
 
     def __init__(self) -> None:
         self.files: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
         self.dropped: dict[str, Counter[str]] = defaultdict(Counter)
-        self.markers: Counter[str] = Counter()  # control-token markers taken out of texts
+        self.markers: Counter[str] = Counter()
         self.problems: list[str] = []
-        self.total = 0
+        self.num_problems = 0
 
     def drop(self, kind: str, reason: str) -> None:
+        """Count a record that is left out."""
         self.dropped[kind][reason] += 1
 
-    def fault(self, kind: str, path: str, line: int, reason: str, detail: str = "") -> None:
-        """`reason` is one of few (it is counted), `detail` is free (it is only shown)."""
-        self.drop(kind, reason)
-        self.total += 1
-        if len(self.problems) < LISTED:
-            place = f"{shown(path)}:{line}" if line else shown(path)  # line 0: the file as a whole
-            quoted = " ".join(detail.encode("utf-8", "replace").decode().split())
-            self.problems.append(f"{place}: {reason}" + (f" ({quoted})" if quoted else ""))
+    def problem(self, kind: str, path: str, line: int, reason: str, detail: str = "") -> None:
+        """Count and list a record that cannot be used.
 
-    def of(self, kind: str) -> dict:
-        counts = {
+        Args:
+            kind: general, corpus, dialogue, qa or exam.
+            path: the file, relative to the user's folder.
+            line: line of the record; 0 for the file as a whole.
+            reason: one of few texts, which are counted.
+            detail: free text, which is only shown.
+        """
+        self.drop(kind, reason)
+        self.num_problems += 1
+        if len(self.problems) >= MAX_LISTED:
+            return
+        place = f"{printable(path)}:{line}" if line else printable(path)
+        entry = f"{place}: {reason}"
+        one_line = " ".join(detail.encode("utf-8", "replace").decode("utf-8").split())
+        if one_line:
+            entry += f" ({one_line})"
+        self.problems.append(entry)
+
+    def counts(self, kind: str) -> KindCounts:
+        """Return what became of one kind of data."""
+        return {
             "files": self.files[kind],
             "kept": self.kept[kind],
             "dropped": dict(self.dropped[kind]),
+            "markers_removed": self.markers[kind],
         }
-        return counts | {"markers_removed": self.markers[kind]}
-
-    def summary(self) -> dict:
-        return {"problems_total": self.total, "problems": self.problems}
 
 
-def shown(path: str) -> str:
-    """A path as text: file names are bytes and need not be UTF-8."""
+def printable(path: str) -> str:
+    """Return a path as text: file names are bytes and need not be UTF-8."""
     return os.fsencode(path).decode("utf-8", "replace")

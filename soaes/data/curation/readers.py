@@ -1,159 +1,211 @@
-"""Read a user's files kind by kind: documents, dialogues, exam questions.
+"""Read a user's files of one kind: documents, dialogues, exam questions.
 
-Knows where a record stands and books what does not fit; not what becomes of a record.
+Readers report what does not fit, and yield the rest; what becomes of a record is decided by
+soaes.stages.curate.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple, cast
 
 from soaes.data.curation import chat_formats, parsing
-from soaes.data.curation.curation_report import CurationReport, shown
-from soaes.data.curation.text_cleaning import clean, defuse
+from soaes.data.curation.curation_report import CurationReport, printable
+from soaes.data.curation.parsing import ParseError
+from soaes.data.curation.text_cleaning import clean, remove_control_tokens
+from soaes.data.records import ExamQuestion, ExamSplits, Message
 
-SHORTEST = 20  # characters of a document
-PLAIN, JSON = (".txt", ".md"), (".jsonl", ".json")
+PLAIN_SUFFIXES = (".txt", ".md")
+JSON_SUFFIXES = (".jsonl", ".json")
 SPLITS = ("dev", "val", "test")
 COLUMNS = ("question", "a", "b", "c", "d", "answer")
 
 
-def documents(root: Path, kind: str, names: list[str], account: CurationReport) -> Iterator[dict]:
-    """{"text", "source"} of every document that is long enough, cleaned."""
-    for name in _readable(kind, names, (*PLAIN, *JSON), account):
-        plain = _suffix(name) in PLAIN
-        for line, value in [parsing.text(root / name)] if plain else parsing.objects(root / name):
-            text = value if plain else _field(value)
-            if isinstance(text, parsing.ParseError):
-                account.fault(kind, name, line, *text)
+class SourcedText(NamedTuple):
+    """A document before it has an id."""
+
+    text: str
+    source: str  # the file, and the line of a JSON record
+
+
+@dataclass(frozen=True)
+class SourcedDialogue:
+    """A dialogue, and where it stands."""
+
+    file: str
+    line: int
+    record: dict[str, Any]  # as the user wrote it
+    messages: list[Message]
+
+
+class ExamFile(NamedTuple):
+    """A file of exam questions."""
+
+    exam: str
+    split: str  # dev, val or test
+    subject: str
+    file: str
+
+
+def documents(
+    root: Path, kind: str, files: list[str], report: CurationReport, min_chars: int
+) -> Iterator[SourcedText]:
+    """Yield every document of at least `min_chars` characters, cleaned."""
+    for file in _readable(kind, files, (*PLAIN_SUFFIXES, *JSON_SUFFIXES), report):
+        for source, line, raw_text in _raw_documents(root, file):
+            if isinstance(raw_text, ParseError):
+                report.problem(kind, file, line, raw_text.reason, raw_text.detail)
                 continue
-            text, markers = clean(text)
-            account.markers[kind] += markers
-            if len(text) < SHORTEST:
-                account.drop(kind, f"shorter than {SHORTEST} characters")
+            text, num_removed = clean(raw_text)
+            report.markers[kind] += num_removed
+            if len(text) < min_chars:
+                report.drop(kind, f"shorter than {min_chars} characters")
             else:
-                yield {"text": text, "source": shown(name) if plain else f"{shown(name)}:{line}"}
+                yield SourcedText(text, source)
+
+
+def _raw_documents(root: Path, file: str) -> Iterator[tuple[str, int, str | ParseError]]:
+    """Yield source, line and text of each document of a file."""
+    if _suffix(file) in PLAIN_SUFFIXES:
+        line, content = parsing.text(root / file)
+        yield printable(file), line, content
+        return
+    for line, value in parsing.objects(root / file):
+        yield f"{printable(file)}:{line}", line, _text_field(value)
 
 
 def dialogues(
-    root: Path, kind: str, names: list[str], account: CurationReport
-) -> Iterator[tuple[str, int, dict, list[dict]]]:
-    """(file, line, record, messages) of every record that is a dialogue."""
-    for name in _readable(kind, names, JSON, account):
-        for line, record in parsing.objects(root / name):
-            try:
-                if isinstance(record, parsing.ParseError):
-                    raise chat_formats.RecordFormatError(*record)
-                messages, markers = chat_formats.messages(record)
-            except chat_formats.RecordFormatError as misfit:
-                account.fault(kind, name, line, *misfit.args)
+    root: Path, kind: str, files: list[str], report: CurationReport
+) -> Iterator[SourcedDialogue]:
+    """Yield every record that is a dialogue."""
+    for file in _readable(kind, files, JSON_SUFFIXES, report):
+        for line, record in parsing.objects(root / file):
+            if isinstance(record, ParseError):
+                report.problem(kind, file, line, record.reason, record.detail)
                 continue
-            account.markers[kind] += markers
-            yield name, line, record, messages
+            try:
+                messages, num_removed = chat_formats.messages(record)
+            except chat_formats.RecordFormatError as error:
+                report.problem(kind, file, line, error.reason, error.detail)
+                continue
+            report.markers[kind] += num_removed
+            yield SourcedDialogue(file, line, record, messages)
 
 
-def category(name: str, record: dict) -> str:
-    """The record's own, else the folder below dialogue/, else the file's name without its ending."""
-    path = PurePosixPath(shown(name))
-    return chat_formats.category(record) or (path.parts[1] if len(path.parts) > 2 else path.stem)
+def category(dialogue: SourcedDialogue) -> str:
+    """Return a dialogue's category.
 
-
-def questions(
-    root: Path, names: list[str], account: CurationReport
-) -> dict[str, dict[str, list[dict]]]:
-    """exam -> dev or test -> questions.
-
-    Where an exam has val/, that is its test: C-Eval publishes no answers to its test questions.
+    It is the record's own, else the name of the folder below dialogue/, else the file's name
+    without its suffix.
     """
-    exams: dict[str, dict[str, list[dict]]] = {}
-    for exam, split, subject, name in _placed(
-        _readable("exam", names, (".csv",), account), account
-    ):
-        rows = exams.setdefault(exam, {"dev": [], "test": []})["dev" if split == "dev" else "test"]
-        rows += _questions(root, name, subject, account)
+    own = chat_formats.category(dialogue.record)
+    if own:
+        return own
+    path = PurePosixPath(printable(dialogue.file))
+    return path.parts[1] if len(path.parts) > 2 else path.stem
+
+
+def questions(root: Path, files: list[str], report: CurationReport) -> dict[str, ExamSplits]:
+    """Read exam questions.
+
+    Where an exam has val/, it is used as the test split: C-Eval publishes no answers to its test
+    questions.
+
+    Returns:
+        Exam -> split (dev, test) -> questions.
+    """
+    exams: dict[str, ExamSplits] = {}
+    for exam_file in _exam_files(_readable("exam", files, (".csv",), report), report):
+        splits = exams.setdefault(exam_file.exam, {"dev": [], "test": []})
+        split = "dev" if exam_file.split == "dev" else "test"
+        splits[split] += _questions(root, exam_file.file, exam_file.subject, report)
     return exams
 
 
-def _placed(names: Iterator[str], account: CurationReport) -> list[tuple[str, str, str, str]]:
-    """(exam, split, subject, file): the split is a folder's name, or the ending of the file's."""
-    placed = []
-    for name in names:
-        _, *folders, file = PurePosixPath(name).parts
-        stem, _, ending = PurePosixPath(file).stem.rpartition("_")
+def _exam_files(files: Iterator[str], report: CurationReport) -> list[ExamFile]:
+    """Return the files that are read; the split is a folder's name or the ending of the file's."""
+    exam_files = []
+    for file in files:
+        _, *folders, file_name = PurePosixPath(file).parts
+        stem = PurePosixPath(file_name).stem
+        subject, _, ending = stem.rpartition("_")
         splits = [part for part in (*folders[1:], ending) if part in SPLITS]
         if not folders or not splits:
-            account.fault("exam", name, 0, "not at exam/NAME/{dev,val,test}/SUBJECT.csv")
+            report.problem("exam", file, 0, "not at exam/NAME/{dev,val,test}/SUBJECT.csv")
             continue
-        placed.append(
-            (
-                folders[0],
-                splits[0],
-                stem if ending in SPLITS and stem else PurePosixPath(file).stem,
-                name,
-            )
-        )
-    with_val = {exam for exam, split, *_ in placed if split == "val"}
-    for exam, split, _, name in placed:
-        if split == "test" and exam in with_val:
-            account.fault("exam", name, 0, "not read: val/ is scored where an exam has it")
-    return [row for row in placed if row[1] != "test" or row[0] not in with_val]
+        if ending not in SPLITS or not subject:
+            subject = stem
+        exam_files.append(ExamFile(folders[0], splits[0], subject, file))
 
-
-def _questions(root: Path, name: str, subject: str, account: CurationReport) -> Iterator[dict]:
-    for line, row in parsing.table(root / name):
-        if isinstance(row, parsing.ParseError):
-            account.fault("exam", name, line, *row)
-            continue
-        if missing := [column for column in COLUMNS if column not in row]:
-            account.fault("exam", name, 1, "no column " + ", ".join(missing))
-            return  # the same holds for every row
-        cells = {column: defuse(row[column]) for column in COLUMNS}
-        account.markers["exam"] += sum(markers for _, markers in cells.values())
-        question = {column: text for column, (text, _) in cells.items()}
-        question["answer"] = question["answer"].strip().upper()
-        if not all(question[column].strip() for column in COLUMNS[:-1]):
-            account.fault("exam", name, line, "empty question or option")
-        elif question["answer"] not in ("A", "B", "C", "D"):
-            account.fault(
-                "exam",
-                name,
-                line,
-                "the answer is none of A, B, C, D",
-                repr(question["answer"])[:20],
-            )
+    exams_with_val = {exam_file.exam for exam_file in exam_files if exam_file.split == "val"}
+    kept = []
+    for exam_file in exam_files:
+        if exam_file.split == "test" and exam_file.exam in exams_with_val:
+            reason = "not read: val/ is scored where an exam has it"
+            report.problem("exam", exam_file.file, 0, reason)
         else:
-            account.kept["exam"] += 1
-            letters = {column.upper(): question[column] for column in "abcd"}
+            kept.append(exam_file)
+    return kept
+
+
+def _questions(
+    root: Path, file: str, subject: str, report: CurationReport
+) -> Iterator[ExamQuestion]:
+    for line, row in parsing.table(root / file):
+        if isinstance(row, ParseError):
+            report.problem("exam", file, line, row.reason, row.detail)
+            continue
+        missing = [column for column in COLUMNS if column not in row]
+        if missing:
+            report.problem("exam", file, 1, "no column " + ", ".join(missing))
+            return  # the same holds for every row
+        cells: dict[str, str] = {}
+        for column in COLUMNS:
+            cells[column], num_removed = remove_control_tokens(row[column])
+            report.markers["exam"] += num_removed
+        answer = cells["answer"].strip().upper()
+        if not all(cells[column].strip() for column in COLUMNS[:-1]):
+            report.problem("exam", file, line, "empty question or option")
+        elif answer not in ("A", "B", "C", "D"):
+            detail = repr(answer)[:20]
+            report.problem("exam", file, line, "the answer is none of A, B, C, D", detail)
+        else:
+            report.kept["exam"] += 1
             yield {
-                "subject": shown(subject),
-                "question": question["question"],
-                **letters,
-                "answer": question["answer"],
+                "subject": printable(subject),
+                "question": cells["question"],
+                "A": cells["a"],
+                "B": cells["b"],
+                "C": cells["c"],
+                "D": cells["d"],
+                "answer": cast(Literal["A", "B", "C", "D"], answer),
             }
 
 
 def _readable(
-    kind: str, names: list[str], suffixes: tuple[str, ...], account: CurationReport
+    kind: str, files: list[str], suffixes: tuple[str, ...], report: CurationReport
 ) -> Iterator[str]:
-    for name in names:
-        if _suffix(name) in suffixes:
-            account.files[kind] += 1
-            yield name
+    """Yield the files with one of the suffixes, and report the others."""
+    for file in files:
+        if _suffix(file) in suffixes:
+            report.files[kind] += 1
+            yield file
         else:
-            account.fault(
-                kind, name, 0, "file type not read", f"{kind}/ reads {', '.join(suffixes)}"
-            )
+            detail = f"{kind}/ reads {', '.join(suffixes)}"
+            report.problem(kind, file, 0, "file type not read", detail)
 
 
-def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
+def _suffix(file: str) -> str:
+    return PurePosixPath(file).suffix.lower()
 
 
-def _field(value: dict | parsing.ParseError) -> str | parsing.ParseError:
-    """The text of a JSON record."""
-    if isinstance(value, parsing.ParseError):
+def _text_field(value: dict[str, Any] | ParseError) -> str | ParseError:
+    """Return the text of a JSON record."""
+    if isinstance(value, ParseError):
         return value
     text = value.get("text", value.get("content"))
-    return (
-        text
-        if isinstance(text, str)
-        else parsing.ParseError("no text or content field", ", ".join(value)[:80])
-    )
+    if isinstance(text, str):
+        return text
+    return ParseError("no text or content field", ", ".join(value)[:80])

@@ -1,101 +1,118 @@
-"""A user's data folder: which files it holds, of which kind, and the digest that stands for it in a recipe.
+"""A user's data folder: its files by kind, and the digest that stands for its content in a recipe.
 
-Knows names and bytes only: not what a file says. Imports the standard library alone: every plan asks for a digest.
+Knows names and bytes only. Imports the standard library alone, since every dry run needs a digest.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 KINDS = ("general", "corpus", "dialogue", "qa", "exam")
-SETTLED = (
-    2_000_000_000  # ns: a file written just now may be written again within one tick of its clock
-)
+# A file that was written less than this many nanoseconds ago may be written again within one tick
+# of its clock, so its times do not prove that it is unchanged.
+SETTLED_NS = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class CachedDigest:
+    """The digest of a file, valid while its size and times are as stated."""
+
+    size: int  # bytes
+    mtime_ns: int
+    ctime_ns: int
+    sha256: str
 
 
 def listing(root: str | Path) -> dict[str, list[str]]:
-    """Paths relative to root by kind, sorted; hidden files are none. A dangling link is listed, so that it is named."""
+    """Return the files of each kind: paths relative to root, sorted, without hidden files.
+
+    A dangling link is listed, so that the report names it.
+    """
     return {kind: sorted(_walk(Path(root), kind)) for kind in KINDS}
 
 
 def digest(root: str | Path, cache: Path | None = None) -> str:
-    """Content digest: sha256 over the sorted (relative path, sha256 of the file).
+    """Return the SHA-256 over the sorted (relative path, SHA-256 of the file) of all files.
 
-    With `cache`, a folder, a file whose size and times have not changed since is not read again.
+    Args:
+        root: the user's folder.
+        cache: folder of a cache; a file whose size and times have not changed is not read again.
     """
     root = Path(root)
-    known = _load(cache, root)
-    fresh = {
-        name: _remembered(root / name, known.get(name))
-        for names in listing(root).values()
-        for name in names
-    }
-    _save(cache, root, fresh)
+    cached = _load_cache(cache, root)
+    digests: dict[str, CachedDigest] = {}
+    for names in listing(root).values():
+        for name in names:
+            digests[name] = _file_digest(root / name, cached.get(name))
+    _save_cache(cache, root, digests)
     total = hashlib.sha256()
-    for name in sorted(fresh):
-        total.update(
-            os.fsencode(name) + b"\0" + fresh[name][-1].encode()
-        )  # no path holds a NUL: unambiguous
+    for name in sorted(digests):
+        # A path holds no NUL byte, so the concatenation is unambiguous.
+        total.update(os.fsencode(name) + b"\0" + digests[name].sha256.encode())
     return total.hexdigest()
 
 
 def _walk(root: Path, kind: str) -> Iterator[str]:
-    """Follows links to folders, each folder once on a path: a link to an ancestor ends there."""
-    pending = [(root / kind, frozenset())]
+    """Yield the files below a folder. Links are followed, except those to a folder above."""
+    pending: list[tuple[Path, frozenset[str]]] = [(root / kind, frozenset())]
     while pending:
         folder, above = pending.pop()
-        real = os.path.realpath(folder)
-        if real in above or not folder.is_dir():
+        real_path = os.path.realpath(folder)
+        if real_path in above or not folder.is_dir():
             continue
         for entry in os.scandir(folder):
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                pending.append((Path(entry.path), above | {real}))
-            elif (
-                entry.is_file() or entry.is_symlink()
-            ):  # neither sockets nor pipes: reading those would wait for ever
+                pending.append((Path(entry.path), above | {real_path}))
+            elif entry.is_file() or entry.is_symlink():
+                # Not sockets and pipes: reading those would block forever.
                 yield os.path.relpath(entry.path, root)
 
 
-def _remembered(path: Path, entry: list | None) -> list:
-    """[size, mtime, ctime, sha256], from the cache where the first three still hold."""
+def _file_digest(path: Path, cached: CachedDigest | None) -> CachedDigest:
     try:
         state = os.stat(path)
-        stamp = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
-        if entry and entry[:3] == stamp:
-            return entry
-        with open(path, "rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+        stamp = (state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+        if cached and stamp == (cached.size, cached.mtime_ns, cached.ctime_ns):
+            return cached
+        with open(path, "rb") as handle:
+            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError:
-        return [0, 0, 0, "unreadable"]  # the stage that reads the file names it
-    settled = time.time_ns() - max(stamp[1:]) > SETTLED
-    return [*(stamp if settled else [0, 0, 0]), content]
+        return CachedDigest(0, 0, 0, "unreadable")  # the stage that reads the file reports it
+    last_change = max(state.st_mtime_ns, state.st_ctime_ns)
+    if time.time_ns() - last_change <= SETTLED_NS:
+        return CachedDigest(0, 0, 0, sha256)  # read again next time
+    return CachedDigest(*stamp, sha256)
 
 
-def _place(cache: Path, root: Path) -> Path:
-    return (
-        cache
-        / f"digests-{hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]}.json"
-    )
+def _cache_path(cache: Path, root: Path) -> Path:
+    name = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
+    return cache / f"digests-{name}.json"
 
 
-def _load(cache: Path | None, root: Path) -> dict[str, list]:
-    try:
-        known = json.loads(_place(cache, root).read_text()) if cache else {}
-    except (OSError, ValueError):  # no cache yet, or a torn one: both mean reading the files
+def _load_cache(cache: Path | None, root: Path) -> dict[str, CachedDigest]:
+    if cache is None:
         return {}
-    return known if isinstance(known, dict) else {}
+    try:
+        entries = json.loads(_cache_path(cache, root).read_text(encoding="utf-8"))
+        return {name: CachedDigest(**entry) for name, entry in entries.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # no cache yet, or a damaged one: the files are read
 
 
-def _save(cache: Path | None, root: Path, fresh: dict[str, list]) -> None:
+def _save_cache(cache: Path | None, root: Path, digests: dict[str, CachedDigest]) -> None:
     if cache is None:
         return
     cache.mkdir(parents=True, exist_ok=True)
-    place = _place(cache, root)
-    part = place.with_suffix(f".{os.getpid()}")
-    part.write_text(json.dumps(fresh))
-    part.replace(place)
+    path = _cache_path(cache, root)
+    part = path.with_suffix(f".{os.getpid()}")
+    entries = {name: asdict(entry) for name, entry in digests.items()}
+    part.write_text(json.dumps(entries), encoding="utf-8")
+    part.replace(path)

@@ -1,32 +1,46 @@
-"""Clean one text. Knows a string: not files, not records.
+"""Clean a text string.
 
 Layout that carries meaning stays: HTML tags, full-width punctuation, indentation.
 """
 
+from __future__ import annotations
+
 import re
 import unicodedata
 
-BREAKS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
-# Controls but tab and newline; lone surrogates (a JSON escape can make one, and no file can hold it); BOM, zero width.
+LINE_BREAKS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+# Control characters except tab and newline; lone surrogates (a JSON escape can make one, and no
+# UTF-8 file can hold it); byte order marks and zero-width characters.
 INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\u200b\ufffe\uffff]")
-MARKER = re.compile(r"<\|[^<>|\s]{1,64}\|>")
+CONTROL_TOKEN = re.compile(r"<\|[^<>|\s]{1,64}\|>")
 
 
 def clean(text: str) -> tuple[str, int]:
-    """NFC (not NFKC, which would change punctuation), no control characters, no trailing spaces, single blank lines.
+    """Normalise a text.
 
-    Returns the text and the number of control-token markers taken out.
+    The result is in NFC (not NFKC, which would change punctuation), without invisible characters
+    and trailing spaces, and with at most one blank line in a row.
+
+    Returns:
+        The text, and the number of control tokens that were removed.
     """
-    text, markers = defuse(text)
+    text, num_removed = remove_control_tokens(text)
     text = re.sub(r"[^\S\n]+(?=\n|\Z)", "", text)
-    return re.sub(r"\n{3,}", "\n\n", text).strip(), markers
+    return re.sub(r"\n{3,}", "\n\n", text).strip(), num_removed
 
 
-def defuse(text: str) -> tuple[str, int]:
-    """Take out what would become a control token, and how often. The rest keeps its layout."""
-    text = INVISIBLE.sub("", BREAKS.sub("\n", unicodedata.normalize("NFC", text)))
-    removed, found = 0, 1
-    while found:  # <|im_<|x|>end|> becomes a marker only once the inner one is gone
-        text, found = MARKER.subn("", text)
-        removed += found
-    return text, removed
+def remove_control_tokens(text: str) -> tuple[str, int]:
+    """Remove what a tokenizer would read as a control token; the rest keeps its layout.
+
+    Returns:
+        The text, and the number of control tokens that were removed.
+    """
+    text = unicodedata.normalize("NFC", text)
+    text = LINE_BREAKS.sub("\n", text)
+    text = INVISIBLE.sub("", text)
+    num_removed = 0
+    while True:  # <|im_<|x|>end|> becomes a control token only once the inner one is gone
+        text, count = CONTROL_TOKEN.subn("", text)
+        if count == 0:
+            return text, num_removed
+        num_removed += count

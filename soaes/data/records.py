@@ -1,0 +1,66 @@
+"""The records of the five artefacts that every data source gives: its contract with later stages.
+
+A data source (conf/data) is a stage whose output folder holds
+
+| artefact | file | record |
+|---|---|---|
+| general | general.jsonl | `DocumentRecord` |
+| corpus | corpus.jsonl | `DocumentRecord` |
+| dialogue | dialogue.jsonl | `DialogueRecord` |
+| qa | qa/train.jsonl, dev.jsonl, test.jsonl, optionally unseen.jsonl | `QuestionRecord` |
+| exam | exam/NAME/SPLIT/SUBJECT.csv | `ExamQuestion`, see soaes.data.curation.exam_files |
+
+JSON files have one record per line, in UTF-8. `id` is unique within a file.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypedDict
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str  # system (first message only), user or assistant
+    content: str  # without control tokens such as <|im_end|>
+
+
+class DocumentRecord(TypedDict):
+    """A plain text: general text (retention, validation) or the domain corpus that CPT reads."""
+
+    id: str
+    text: str
+    source: str  # where it comes from: a kind of the synthetic world, or file:line of a user's data
+
+
+class DialogueRecord(TypedDict):
+    """A general dialogue for stage-1 SFT."""
+
+    id: str
+    category: str  # stage 1 reads the categories that data.categories lists
+    messages: list[Message]  # user and assistant in turn, an answer at the end
+
+
+class QuestionRecord(TypedDict):
+    """A question about the domain with its answer, for stage-2 SFT and evaluation."""
+
+    id: str
+    task: Literal["qa", "report"]  # decides the maximal answer length and how results are grouped
+    messages: list[Message]  # the last message is the reference answer
+    subject: NotRequired[str]  # the enterprise asked about; the synthetic world only
+    attribute: NotRequired[str | list[str]]  # what is asked for; the synthetic world only
+
+
+class ExamQuestion(TypedDict):
+    """A multiple-choice question with four options."""
+
+    subject: str  # few-shot examples are taken from the same subject
+    question: str
+    A: str
+    B: str
+    C: str
+    D: str
+    answer: Literal["A", "B", "C", "D"]
+
+
+ExamSplits = dict[str, list[ExamQuestion]]  # "dev" (few-shot examples) and "test"
