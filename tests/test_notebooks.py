@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# a world and models that learn just enough in seconds for two chains to answer differently
+# A world and models that learn just enough in seconds for two chains to answer differently.
 SMALL = [
     "world.entities=12",
     "world.enterprises=8",
@@ -43,8 +43,9 @@ GRIDS = (
 
 
 def run(name):
-    """What a notebook's names hold after its last cell."""
-    path, names = Path("notebooks") / f"{name}.ipynb", {}
+    """Run a notebook's code cells and return the names that they define."""
+    path = Path("notebooks") / f"{name}.ipynb"
+    names = {}
     for cell in json.loads(path.read_text())["cells"]:
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), str(path), "exec"), names)
@@ -53,30 +54,25 @@ def run(name):
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory):
-    """Four built rows with their W&B runs; workers of one test run share it, as any two sweeps may share a store."""
+    """Build four jobs with their W&B runs. The workers of one test run share the store."""
     folder = tmp_path_factory.getbasetemp()
-    root = (
-        (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "notebooks" / "store"
-    )
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    root = folder / "notebooks" / "store"
     for words in GRIDS:
-        ran = subprocess.run(
-            [sys.executable, "-m", "soaes.run", *words, *SMALL, "logger=wandb"],
-            env={**os.environ, "SOAES_STORE": str(root)},
-            capture_output=True,
-            text=True,
-        )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
+        command = [sys.executable, "-m", "soaes.run", *words, *SMALL, "logger=wandb"]
+        environment = {**os.environ, "SOAES_STORE": str(root)}
+        finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert finished.returncode == 0, finished.stdout + finished.stderr
     return root
 
 
 @pytest.fixture
-def chosen(store, monkeypatch):
-    for key, value in {
-        "SOAES_STORE": str(store),
-        "SCALE": "smoke",
-        "ARGS": " ".join(SMALL),
-    }.items():
-        monkeypatch.setenv(key, value)
+def environment(store, monkeypatch):
+    """Set the environment variables that choose what a notebook reads."""
+    monkeypatch.setenv("SOAES_STORE", str(store))
+    monkeypatch.setenv("SCALE", "smoke")
+    monkeypatch.setenv("ARGS", " ".join(SMALL))
 
 
 def test_one_row_by_hand():
@@ -86,38 +82,31 @@ def test_one_row_by_hand():
     assert last < first
 
 
-def test_tables(chosen, capsys):
+def test_tables(environment, capsys):
     names = run("tables")
-    said = capsys.readouterr().out
-    assert "## Table 2" in said and "not built" in said and "pretrain-" in said and "world-" in said
+    output = capsys.readouterr().out
+    for words in ("## Table 2", "not built", "pretrain-", "world-", "won"):
+        assert words in output
     assert names["picture"]._repr_png_().startswith(b"\x89PNG")
-    told = (
-        names["lines"][names["better"]].values["rouge1"]
-        - names["lines"][names["worse"]].values["rouge1"]
-    )
-    assert told > 0 and "won" in said
-    of_test = [margin for (split, _), margin in names["margins"].items() if split == "test"]
-    assert sum(of_test) / len(of_test) == pytest.approx(told), (
-        "the answers are those that the table's number is the mean of"
-    )
+    better, worse = (names["lines"][names[row]].values["rouge1"] for row in ("better", "worse"))
+    assert better > worse
+    margins = [margin for (split, _), margin in names["margins"].items() if split == "test"]
+    mean = sum(margins) / len(margins)
+    assert mean == pytest.approx(better - worse), "the table's number is the mean of these answers"
 
 
-def test_curves(chosen, capsys):
+def test_curves(environment, capsys):
     names = run("curves")
-    assert "6 of 6 runs are what the store has" in capsys.readouterr().out
-    assert [stage.stage for stage in names["chain"]] == ["pretrain", "cpt", "sft", "sft"] and set(
-        names["distilled"]
-    ) == {0.2, 0.8}
+    assert "6 of 6 runs are equal to the store" in capsys.readouterr().out
+    assert [stage.stage for stage in names["chain"]] == ["pretrain", "cpt", "sft", "sft"]
+    assert set(names["distilled"]) == {0.2, 0.8}
     for stage in names["trained"]:
-        first, last = (
-            names["curves"][stage.name][at(names["curves"][stage.name])]["val/perplexity"]
-            for at in (min, max)
-        )
-        assert last < first
-    assert all(
-        names[picture]._repr_png_().startswith(b"\x89PNG")
-        for picture in ("chain_picture", "alpha_picture")
-    )
+        points = names["curves"][stage.name]
+        assert points[max(points)]["val/perplexity"] < points[min(points)]["val/perplexity"]
+    for picture in ("chain_picture", "alpha_picture"):
+        assert names[picture]._repr_png_().startswith(b"\x89PNG")
+        for axes in names[picture].figure.axes:
+            assert axes.lines and all(len(line.get_xdata()) for line in axes.lines)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +115,5 @@ def test_curves(chosen, capsys):
 def test_a_notebook_is_committed_without_outputs(path):
     cells = json.loads(path.read_text())["cells"]
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
-    assert (
-        cells[0]["cell_type"] == "markdown"
-        and f"def test_{path.stem}(" in Path(__file__).read_text()
-    )
+    assert cells[0]["cell_type"] == "markdown"
+    assert f"def test_{path.stem}(" in Path(__file__).read_text()
