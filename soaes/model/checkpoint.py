@@ -139,7 +139,7 @@ def is_sharded(model: Any) -> bool:
 
 
 def _gather(model: Any) -> dict[str, torch.Tensor]:
-    """Whole weights of a sharded model, gathered one at a time, so that no device holds them all."""
+    """Whole weights of a sharded model, one gathered at a time: no device holds them all."""
     from deepspeed.zero import GatheredParameters
 
     weights = {}

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the factor on the peak rate, in (0, 1], as a pure function of the step."""
+"""Learning-rate schedules: the factor on the peak rate, in (0, 1], as a function of the step."""
 
 from __future__ import annotations
 

@@ -5,8 +5,10 @@ Knows values only: it imports no torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from soaes.pipeline.validation import (
     check_at_least,
@@ -115,3 +117,177 @@ class ProbeSettings:
         check_whole("tokens", self.tokens, 1, "the tokens of the probe")
         check_whole("repeats", self.repeats, 1, "the encodings of each token of the probe")
         check_positive("student_temperature", self.student_temperature, "as its teacher: 1")
+
+
+# ------------------------------------------------------------------------- formats of soft targets
+
+DIVERGENCES = ("forward", "reverse", "total_variation")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Store the teacher's final hidden states, and its output matrix once.
+
+    Attributes:
+        dtype: Of the stored states.
+    """
+
+    dtype: str = "float32"
+    name: ClassVar[str] = "hidden"
+
+    def __post_init__(self) -> None:
+        check_one_of("dtype", self.dtype, DTYPES)
+
+    def check_supports(self, tau: float, kind: str) -> None:
+        """Raise ValueError for an unknown divergence or a tau out of range."""
+        _check_divergence(tau, kind)
+
+
+@dataclass(frozen=True)
+class Full:
+    """Store all logits.
+
+    Attributes:
+        dtype: Of the stored logits.
+    """
+
+    dtype: str = "float32"
+    name: ClassVar[str] = "full"
+
+    def __post_init__(self) -> None:
+        check_one_of("dtype", self.dtype, DTYPES)
+
+    def check_supports(self, tau: float, kind: str) -> None:
+        """Raise ValueError for an unknown divergence or a tau out of range."""
+        _check_divergence(tau, kind)
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Store the k largest logits, and the mass of the tail at each of `taus`.
+
+    Attributes:
+        k: Logits of a token.
+        taus: Temperatures that a student may be trained at.
+        dtype: Of the stored logits.
+        vocab: Ids that teacher and student have in common, where their vocabularies are padded to
+            different sizes; None: the teacher's.
+    """
+
+    k: int
+    taus: Sequence[float]
+    dtype: str = "float16"
+    vocab: int | None = None
+    name: ClassVar[str] = "topk"
+
+    def __post_init__(self) -> None:
+        check_whole("k", self.k, 1, "the logits stored of a token")
+        check_one_of("dtype", self.dtype, DTYPES)
+        _check_vocab(self.vocab)
+        object.__setattr__(self, "taus", _checked_taus(self.taus))
+
+    def check_supports(self, tau: float, kind: str) -> None:
+        """Raise ValueError, with the way out, for a tau that the tail is not stored at."""
+        _check_divergence(tau, kind)
+        _check_stored_tau(tau, self.taus)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Store ids drawn from the teacher's distribution, and its entropy, at each of `taus`.
+
+    Attributes:
+        draws: Ids of a token and temperature.
+        taus: Temperatures that a student may be trained at.
+        vocab: As for TopK.
+    """
+
+    draws: int
+    taus: Sequence[float]
+    vocab: int | None = None
+    name: ClassVar[str] = "sampled"
+
+    def __post_init__(self) -> None:
+        check_whole("draws", self.draws, 1, "the ids drawn for a token")
+        _check_vocab(self.vocab)
+        object.__setattr__(self, "taus", _checked_taus(self.taus))
+
+    def check_supports(self, tau: float, kind: str) -> None:
+        """Raise ValueError, with the way out, for another divergence than the forward KL or tau."""
+        _check_divergence(tau, kind)
+        if kind != "forward":
+            raise ValueError(
+                f"divergence={kind}: sampled ids support the forward KL alone; "
+                "set soft_targets=hidden, which supports every divergence"
+            )
+        _check_stored_tau(tau, self.taus)
+
+
+SoftTargets = Hidden | Full | TopK | Sampled
+
+
+def check_vllm_supports(soft_targets: SoftTargets, vocabulary: int | None = None) -> None:
+    """Check that vLLM can give what a format stores.
+
+    Args:
+        soft_targets: The format's settings.
+        vocabulary: The teacher's number of ids, if it is known.
+
+    Raises:
+        ValueError: It cannot; the message has the way out.
+    """
+    way_out = "or teacher_logits=transformers, which supports every format"
+    if not isinstance(soft_targets, TopK):
+        raise ValueError(
+            f"soft_targets={soft_targets.name}: vLLM returns the likeliest ids alone; "
+            f"set soft_targets=topk 'soft_targets.taus=[1]', {way_out}"
+        )
+    if list(soft_targets.taus) != [1]:
+        taus = ", ".join(f"{tau:g}" for tau in soft_targets.taus)
+        raise ValueError(
+            f"soft_targets.taus=[{taus}]: vLLM normalises at temperature 1 alone; "
+            f"set 'soft_targets.taus=[1]', {way_out}"
+        )
+    if vocabulary and soft_targets.vocab not in (None, vocabulary):
+        raise ValueError(
+            f"soft_targets.vocab={soft_targets.vocab}: vLLM normalises over all {vocabulary:,} ids "
+            f"of the teacher; set soft_targets.vocab=null, {way_out}"
+        )
+
+
+def _check_divergence(tau: float, kind: str) -> None:
+    check_positive("tau", tau, "the temperature of distillation; the paper sweeps 1, 2, 3, 5")
+    check_one_of("divergence", kind, DIVERGENCES)
+
+
+def _check_stored_tau(tau: float, taus: Sequence[float]) -> None:
+    if tau not in taus:
+        stored = ", ".join(f"{each:g}" for each in taus)
+        raise ValueError(
+            f"tau={tau:g}: the soft targets are stored at {stored}; add it to soft_targets.taus, "
+            "or set soft_targets=hidden, which supports every tau"
+        )
+
+
+def _check_vocab(vocab: int | None) -> None:
+    if vocab is not None:
+        what = "the ids that teacher and student have in common; null for the teacher's"
+        check_whole("vocab", vocab, 1, what)
+
+
+def _checked_taus(taus: object) -> tuple[float, ...]:
+    """The temperatures as a tuple of floats; YAML and JSON give lists, and whole numbers."""
+    is_list = isinstance(taus, Sequence) and not isinstance(taus, str)
+    if not is_list or not taus or not all(_is_positive(tau) for tau in taus):
+        written = "null" if taus is None else taus
+        raise ValueError(
+            f"taus={written}: must be a list of one or more positive temperatures that soft "
+            "targets are stored at, as in 'soft_targets.taus=[1,2,3,5]', the paper's sweep"
+        )
+    return tuple(float(tau) for tau in taus)
+
+
+def _is_positive(value: object) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value > 0

@@ -24,6 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from soaes.decode.backends.vllm_environment import BACKENDS, library
+from soaes.model.settings import check_vllm_supports
 from soaes.pipeline import compose, labels, validation
 from soaes.pipeline.compose import CONF, compose_job, nearest, runtime_settings
 from soaes.pipeline.provenance import machine
@@ -191,11 +192,9 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.stage == "distill":
         stored = recipe.arguments["teacher_logits"].arguments["soft_targets"]
         divergence = recipe.arguments["module"].get("divergence", "forward")
-        validation.check_supports(stored, recipe.arguments["tau"], divergence)
+        instantiate_settings(stored).check_supports(recipe.arguments["tau"], divergence)
     if recipe.stage == "teach_vllm":
-        soft_targets = recipe.arguments["soft_targets"]
-        name = declared_name(soft_targets["_target_"]).lower()
-        validation.check_vllm_supports(name, soft_targets)
+        check_vllm_supports(instantiate_settings(recipe.arguments["soft_targets"]))
 
 
 def _check_leaves(plain: dict[str, Any]) -> None:

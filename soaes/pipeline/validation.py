@@ -367,8 +367,6 @@ NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value > 0,
         "a temperature of distillation is positive; the paper sweeps 1, 2, 3, 5",
     ),
-    "k": _at_least(1, "the logits kept of a token"),
-    "draws": _at_least(1, "the ids drawn for a token"),
     "n": (_whole(1), "a block drafts at least 1 token; for none set decode=autoregressive"),
     "max_ngram": _at_least(1, "the longest n-gram that prompt lookup matches"),
     "top_p": (lambda value: 0 < value <= 1, "top-p lies in (0, 1]; 1 keeps the whole distribution"),
@@ -397,9 +395,6 @@ NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "prompts": _at_least(1, "the prompts of a speed row"),
     "rounds": (_whole(3), "a speed is the median of at least 3 rounds"),
     "threads": _at_least(1, "the threads of a stage"),
-    "vocab": _at_least(
-        1, "the ids that teacher and student have in common (null for the teacher's)"
-    ),
 }
 WORDS: dict[str, tuple[str, ...]] = {
     "overflow": ("auto", "split", "drop", "error"),
@@ -414,9 +409,6 @@ NEEDED = (
     "tau",
     "divergence",
     "dtype",
-    "k",
-    "draws",
-    "taus",
 )  # null is no value of these; of all others it is
 
 
@@ -433,50 +425,6 @@ def check(**values: Any) -> None:
             raise ValueError(f"{name}={_word(value)}: one of {', '.join(WORDS[name])}")
         if name in NUMBERS and not _in_range(name, value):
             raise ValueError(f"{name}={_word(value)}: {NUMBERS[name][1]}")
-        if name == "taus" and not (
-            isinstance(value, Sequence) and value and all(_in_range("tau", tau) for tau in value)
-        ):
-            raise ValueError(
-                f"taus={_word(value)}: a list of the temperatures that a signal is kept at, one or more and positive, "
-                "as in 'soft_targets.taus=[1,2,3,5]', the paper's sweep"
-            )
-
-
-def check_supports(settings: Mapping[str, Any], tau: float, divergence: str) -> None:
-    """ValueError, with the way out, if a signal format of these settings cannot give this divergence at tau.
-
-    What is drawn gives one divergence alone, and what is kept at some temperatures (`taus`) serves no other."""
-    check(tau=tau, divergence=divergence)
-    if "draws" in settings and divergence != "forward":
-        raise ValueError(
-            f"divergence={divergence}: drawn ids give the forward KL alone; set soft_targets=hidden, which serves every divergence"
-        )
-    if tau not in settings.get("taus", [tau]):
-        known = ", ".join(f"{each:g}" for each in settings["taus"])
-        raise ValueError(
-            f"tau={tau:g}: the signal was kept at {known}; add it to soft_targets.taus, or set soft_targets=hidden, which serves every tau"
-        )
-
-
-def check_vllm_supports(
-    name: str, settings: Mapping[str, Any], vocabulary: int | None = None
-) -> None:
-    """ValueError, with the way out, if vLLM cannot tell what a signal format of these settings keeps of a teacher's vocabulary, where it is known."""
-    way_out = "or teacher_logits=transformers, which serves every format"
-    if "k" not in settings:
-        raise ValueError(
-            f"soft_targets={name}: vLLM tells the likeliest ids alone; set soft_targets=topk 'soft_targets.taus=[1]', {way_out}"
-        )
-    if list(settings["taus"]) != [1]:
-        told = ", ".join(f"{tau:g}" for tau in settings["taus"])
-        raise ValueError(
-            f"soft_targets.taus=[{told}]: vLLM normalises at temperature 1 alone; set 'soft_targets.taus=[1]', {way_out}"
-        )
-    if vocabulary and settings["vocab"] not in (None, vocabulary):
-        raise ValueError(
-            f"soft_targets.vocab={settings['vocab']}: vLLM normalises over all {vocabulary:,} ids of the teacher; "
-            f"set soft_targets.vocab=null, {way_out}"
-        )
 
 
 def _in_range(name: str, value: Any) -> bool:

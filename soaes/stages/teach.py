@@ -26,7 +26,8 @@ from soaes.decode.backends import vllm_environment, vllm_prompts
 from soaes.metrics.schema import write_metrics
 from soaes.model import attention, checkpoint, train_state
 from soaes.model import soft_targets as formats
-from soaes.model.settings import ProbeSettings
+from soaes.model.fidelity import measure_fidelity
+from soaes.model.settings import ProbeSettings, SoftTargets, check_vllm_supports
 from soaes.model.soft_targets import TopK, bits
 from soaes.pipeline import validation
 from soaes.pipeline.runtime import Execution
@@ -37,7 +38,7 @@ IN_METRICS = ("bytes_per_token", "tokens", "packed_rows", "fidelity")
 def teach(
     model: Path,
     rows: Path,
-    soft_targets: Any,
+    soft_targets: SoftTargets,
     execution: Execution = Execution(),
     seed: int = 0,
     probe: ProbeSettings = ProbeSettings(),
@@ -53,7 +54,7 @@ def teach(
     Args:
         model: folder of the teacher.
         rows: folder of packed rows.
-        soft_targets: a format of `soaes.model.soft_targets`.
+        soft_targets: the format's settings (conf/soft_targets).
         execution: device of the teacher.
         seed: of what a format draws.
         probe: the sample on which the format's loss of information is measured.
@@ -64,13 +65,14 @@ def teach(
     teacher = checkpoint.load(model).to(device).eval()
     attention.set_attention(teacher, execution.attention)
     train = token_store.load(rows / "train")
+    encoder = formats.from_settings(soft_targets)
     contract = teacher_store.write(
         out,
-        soft_targets,
+        encoder,
         teacher.lm_head.weight.detach(),
         train.loss_tokens_R,
-        partial(_fields, teacher, train, soft_targets, device, seed),
-        partial(_fidelity, teacher, train, soft_targets, device, seed, probe),
+        partial(_fields, teacher, train, encoder, device, seed),
+        partial(_fidelity, teacher, train, encoder, device, seed, probe),
         **_provenance(model, rows, train, seed),
     )
     _write_metrics(out, contract)
@@ -146,7 +148,7 @@ def _fidelity(
     every_tau = tuple(float(tau) for tau in probe.taus)
     taus = getattr(soft_targets, "taus", every_tau)
     generator = _generator(seed, num_rows, device)  # the stream after those of the rows
-    return formats.fidelity(
+    return measure_fidelity(
         soft_targets, hidden_ND, head_VD, student_logits_NV, taus, probe.repeats, generator
     )
 
@@ -168,7 +170,7 @@ def _generator(seed: int, row: int, device: str) -> torch.Generator:
 def teach_vllm(
     model: Path,
     rows: Path,
-    soft_targets: Any,
+    soft_targets: SoftTargets,
     dtype: str = "float32",
     execution: Execution = Execution(),
     seed: int = 0,
@@ -194,7 +196,8 @@ def teach_vllm(
     validation.check(dtype=dtype)
     config = json.loads((model / "config.json").read_text("utf-8"))
     vocabulary, width = config["vocab_size"], config["hidden_size"]
-    validation.check_vllm_supports(soft_targets.name, vars(soft_targets), vocabulary)
+    check_vllm_supports(soft_targets, vocabulary)
+    encoder = formats.TopK(**vars(soft_targets))
     train = token_store.load(rows / "train")
     head_VD = torch.empty(vocabulary, width, device="meta")  # only its shape is used
     provenance = {
@@ -204,7 +207,7 @@ def teach_vllm(
     }
     with vllm_prompts.open_vllm_reader(
         model,
-        min(soft_targets.k, vocabulary),
+        min(encoder.k, vocabulary),
         train.ids_RT.shape[1],
         dtype=dtype,
         device=execution.device,
@@ -213,10 +216,10 @@ def teach_vllm(
     ) as read:
         contract = teacher_store.write(
             out,
-            soft_targets,
+            encoder,
             head_VD,
             train.loss_tokens_R,
-            partial(_vllm_fields, read, train, soft_targets),
+            partial(_vllm_fields, read, train, encoder),
             list,  # no fidelity
             **provenance,
         )

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from soaes.model import chunked_loss, losses
 from soaes.model import soft_targets as formats
+from soaes.model.fidelity import measure_fidelity, smallest_k
 from tests.helpers.gradients import assert_gradient
 
 N, D, V = 6, 8, 40  # tokens, width, vocabulary
@@ -62,7 +63,8 @@ def test_what_is_encoded_has_the_stated_fields_and_settings_survive_json(each):
 
 @pytest.mark.parametrize("name", formats.FORMATS)
 def test_every_option_is_a_format(name):
-    assert hydra.utils.instantiate(OmegaConf.load(f"conf/soft_targets/{name}.yaml")).name == name
+    settings = hydra.utils.instantiate(OmegaConf.load(f"conf/soft_targets/{name}.yaml"))
+    assert formats.from_settings(settings).name == settings.name == name
 
 
 @pytest.mark.parametrize("kind", losses.DIVERGENCES)
@@ -164,7 +166,7 @@ def test_draws_are_the_teachers_on_average_whatever_the_offset():
     logits = torch.tensor([[2.0, 0.0, 1.0, -3.0, 0.5]])
     offsets = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
     for tau in TAUS:
-        ids, entropy = formats._systematic(logits.repeat(4000, 1), tau, offsets, 3)
+        ids, entropy = formats.systematic_draws(logits.repeat(4000, 1), tau, offsets, 3)
         shares = torch.bincount(ids.flatten(), minlength=5) / ids.numel()
         torch.testing.assert_close(shares, (logits / tau).softmax(-1)[0], rtol=0, atol=1e-3)
         assert entropy[0].item() == pytest.approx(losses.entropy(logits, tau).item(), abs=1e-6)
@@ -223,7 +225,7 @@ def test_vocabularies_of_different_padding_meet_on_their_common_ids(each):
 
 
 @pytest.mark.parametrize(("each", "tau", "kind", "words"), [
-    (ALL[2], 4.0, "forward", "tau=4: the signal was kept at 1, 2, 3, 5; add it to soft_targets.taus, or set soft_targets=hidden"),
+    (ALL[2], 4.0, "forward", "tau=4: the soft targets are stored at 1, 2, 3, 5; add it to soft_targets.taus, or set soft_targets=hidden"),
     (ALL[3], 4.0, "forward", "soft_targets=hidden"),
     (ALL[3], 2.0, "reverse", "forward KL alone; set soft_targets=hidden"),
     (ALL[0], -1.0, "forward", "tau=-1"),
@@ -259,7 +261,7 @@ def test_sizes_at_the_papers_shape():
 
 def test_fidelity_finds_what_a_format_loses():
     hidden, head, student = drawn(tokens=20)
-    exact, topk, sampled = (formats.fidelity(each, hidden, head, student, TAUS, 40, seeded()) for each in
+    exact, topk, sampled = (measure_fidelity(each, hidden, head, student, TAUS, 40, seeded()) for each in
                             (formats.Hidden(), formats.TopK(7, TAUS), formats.Sampled(5, TAUS)))  # fmt: skip
     for one in exact:
         assert abs(one["kl"]) < 1e-9 and one["gradient_bias"] == one["gradient_variance"] == 0
@@ -273,9 +275,9 @@ def test_fidelity_finds_what_a_format_loses():
 @pytest.mark.parametrize("tau", TAUS)
 def test_the_smallest_k_is_within_the_limit_and_the_next_smaller_is_not(tau):
     hidden, head, student = drawn(tokens=20)
-    k = formats.smallest_k(hidden, head, student, tau, limit=0.05)
+    k = smallest_k(hidden, head, student, tau, limit=0.05)
     within, beyond = (
-        formats.fidelity(
+        measure_fidelity(
             formats.TopK(size, TAUS, "float32"), hidden, head, student, [tau], 1, seeded()
         )[0]
         for size in (k, k - 1)
