@@ -153,8 +153,8 @@ def _gradient(
 
 def _mean_kl(teacher_NV: torch.Tensor, reconstruction_NV: torch.Tensor, tau: float) -> float | None:
     p_NV = (teacher_NV.double() / tau).softmax(-1)
-    kl_N = (torch.xlogy(p_NV, p_NV) - torch.xlogy(p_NV, reconstruction_NV.double())).sum(-1)
-    nats = kl_N.mean().item()
+    kl_NV = torch.xlogy(p_NV, p_NV) - torch.xlogy(p_NV, reconstruction_NV.double())
+    nats = kl_NV.sum(-1).mean().item()
     return nats if math.isfinite(nats) else None
 
 
