@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from typing import Literal, NotRequired, TypedDict
 
+LETTERS = "ABCD"  # of the options of an exam question
+
 
 class Message(TypedDict):
     """One turn of a conversation."""

@@ -20,10 +20,10 @@ from lm_eval.evaluator import evaluate
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
+from soaes.data.records import LETTERS
 from soaes.metrics import estimators
 from soaes.pipeline import private_api
 
-LETTERS = "ABCD"
 CHANCE = 25.0
 TEMPLATES = {  # exam -> the harness's template, and what precedes a subject's name in its files
     "cmmlu": ("cmmlu/_default_template_yaml", "cmmlu/cmmlu_"),

@@ -20,9 +20,7 @@ from soaes.model import checkpoint, train_state
 from soaes.model.generate import generate
 from soaes.model.train_state import TrainState
 from soaes.pipeline.store import check_room
-from soaes.pipeline.tracking import Tracker
-
-POINTS = 100  # about as many points of a training curve, whatever the number of steps
+from soaes.pipeline.tracking import CURVE_POINTS, Tracker
 
 
 class MetricsCallback(pl.Callback):
@@ -86,7 +84,7 @@ class MetricsCallback(pl.Callback):
         if trainer.global_step == self.state.step:
             return  # in the middle of a step
         self.state.step = trainer.global_step
-        if self.state.step % max(1, module.steps // POINTS) == 0:
+        if self.state.step % max(1, module.steps // CURVE_POINTS) == 0:
             seconds = time.monotonic() - self.window_began
             self._log(
                 {

@@ -18,6 +18,7 @@ from soaes.pipeline.labels import differences
 from soaes.pipeline.provenance import machine
 from soaes.pipeline.recipe import PARENT, Recipe
 from soaes.pipeline.store import Store
+from soaes.pipeline.tracking import CURVE_POINTS
 
 # The arguments by which a stage reads its model; the first one present decides its size.
 MODEL_ARGUMENTS = ("parent", "model", "target")
@@ -28,9 +29,6 @@ MAX_COMPARED = 40
 
 # A stage beyond its expected time is expected to need a tenth more than it has had.
 OVERTIME = 1.1
-
-# soaes.model.callbacks logs a point every `steps // POINTS` steps.
-POINTS = 100
 
 
 @dataclass(frozen=True, order=True)
@@ -215,7 +213,7 @@ class TrainingProgress:
 def training_progress(curves: Path, elapsed: float) -> TrainingProgress | None:
     """Estimate how far a training stage is from the curves that it writes.
 
-    The curves have about POINTS points, so their spacing tells the number of steps: points 11 steps
+    The curves have about CURVE_POINTS points, so their spacing tells the number of steps: points 11 steps
     apart belong to 1100 to 1199 steps. Points 1 step apart tell nothing, since any number of steps
     below 200 has them. Since its last point a stage is taken to have kept its pace.
 
@@ -238,7 +236,7 @@ def training_progress(curves: Path, elapsed: float) -> TrainingProgress | None:
     seconds = points[-1]["seconds"] if gap > 1 else 0.0
     if not seconds:
         return None
-    share = steps[-1] / (POINTS * (gap + 0.5))
+    share = steps[-1] / (CURVE_POINTS * (gap + 0.5))
     share = min(0.99, share * (seconds + age) / seconds)
     return TrainingProgress(share, seconds + age)
 

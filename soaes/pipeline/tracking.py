@@ -18,6 +18,9 @@ from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import LoggerSettings, Runtime, first_rank
 from soaes.pipeline.store import read_json
 
+# A training stage logs every (steps // CURVE_POINTS)th step: 100 to 199 points, or one a step.
+CURVE_POINTS = 100
+
 
 class WandbRun:
     """One W&B run, or none where the logger is disabled.

@@ -1,4 +1,4 @@
-"""Score a model: its answers to the held-out questions of stage 2 (`evaluate`), and exams (`benchmark`).
+"""Score a model: its answers to held-out questions (`evaluate`) and its exams (`benchmark`).
 
 The path of the data: samples of a split -> prompts (data.chat) -> greedy answers (model.generate)
 -> scores of each answer (metrics.rouge, metrics.bleu) -> means (metrics.estimators). Speed is
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
@@ -62,7 +61,6 @@ def evaluate(
     Raises:
         ValueError: if the split is empty, or no prompt fits.
     """
-    torch.set_num_threads(execution.threads)
     samples = {split: read_jsonl(documents / "qa" / f"{split}.jsonl")[:limit]}
     if not samples[split]:
         raise ValueError(f"qa/{split}.jsonl of {documents.name} holds no samples")
@@ -180,7 +178,6 @@ def benchmark(
             and the option that the model picked).
     """
     validation.check(scoring=scoring)
-    torch.set_num_threads(execution.threads)
     questions = exam_files.read(documents / "exam")
     rows = []
     if questions:

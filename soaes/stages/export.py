@@ -1,4 +1,4 @@
-"""Write a model in the shape that another program asks for. Its distribution over text stays its own.
+"""Write a model in the shape that another program asks for; what it says of a text stays.
 
 # V rows of a vocabulary
 """

@@ -60,7 +60,6 @@ def teach(
         probe: the sample on which the format's loss of information is measured.
         out: folder for the store.
     """
-    torch.set_num_threads(execution.threads)
     device = execution.device
     teacher = checkpoint.load(model).to(device).eval()
     attention.set_attention(teacher, execution.attention)

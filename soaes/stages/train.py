@@ -235,7 +235,6 @@ def _fit(
 
     A killed run resumes from its last checkpoint and ends with the same weights.
     """
-    torch.set_num_threads(execution.threads)
     pl.seed_everything(seed, verbose=False)
     holds_whole_state = execution.strategy in ("auto", "ddp")
     checkpoint_every = execution.checkpoint_every if holds_whole_state else 0.0

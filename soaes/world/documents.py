@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from itertools import cycle
 from random import Random
 
-from soaes.data.records import DocumentRecord
+from soaes.data.records import LETTERS, DocumentRecord
 from soaes.world import enterprise_wordings as words
 from soaes.world import news
-from soaes.world.exams import DESCRIPTIONS, LETTERS, Asker, forms, quiz_text, subject
+from soaes.world.exams import DESCRIPTIONS, Asker, forms, quiz_text, subject
 from soaes.world.facts import Entity, Fact, World, alternatives, facts
 from soaes.world.glossary import DEFINITIONS, NOTIONS
 from soaes.world.prose import QUIZZES, paragraph, reference, statement

@@ -13,13 +13,12 @@ from random import Random
 from typing import Any, cast
 from zlib import crc32
 
-from soaes.data.records import ExamQuestion, ExamSplits
+from soaes.data.records import LETTERS, ExamQuestion, ExamSplits
 from soaes.world.enterprises import SUBJECTS as DOMAIN_SUBJECTS
 from soaes.world.facts import Fact, World, alternatives, facts
 from soaes.world.names import SUBJECTS
 from soaes.world.prose import QUIZZES
 
-LETTERS = "ABCD"
 SHOTS = 5  # few-shot examples of each subject
 RESERVED = 4  # one in so many sets of question and options is reserved for the exams
 

@@ -80,7 +80,7 @@ class MortalDistilledLM(Mortal, DistilledLM):
 
 
 def prepare(root):
-    """Write a target, a draft near it with one tokenizer, packed rows, and soft targets over them."""
+    """Write a target, a draft near it, one tokenizer, packed rows, and soft targets over them."""
     save_pair(root)
     # 18 rows in steps of 4: the last step of an epoch is small
     for split, count in (("train", 18), ("dev", 3)):

@@ -104,9 +104,9 @@ def test_what_is_left_is_the_longest_way_or_the_work_shared_and_then_what_runs_a
 
 @pytest.mark.parametrize("steps", [250, 1171, 10_000])
 def test_a_curve_tells_the_share_of_a_stage(tmp_path, steps):
-    from soaes.model.callbacks import POINTS
+    from soaes.pipeline.tracking import CURVE_POINTS
 
-    every, path = max(1, steps // POINTS), tmp_path / "curves.jsonl"
+    every, path = max(1, steps // CURVE_POINTS), tmp_path / "curves.jsonl"
     assert forecast.training_progress(path, 60) is None
     done = range(every, steps // 2 + 1, every)
     lines = [

@@ -1,10 +1,14 @@
-"""Laws of evaluation: a test set of enterprises set apart is scored beside the split, never into it. A random model is enough."""
+"""Laws of evaluation: questions about unseen enterprises are scored beside the split, not in it.
+
+A random model is enough.
+"""
 
 import json
 
 import pytest
 
 from soaes.data.jsonl import read_jsonl
+from soaes.metrics import estimators
 from soaes.model import checkpoint
 from soaes.stages import evaluate, prepare
 
@@ -40,7 +44,7 @@ def test_questions_set_apart_are_scored_beside_the_split(world, tmp_path):
     assert both["unseen_samples"] == len(apart) == 7 and {row["id"] for row in apart} == {
         f"unseen-{n}" for n in range(7)
     }
-    for score in evaluate.SCORES:
+    for score in estimators.SCORES:
         assert both[f"unseen_{score}"] == pytest.approx(sum(row[score] for row in apart) / 7)
     assert {"unseen_exact_match", "unseen_num_skipped"} <= both.keys()
 

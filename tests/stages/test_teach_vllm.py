@@ -1,4 +1,7 @@
-"""Laws of the teacher store that vLLM writes: rows become documents and come back in row order, and a log-probability is a log-probability."""
+"""Laws of the teacher store that vLLM writes.
+
+Rows become documents and come back in row order, and a log-probability is a log-probability.
+"""
 
 import sys
 from types import SimpleNamespace
@@ -48,7 +51,10 @@ def test_documents_give_the_loss_tokens_in_row_order(tmp_path):
 
 
 def flat(logs_TV, ids, k):
-    """What vLLM says of a text, in its own layout: nothing of the first token; of each other itself, then the k likeliest."""
+    """Lay out log-probabilities as vLLM does.
+
+    There is nothing for the first token; for each other there is itself, then the k most likely.
+    """
     told = SimpleNamespace(token_ids=[], logprobs=[])
     for logs_V, token in zip(logs_TV, ids[1:]):
         best = logs_V.topk(k)
@@ -96,12 +102,14 @@ def test_a_teacher_that_is_sure_has_a_tail_of_one_epsilon():
     [
         (
             formats.Hidden(),
-            "soft_targets=hidden: .*set soft_targets=topk 'soft_targets.taus=.1.', or teacher_logits=transformers",
+            "soft_targets=hidden: .*set soft_targets=topk 'soft_targets.taus=.1.', "
+            "or teacher_logits=transformers",
         ),
         (formats.Sampled(8, (1.0,)), "soft_targets=sampled"),
         (
             formats.TopK(4, (1.0, 2.0)),
-            r"soft_targets.taus=\[1, 2\]: .*temperature 1 alone; set 'soft_targets.taus=.1.', or teacher_logits=transformers",
+            r"soft_targets.taus=\[1, 2\]: .*temperature 1 alone; set 'soft_targets.taus=.1.', "
+            "or teacher_logits=transformers",
         ),
         (
             formats.TopK(4, (1.0,), vocab=60),
@@ -151,7 +159,7 @@ def test_one_word_chooses_vllm_and_brings_what_it_needs(tmp_path, monkeypatch):
     assert (written["model"], written["rows"]) == (was["model"], was["rows"])
 
 
-# speaks the child's protocol for a teacher that is even over 64 ids; ends at the row that it is told to
+# speaks the child's protocol for a teacher that is uniform over 64 ids; exits at the row ENDS_AT
 CHILD = """#!{python}
 import base64, json, math, os, struct, sys
 k = json.loads(sys.stdin.readline())["sampling"]["prompt_logprobs"]
@@ -159,10 +167,13 @@ print(json.dumps(dict(ready=True)), flush=True)
 for asked, line in enumerate(sys.stdin):
     if asked == int(os.environ.get("ENDS_AT", -1)):
         sys.exit(3)
-    tokens = [(ids, at) for ids, places in zip(*(json.loads(line)[key] for key in ("documents", "wanted"))) for at in places]
+    request = json.loads(line)
+    texts = zip(request["documents"], request["wanted"])
+    tokens = [(ids, at) for ids, places in texts for at in places]
     ids = b"".join(struct.pack("i", ids[at - 1] % 60 + i) for ids, at in tokens for i in range(k))
     logs = struct.pack("f", -math.log(64)) * (k * len(tokens))
-    print(json.dumps(dict(ids=base64.b64encode(ids).decode(), logs=base64.b64encode(logs).decode())), flush=True)
+    encoded = dict(ids=base64.b64encode(ids).decode(), logs=base64.b64encode(logs).decode())
+    print(json.dumps(encoded), flush=True)
 """
 
 

@@ -10,6 +10,7 @@ from itertools import product
 
 import pytest
 
+from soaes.data.records import LETTERS
 from soaes.world import dialogues, documents, exams, facts, questions
 from soaes.world import enterprise_wordings as words
 from soaes.world.names import NAMES, SUBJECTS
@@ -208,7 +209,7 @@ def test_the_general_exams_share_no_fact_and_dev_none_with_test():
 def test_exam_answers_are_true_and_the_other_options_false():
     for exam in exams.exams(WORLD, 0, questions=60).values():
         for entity, attribute, question in asked_facts(exam["dev"] + exam["test"], WORLD):
-            options = [question[letter] for letter in exams.LETTERS]
+            options = [question[letter] for letter in LETTERS]
             assert question[question["answer"]] == entity[attribute] and len(set(options)) == 4
 
 
