@@ -1,11 +1,12 @@
-"""Look ahead: which stages a set of rows would run, which keys tell each from its nearest cached sibling, and the bill.
+"""Look ahead: which stages a set of goals would run, how they differ from built ones, and the cost.
 
-Reads the store; builds nothing, imports no torch."""
+Reads the store; builds nothing and imports no torch.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any
 
@@ -16,85 +17,110 @@ from soaes.pipeline.store import Store
 
 
 def plan(store: Store, recipes: list[Recipe]) -> Iterator[str]:
-    """Lines: a stage each, cached or to run, then what running them is expected to cost."""
-    every = {name: recipe for goal in recipes for name, recipe in goal.ancestry().items()}
+    """Yield a line for each stage, then what running them is expected to cost.
+
+    A stage is `to run`, `cached`, or `spared`: not in the store, and not needed either, because
+    what is built from it is there.
+    """
     todo = missing(store, recipes)
-    for name, recipe in every.items():
+    for name, recipe in _ancestry(recipes).items():
         if name in todo:
             yield f"  to run  {name}{_difference(store, recipe)}"
+        elif store.holds(name):
+            yield f"  cached  {name}"
         else:
-            yield f"  {'cached' if store.holds(name) else 'spared'}  {name}"
+            yield f"  spared  {name}"
     yield from cost(store, todo)
-    if mixed_code(store, recipes):
-        yield f"Warning: cached {', '.join(mixed_code(store, recipes))} come from different code"
+    mixed = mixed_code(store, recipes)
+    if mixed:
+        yield f"Warning: cached {', '.join(mixed)} come from different code"
+
+
+def _ancestry(recipes: list[Recipe]) -> dict[str, Recipe]:
+    """Return all stages that some goals need, themselves included, parents first."""
+    stages: dict[str, Recipe] = {}
+    for recipe in recipes:
+        stages.update(recipe.ancestry())
+    return stages
 
 
 def _difference(store: Store, recipe: Recipe) -> str:
-    """The keys in which a stage differs from the cached stage of its kind that is most like it."""
-    siblings = [
-        (labels.differences(recipe.written, store.recipe(name)), name)
-        for name in store.names(recipe.stage)
-    ]
-    if not siblings:
+    """Return the keys in which a stage differs from the most similar cached stage of its kind."""
+    candidates = []
+    for name in store.names(recipe.stage):
+        keys = labels.differences(recipe.written, store.recipe(name))
+        candidates.append((keys, name))
+    if not candidates:
         return ""
-    keys, name = min(siblings, key=lambda pair: len(pair[0]))
-    return f"  unlike {name}: " + ", ".join(
-        f"{key} {here} instead of {there}" for key, (here, there) in keys.items()
-    )
+    keys, name = min(candidates, key=lambda candidate: len(candidate[0]))
+    changes = [f"{key} {here} instead of {there}" for key, (here, there) in keys.items()]
+    return f"  unlike {name}: {', '.join(changes)}"
 
 
 def mixed_code(store: Store, recipes: list[Recipe]) -> list[str]:
-    """Stages in the ancestry of some rows that were built by more than one state of the code they call."""
+    """Return the kinds of stages that were built by more than one state of the code they call.
+
+    Args:
+        store: Where the stages lie.
+        recipes: The goals whose ancestry is looked at.
+    """
     sources: dict[str, set[str]] = {}
-    for name, recipe in {
-        name: recipe for goal in recipes for name, recipe in goal.ancestry().items()
-    }.items():
+    for name, recipe in _ancestry(recipes).items():
         if store.holds(name):
-            calls = ", ".join(
-                sorted(
-                    {
-                        str(value)
-                        for key, value in labels.flatten(recipe.written).items()
-                        if key.endswith("_target_")
-                    }
-                )
-            )
-            sources.setdefault(calls, set()).add(store.manifest(name)["source"])
-    return sorted(
-        {
-            calls.partition(",")[0].rpartition(".")[2]
-            for calls, seen in sources.items()
-            if len(seen) > 1
-        }
-    )
+            targets = _targets(recipe.written)
+            sources.setdefault(targets, set()).add(store.manifest(name)["source"])
+    mixed = set()
+    for targets, digests in sources.items():
+        if len(digests) > 1:
+            first = targets.partition(",")[0]
+            mixed.add(first.rpartition(".")[2])
+    return sorted(mixed)
 
 
-def _kind(written: dict[str, Any]) -> str:
-    """A stage's function and, of a teacher store, its format, which decides its size: `teach Full`."""
-    return " ".join(
-        target.rpartition(".")[2]
-        for target in (written["_target_"], written.get("soft_targets", {}).get("_target_", ""))
-        if target
-    )
+def _targets(written: Mapping[str, Any]) -> str:
+    """Return all functions that a written recipe calls, in one line."""
+    flat = labels.flatten(written)
+    return ", ".join(sorted({str(flat[key]) for key in flat if key.endswith("_target_")}))
 
 
-def cost(store: Store, todo: dict[str, Recipe]) -> Iterator[str]:
-    """Time, disk and memory by what cached stages of the same kind took; kinds never built are named."""
-    seconds, size, memory, unknown = 0.0, 0, 0, set()
+def _kind(written: Mapping[str, Any]) -> str:
+    """Return what decides a stage's cost: its function, and the format of soft targets.
+
+    `teach Full`, for example.
+    """
+    targets = [written["_target_"], written.get("soft_targets", {}).get("_target_", "")]
+    return " ".join(target.rpartition(".")[2] for target in targets if target)
+
+
+def cost(store: Store, todo: Mapping[str, Recipe]) -> Iterator[str]:
+    """Yield what running some stages is expected to cost in time, disk and memory.
+
+    Each stage is counted as the median of the cached ones of its kind. Kinds that were never built
+    are named instead.
+    """
+    seconds = 0.0
+    size = 0.0
+    memory = 0
+    unknown = set()
     for recipe in todo.values():
-        kind, built = _kind(recipe.written), store.names(recipe.stage)
-        made = [store.manifest(name) for name in built if _kind(store.recipe(name)) == kind]
-        if not made:
+        kind = _kind(recipe.written)
+        names = store.names(recipe.stage)
+        manifests = [store.manifest(name) for name in names if _kind(store.recipe(name)) == kind]
+        if not manifests:
             unknown.add(kind)
             continue
-        memory = max(memory, *(manifest["peak_memory_mb"] for manifest in made))
-        seconds += median(manifest["seconds"] for manifest in made)
-        size += median(
-            sum(entry["bytes"] for entry in manifest["files"].values()) for manifest in made
-        )
+        seconds += median(manifest["seconds"] for manifest in manifests)
+        size += median(_folder_size(manifest) for manifest in manifests)
+        memory = max(memory, *(manifest["peak_memory_mb"] for manifest in manifests))
     free = shutil.disk_usage(store.root if store.root.exists() else ".").free
-    guess = f"; never built here, so not counted: {', '.join(sorted(unknown))}" if unknown else ""
+    note = f"; never built here, so not counted: {', '.join(sorted(unknown))}" if unknown else ""
     yield (
-        f"{len(todo)} stages to run: about {seconds:.0f} s of one worker, {size / 1e6:.0f} MB of disk ({free / 1e6:,.0f} MB are free), "
-        f"{memory:,} MB of memory a worker{guess}"
+        f"{len(todo)} stages to run: about {seconds:.0f} s of one worker, "
+        f"{size / 1e6:.0f} MB of disk ({free / 1e6:,.0f} MB are free), "
+        f"{memory:,} MB of memory a worker{note}"
     )
+
+
+def _folder_size(manifest: Mapping[str, Any]) -> int:
+    """Return the bytes of an output, from its manifest."""
+    return sum(entry["bytes"] for entry in manifest["files"].values())

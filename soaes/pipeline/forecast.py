@@ -1,5 +1,6 @@
-"""How long a build will still take: each stage is expected to take what the most similar one took here.
+"""How long a build will still take.
 
+Each stage is expected to take what the most similar one took in this store.
 A stage unlike any built before is a guess, and is shown as one. Knows recipes and the store; starts
 nothing.
 """
@@ -23,8 +24,8 @@ from soaes.pipeline.tracking import CURVE_POINTS
 # The arguments by which a stage reads its model; the first one present decides its size.
 MODEL_ARGUMENTS = ("parent", "model", "target")
 
-# Stages of a kind that are compared at most, the latest ones: a store of thousands costs no more than
-# one of hundreds.
+# Stages of a kind that are compared at most, the latest ones: a store of thousands costs no more
+# than one of hundreds.
 MAX_COMPARED = 40
 
 # A stage beyond its expected time is expected to need a tenth more than it has had.
@@ -143,7 +144,7 @@ class Forecast:
         return ()
 
     def _written(self, name: str) -> dict[str, Any]:
-        """Return the written recipe of a stage, from this build or the store; empty if it is gone."""
+        """Return the written recipe of a stage, from this build or the store; empty if gone."""
         if name not in self.written:
             self.written[name] = self.store.recipe(name) if self.store.holds(name) else {}
         return self.written[name]

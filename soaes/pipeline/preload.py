@@ -1,4 +1,7 @@
-"""What a stage is forked from: heavy imports and the dictionary of words, read once for a whole sweep."""
+"""Load heavy modules and the dictionary of words once for a whole sweep.
+
+Every stage is a fork of the process that imports this module.
+"""
 
 import torch  # noqa: F401
 from transformers.models.qwen2 import modeling_qwen2  # noqa: F401

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 
 class PackedLinear:
-    """x W^T for blocks of up to `max_rows` float32 rows on a CPU, with the weight packed once by oneDNN.
+    """x W^T for blocks of up to `max_rows` float32 rows on a CPU.
 
-    The public products pack the weight anew at every call for more than one row, which takes as
-    long as two to three products of a single row. torch uses these two operators itself when it
-    compiles a model ahead of time, and exposes them nowhere else.
+    oneDNN packs the weight once. The public products pack it anew at every call for more than one
+    row, which takes as long as two to three products of a single row. torch uses these two
+    operators itself when it compiles a model whose weights are frozen, and exposes them nowhere
+    else.
     """
 
     def __init__(self, weight_NK: torch.Tensor, max_rows: int) -> None:
@@ -103,12 +104,12 @@ def cache_prompt_templates() -> None:
 
 # ---------------------------------------------------------------- Weights & Biases
 
-# What `wandb.init` imports on its first call. A process that is forked from one that has them starts at once.
+# What `wandb.init` imports on its first call; a fork of a process that has them starts at once.
 WANDB_MODULES = ("wandb", "wandb.sdk.launch", "wandb.apis.public")
 
 
 def wandb_settings() -> Any:
-    """Return settings under which a run records what it is given and nothing about the machine or the code.
+    """Return settings for a run that records nothing about the machine or the code by itself.
 
     The two names with `x_` are experimental, which W&B says of settings that may change in any
     release.

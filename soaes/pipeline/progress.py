@@ -1,6 +1,7 @@
-"""A build as a person watches it: a line for each finished stage, and a board below them on a terminal.
+"""A build as a person watches it: a line for each finished stage, and a board below them.
 
-Knows text and terminals: it starts nothing. How long things take is said by `forecast`.
+The board is shown on a terminal alone. Knows text and terminals: it starts nothing. How long
+things take is estimated by `forecast`.
 """
 
 from __future__ import annotations
@@ -175,8 +176,8 @@ class Screen:
         """Clear the board, write some text, and draw a board below it."""
         clear = ""
         if self.drawn:
-            # To the start of the line, where a terminal may have written ^C; up to the board's first
-            # line; and clear everything from there.
+            # To the start of the line, where a terminal may have written ^C; up to the board's
+            # first line; and clear everything from there.
             clear = f"\r\x1b[{len(self.drawn)}A\x1b[J"
         print(clear + text + "".join(f"{line}\n" for line in board), end="", flush=True)
         self.drawn = board

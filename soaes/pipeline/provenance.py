@@ -1,4 +1,4 @@
-"""What is recorded beside a recipe but not hashed: the code, the libraries and the machine that made an output."""
+"""What is recorded beside a recipe but not hashed: the code, the libraries and the machine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,48 +19,58 @@ from soaes.pipeline.labels import flatten
 from soaes.pipeline.recipe import Recipe
 
 LIBRARIES = ("torch", "transformers", "pytorch-lightning", "tokenizers", "numpy")
-
-
-def _sources(module: str, seen: set[Path]) -> None:
-    """Add a module's file and, from its import statements, those of ours that it reads."""
-    if not module.startswith("soaes."):
-        return
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None or Path(spec.origin) in seen:
-        return
-    seen.add(Path(spec.origin))
-    for node in ast.walk(ast.parse(Path(spec.origin).read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("soaes"):
-            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
-                if (
-                    name != "soaes"
-                    and (
-                        Path(__file__).parent.parent.parent / f"{name.replace('.', '/')}.py"
-                    ).exists()
-                ):
-                    _sources(name, seen)
+ROOT = Path(__file__).parent.parent.parent  # the folder that holds `soaes`
 
 
 def code_digest(recipe: Recipe) -> str:
-    """A digest of the code that a recipe calls: the stage's own, its options', and what these import of ours."""
-    targets = [
-        value
-        for key, value in flatten(recipe.written).items()
-        if key.rpartition(".")[2] == "_target_"
-    ]
+    """Return a digest of the code that a recipe calls.
+
+    It covers the modules of the stage's function and of its options, and everything of ours that
+    these import.
+    """
     files: set[Path] = set()
-    for target in targets:
-        _sources(target.rpartition(".")[0], files)
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()[:12]
+    for key, value in flatten(recipe.written).items():
+        if key.rpartition(".")[2] == "_target_":
+            _add_sources(value.rpartition(".")[0], files)
+    content = b"".join(path.read_bytes() for path in sorted(files))
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _add_sources(module: str, files: set[Path]) -> None:
+    """Add the file of a module and of every module of ours that its import statements reach."""
+    if not module.startswith("soaes."):
+        return
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return
+    path = Path(spec.origin)
+    if path in files:
+        return
+    files.add(path)
+    for imported in _imported_modules(path):
+        _add_sources(imported, files)
+
+
+def _imported_modules(path: Path) -> Iterator[str]:
+    """Yield the modules of ours that a file names in `from ... import ...`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("soaes"):
+            continue
+        # `from soaes.data import chat` names a module of ours in either part
+        names = [str(node.module)]
+        names.extend(f"{node.module}.{alias.name}" for alias in node.names)
+        for name in names:
+            if name != "soaes" and (ROOT / f"{name.replace('.', '/')}.py").exists():
+                yield name
 
 
 def provenance() -> dict[str, Any]:
-    """What is recorded beside a recipe but not hashed: the code, the libraries and the machine that made the output."""
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
+    """Return the commit of the code, the machine and the versions of the libraries."""
+    describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    command = ["git", "-C", str(Path(__file__).parent), *describe]
+    commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     return {
-        "commit": commit,
+        "commit": commit or "unknown",
         "machine": machine(),
         "versions": {name: metadata.version(name) for name in LIBRARIES},
     }
@@ -67,24 +78,30 @@ def provenance() -> dict[str, Any]:
 
 @functools.cache
 def machine(device: str = "cpu") -> str:
-    """What a measurement is valid for: `AMD EPYC, 2 cores`, or the GPU's name."""
+    """Return what a measurement is valid for: `AMD EPYC, 2 cores`, or the name of the GPU.
+
+    Args:
+        device: `cpu` or `cuda`.
+    """
     if device.startswith("cuda"):
-        smi = shutil.which("nvidia-smi")
-        ask = [smi, "--query-gpu=name", "--format=csv,noheader"]
-        return (
-            subprocess.run(ask, capture_output=True, text=True).stdout.strip()
-            if smi
-            else f"no {device} here"
-        )
-    model = platform.processor() or platform.machine()
+        name = _gpu_name()
+        return f"no {device} here" if name is None else name
+    return f"{_cpu_name()}, {os.cpu_count()} cores"
+
+
+def _gpu_name() -> str | None:
+    """Return what nvidia-smi names, a line for each GPU; None where there is no nvidia-smi."""
+    smi = shutil.which("nvidia-smi")
+    if smi is None:
+        return None
+    command = [smi, "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
+def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        model = next(
-            (
-                line.partition(":")[2].strip()
-                for line in cpuinfo.read_text().splitlines()
-                if line.startswith("model name")
-            ),
-            model,
-        )
-    return f"{model}, {os.cpu_count()} cores"
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

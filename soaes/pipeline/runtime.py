@@ -1,7 +1,7 @@
 """How stages are run: where, how many at once, on which devices, with which kernels.
 
-Nothing here is part of a training recipe, because nothing here may change a result. Each class is a
-section of `conf/runtime` and `conf/logger`, checked when it is created.
+Nothing here is part of a training recipe, because nothing here may change a result. Each class is
+a section of `conf/runtime` and `conf/logger`, checked when it is created.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class LoggerSettings:
         check_one_of("mode", self.mode, ("disabled", "offline", "online"))
         if self.enabled and not self.folder:
             raise ValueError(
-                f"logger.folder={self.folder}: W&B needs a folder for its files; set logger.folder, "
-                "or logger=none"
+                f"logger.folder={self.folder}: W&B needs a folder for its files; "
+                "set logger.folder, or logger=none"
             )
 
     @property

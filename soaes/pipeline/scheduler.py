@@ -1,7 +1,8 @@
 """Build a set of recipes: run their missing stages, parents first, each in a process of its own.
 
-Independent stages run side by side. A failing stage takes only its descendants down. Knows processes
-and folders: no Hydra, no torch. What a person sees of a build is drawn by `soaes.pipeline.progress`.
+Independent stages run side by side. A failing stage takes only its descendants down. Knows
+processes and folders: no Hydra, no torch. What a person sees of a build is drawn by
+`soaes.pipeline.progress`.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from soaes.pipeline.store import Store, write_json
 # Imported once by the process from which every stage is forked.
 PRELOAD = ["soaes.pipeline.preload"]
 
-# A training step allocates and frees some 100 MB. By default glibc returns them to the kernel, and the
-# next step faults every page in again; with these settings it keeps them, in huge pages. 32 MB is the
-# largest mmap_threshold that glibc accepts.
+# A training step allocates and frees some 100 MB. By default glibc returns them to the kernel, and
+# the next step faults every page in again; with these settings it keeps them, in huge pages. 32 MB
+# is the largest mmap_threshold that glibc accepts.
 ALLOCATOR = ":".join(
     [
         "glibc.malloc.hugetlb=1",

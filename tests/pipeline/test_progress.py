@@ -1,4 +1,4 @@
-"""Laws of the board: what a stage is expected to take, what is left, and the text that a terminal shows."""
+"""What a stage is expected to take, what is left, and the text that a terminal shows."""
 
 import json
 import os
@@ -42,20 +42,23 @@ def built(store, seconds, *recipes, where=None):
 def test_a_stage_is_expected_to_take_what_the_stage_most_like_it_took(tmp_path):
     store = Store(tmp_path)
     built(store, 1, base(64), base(96), cpt(base(64)))
-    built(
-        store, 20, cpt(base(96), lr=0.5)
-    )  # another rate at the same size is more like it than the same rate at another
+    # another rate at the same size is more similar than the same rate at another size
+    built(store, 20, cpt(base(96), lr=0.5))
     built(store, 300, cpt(base(96), lr=0.25), where="elsewhere")
-    expected = forecast.Forecast(store, named(cpt(base(96))))
-    assert expected.seconds(cpt(base(96)).name) == 20 and not expected.is_guess(cpt(base(96)).name)
+    stage = cpt(base(96))
+    expected = forecast.Forecast(store, named(stage))
+    assert expected.seconds(stage.name) == 20
+    assert not expected.is_guess(stage.name)
 
 
 def test_size_is_found_through_stages_that_are_still_to_be_built(tmp_path):
     store = Store(tmp_path)
     built(store, 1, base(64), evaluate(base(64)))
     built(store, 9, base(96), evaluate(base(96)))
-    todo = named(base(96, seed=1), cpt(base(96, seed=1)), evaluate(cpt(base(96, seed=1))))
-    assert forecast.Forecast(store, todo).seconds(list(todo)[-1]) == 9
+    model = base(96, seed=1)
+    goal = evaluate(cpt(model))
+    todo = named(model, cpt(model), goal)
+    assert forecast.Forecast(store, todo).seconds(goal.name) == 9
 
 
 def test_a_stage_like_none_before_is_a_guess_until_the_build_has_made_one(tmp_path):
@@ -82,19 +85,19 @@ def test_seconds_by_the_clock_count_the_process_too(tmp_path):
 
 def test_the_longest_way_counts_seconds_not_stages():
     long, short = base(96), base(64)
-    todo = named(long, short, cpt(short), evaluate(cpt(short)))
+    child = cpt(short)
+    grandchild = evaluate(child)
+    todo = named(long, short, child, grandchild)
     seconds = {name: 100 if name == long.name else 1 for name in todo}
-    way = forecast.critical_path(todo, seconds)
-    assert way == {long.name: 100, short.name: 3, cpt(short).name: 2, evaluate(cpt(short)).name: 1}
+    path = forecast.critical_path(todo, seconds)
+    assert path == {long.name: 100, short.name: 3, child.name: 2, grandchild.name: 1}
 
 
 def test_what_is_left_is_the_longest_way_or_the_work_shared_and_then_what_runs_alone():
     chain = [base(64), cpt(base(64)), evaluate(cpt(base(64)))]
     others = [base(96, seed) for seed in range(3)]
-    assert (
-        forecast.eta(named(*chain), {recipe.name: 10 for recipe in chain}, [], parallel_stages=2)
-        == 30
-    )
+    seconds = {recipe.name: 10 for recipe in chain}
+    assert forecast.eta(named(*chain), seconds, [], parallel_stages=2) == 30
     seconds = {recipe.name: 10 for recipe in [*chain, *others]}
     assert forecast.eta(named(*chain, *others), seconds, [], parallel_stages=2) == 30
     assert forecast.eta(named(*chain, *others), seconds, [], parallel_stages=1) == 60
@@ -242,7 +245,7 @@ def test_a_board_taller_than_the_terminal_keeps_its_end(capsys, monkeypatch):
 
 
 def shown(written):
-    """What stands on a terminal after it was written, which knows three codes: to the line's start, lines up, clear all below."""
+    """What a terminal shows after a text that uses `\\r`, lines up, and clear all below."""
     lines = [""]
     for part in re.split(r"(\r\x1b\[\d+A\x1b\[J|\n)", written):
         if part.startswith("\r"):

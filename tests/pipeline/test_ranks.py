@@ -40,5 +40,6 @@ def test_two_ranks_learn_what_one_process_learns(tmp_path):
         )
     (one, weights), (two, others) = learnt
     assert one == two, "the recipe must not know the devices"
-    # The order of a sum differs; AdamW makes that up to 1e-4 where a gradient is nearly zero. A step is the rate, 3e-3.
+    # The order of a sum differs; AdamW makes that up to 1e-4 where a gradient is nearly zero.
+    # A step is the learning rate, 3e-3.
     assert all(torch.allclose(weights[key], others[key], atol=1e-4) for key in weights)

@@ -1,4 +1,4 @@
-"""What is recorded of a stage: one curve for all its attempts, complete in W&B, and their seconds."""
+"""A stage of several attempts has one curve, complete in W&B too, and the seconds of all."""
 
 import json
 import time
