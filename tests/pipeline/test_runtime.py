@@ -1,0 +1,85 @@
+"""How stages are run: checked when created, the same after JSON, and applied by the worker."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from soaes.pipeline import compose, worker
+from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.runtime import Execution, LoggerSettings, Runtime
+from soaes.pipeline.store import Store
+
+
+@pytest.mark.parametrize("logger", ["none", "wandb"])
+@pytest.mark.parametrize("name", ["cpu", "one_gpu", "a800x8"])
+def test_a_composed_runtime_survives_json_and_pickle(name, logger):
+    cfg = compose.compose_job([f"runtime={name}", f"logger={logger}"])
+    runtime = compose.runtime_settings(cfg)
+    assert Runtime.from_plain(json.loads(json.dumps(runtime.to_plain()))) == runtime
+    assert pickle.loads(pickle.dumps(runtime)) == runtime
+
+
+@pytest.mark.parametrize(
+    ("create", "message"),
+    [
+        (lambda: Execution(device="gpu"), "device=gpu: must be one of cpu, cuda"),
+        (lambda: Execution(threads=0), "threads=0: must be a whole number of at least 1"),
+        (lambda: Execution(compile="yes"), "compile=yes: must be true or false"),
+        (lambda: Execution(strategy={"_target_": "os.system"}), "os.system is not ours"),
+        (lambda: LoggerSettings(mode="on"), "mode=on: must be one of disabled, offline, online"),
+        (lambda: LoggerSettings(mode="offline"), "logger.folder=None: .*or logger=none"),
+        (lambda: Runtime(Path("store"), parallel_stages=0), "parallel_stages=0: must be"),
+    ],
+    ids=["device", "threads", "compile", "strategy", "mode", "folder", "parallel_stages"],
+)
+def test_a_setting_out_of_its_range_is_refused(create, message):
+    with pytest.raises(ValueError, match=message):
+        create()
+
+
+def test_an_unknown_setting_is_named_with_the_nearest_one():
+    plain = Runtime(Path("store")).to_plain()
+    plain["execution"]["thread"] = 2
+    with pytest.raises(ValueError, match="runtime.execution.thread: .*did you mean threads"):
+        Runtime.from_plain(plain)
+
+
+@pytest.fixture
+def restored_threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "threads"),
+    [({}, 2), ({"threads": 3}, 3)],
+    ids=["of-the-execution", "of-the-recipe"],
+)
+def test_the_worker_sets_the_threads_of_a_stage(
+    tmp_path, monkeypatch, restored_threads, arguments, threads
+):
+    seen = []
+
+    def stage(*, out, execution, threads=None):
+        seen.append(torch.get_num_threads())
+
+    monkeypatch.setattr(worker, "locate", lambda target: stage)
+    runtime = Runtime(tmp_path, execution=Execution(threads=2))
+    torch.set_num_threads(1)
+    worker.run(Store(tmp_path), Recipe("soaes.stages.train.cpt", arguments), runtime, tmp_path)
+    assert seen == [threads]
+
+
+def test_the_worker_leaves_the_threads_of_other_stages(tmp_path, monkeypatch, restored_threads):
+    seen = []
+    monkeypatch.setattr(
+        worker, "locate", lambda _: lambda *, out: seen.append(torch.get_num_threads())
+    )
+    torch.set_num_threads(1)
+    runtime = Runtime(tmp_path, execution=Execution(threads=2))
+    worker.run(Store(tmp_path), Recipe("soaes.stages.export.export", {}), runtime, tmp_path)
+    assert seen == [1]
