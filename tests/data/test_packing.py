@@ -77,7 +77,7 @@ def test_best_fit_packs_what_widely_used_trainers_pack():
     assert lengths_of(best_fit([12, 3, 25, 7], 10, "split")) == [[10], [10], [10], [7, 3], [5, 2]]
 
 
-@pytest.mark.parametrize("method", [best_fit, sum_of_squares])
+@pytest.mark.parametrize("method", [best_fit, sum_of_squares], ids=["best_fit", "sum_of_squares"])
 def test_packing_loses_no_token(method):
     rng = random.Random(0)
     for _ in range(300):
@@ -145,7 +145,7 @@ def test_packing_is_near_full_on_short_documents():
 
 
 def test_a_quarter_million_lengths_are_packed_in_seconds_and_full():
-    """A million of them is what `make bench-train` times; one piece after the other takes a multiple."""
+    """`make bench-train` times a million of them; placing one piece at a time is far slower."""
     lengths = np.clip(
         np.random.default_rng(0).lognormal(5.8, 1.1, 250_000).astype(int), 8, None
     ).tolist()
@@ -186,7 +186,7 @@ def packed_corpus(texts, out, **replay):
 
 
 def sequences(rows):
-    """The documents (or full pieces of them) that rows hold, each as often as it occurs; padding is none."""
+    """Count the documents (or full pieces of them) that rows hold, without padding."""
     found = Counter()
     for ids, labels, positions in zip(*rows):
         starts = [*np.flatnonzero(positions == 0), len(ids)]

@@ -1,4 +1,4 @@
-"""Laws of reading the teacher store: what is read is what was said, and nothing damaged is read."""
+"""Reading the teacher store: what is read is what was written, and nothing damaged is read."""
 
 import json
 import pickle
@@ -86,7 +86,10 @@ PAPER = {
     ids=lambda soft_targets: soft_targets.name,
 )
 def test_a_shard_at_the_papers_shape_is_as_large_as_computed(tmp_path, monkeypatch, soft_targets):
-    """Width 8,192 and 152,064 ids, of five tokens; a head of so many rows would be 5 GB, and hidden states do not depend on them."""
+    """Five tokens at width 8,192 and 152,064 ids.
+
+    A head of that many rows would be 5 GB; hidden states do not depend on it.
+    """
     monkeypatch.setattr(shards, "SHARD_BYTES", 1 << 20)
     vocabulary = 8 if soft_targets.name == "hidden" else 152064
     zeros = {
@@ -148,7 +151,10 @@ def test_a_sealed_store_is_hashed_as_it_is_written_and_once_more_as_it_is_read(
 
 @pytest.mark.parametrize("name", ["shard-00001.npy", "contract.json"])
 def test_a_sealed_store_is_verified_without_its_shards_being_read(tmp_path, name):
-    """A missing or shortened file and a changed contract before the stage begins, a bit of a shard at its first read."""
+    """A missing or shortened file and a changed contract are found before the stage begins.
+
+    A changed bit of a shard is found when it is first read.
+    """
     folder = build(tmp_path)
     path = folder / "soft_targets" / name
     flipped(path, 1000)
@@ -187,7 +193,8 @@ def test_a_file_cut_off_at_any_byte_is_refused_at_open(tmp_path, name):
         path.write_bytes(whole[:size])
         with pytest.raises(
             ValueError,
-            match=f"{name} is missing or not what was written; delete the folder {tmp_path} and run again",
+            match=f"{name} is missing or not what was written; "
+            f"delete the folder {tmp_path} and run again",
         ):
             load(tmp_path)
 
@@ -248,7 +255,8 @@ def test_a_format_that_errs_too_much_at_a_temperature_refuses_it(tmp_path):
     store.check_supports(1.0, "forward", VOCABULARY)
     with pytest.raises(
         ValueError,
-        match="at tau=2 the gradient of soft_targets=topk is off by 30.0% of the exact one, the limit is 5%; set soft_targets=hidden",
+        match="at tau=2 the gradient of soft_targets=topk is off by 30.0% of the exact one, "
+        "the limit is 5%; set soft_targets=hidden",
     ):
         store.check_supports(2.0, "forward", VOCABULARY)
     with pytest.raises(ValueError, match="soft_targets.taus"):

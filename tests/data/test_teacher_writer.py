@@ -79,7 +79,7 @@ def killed(job, files=None, after=60.0):
 
 
 def test_a_writer_killed_between_any_two_files_goes_on_with_those_that_are_there(tmp_path):
-    """A file is begun and renamed: recipe, each file and the contract after it, last contract, manifest.
+    """Files are begun and renamed: recipe, each file and its contract, last contract, manifest.
 
     Then the folder is renamed.
     """
@@ -154,7 +154,8 @@ def test_a_disk_that_cannot_hold_the_rest_is_told_before_a_row_is_computed(tmp_p
     free.append(each * TOKENS_R.sum() - there - 1)
     with pytest.raises(
         ValueError,
-        match=r"need 0.\d kB more in .*soft_targets, 0.\d kB are free; free some space, or set a format",
+        match=r"need 0.\d kB more in .*soft_targets, 0.\d kB are free; "
+        "free some space, or set a format",
     ):
         write(out, asked=asked)
     assert not asked
@@ -177,7 +178,8 @@ def test_a_disk_that_becomes_full_names_the_file_and_the_same_command_goes_on_th
         disk.setattr(os, "replace", full)
         with pytest.raises(
             OSError,
-            match=r"soft_targets/shard-00001.npy of 0.\d kB could .* No space left .*; a new run resumes",
+            match=r"soft_targets/shard-00001.npy of 0.\d kB could .* "
+            "No space left on device; a new run resumes",
         ) as told:
             write(out)
     assert told.value.errno == errno.ENOSPC and not list(out.rglob("*.part"))

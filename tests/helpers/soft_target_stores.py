@@ -46,7 +46,10 @@ def said(soft_targets, row, teacher="sft-1"):
 
 
 def write(out, soft_targets=FORMATS[0], asked=None, die_at=None, **changed):
-    """A store in small shards, as a stage writes it. asked: is told every row that is computed. die_at: the row that ends the writer."""
+    """Write a store in small shards, as a stage does.
+
+    asked: receives every row that is computed. die_at: the row at which the writer dies.
+    """
 
     def fields_of(rows):
         for row in rows:

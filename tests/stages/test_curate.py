@@ -123,6 +123,19 @@ def test_every_layout_becomes_the_same_messages(tmp_path):
         ({"conversations": "x"}, "conversations is not a list of objects"),
         ({"question": "x"}, "no conversations, messages or instruction"),
     ],
+    ids=[
+        "empty answer",
+        "empty question",
+        "number as answer",
+        "no answer",
+        "history of singles",
+        "unknown role",
+        "answer first",
+        "question last",
+        "no turns",
+        "text as conversation",
+        "no known field",
+    ],
 )
 def test_a_misfit_says_why(record, reason):
     with pytest.raises(chat_formats.RecordFormatError) as caught:
@@ -271,7 +284,7 @@ def test_cleaning_keeps_layout_and_punctuation():
 
 
 @pytest.mark.parametrize(
-    "texts, said",
+    "texts, message",
     [
         ({}, "no usable file under"),
         ({"corpus/a.pdf": b"%PDF"}, "file type not read"),
@@ -283,11 +296,12 @@ def test_cleaning_keeps_layout_and_punctuation():
             "at least 3",
         ),
     ],
+    ids=["empty", "no readable file", "no qa", "no corpus", "one document", "one question"],
 )
-def test_a_folder_that_cannot_serve_says_what_it_lacks(tmp_path, texts, said):
+def test_a_folder_that_cannot_serve_says_what_it_lacks(tmp_path, texts, message):
     with pytest.raises(ValueError) as caught:
         curated(put(tmp_path / "in", **texts), tmp_path / "out")
-    assert said in str(caught.value) and str(tmp_path / "in") in str(caught.value)
+    assert message in str(caught.value) and str(tmp_path / "in") in str(caught.value)
 
 
 def test_the_digest_is_of_names_and_contents(tmp_path):

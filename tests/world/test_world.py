@@ -1,4 +1,4 @@
-"""Laws of the synthetic world: determinism, disjointness and truth. No model, no file."""
+"""The synthetic world: deterministic, with disjoint splits and true answers."""
 
 import os
 import re
@@ -184,7 +184,7 @@ def test_the_first_wording_of_an_answer_is_the_most_frequent():
 
 
 def asked_facts(split, world):
-    """(entity name, attribute) of each question: its name is in the text, its wording tells the attribute."""
+    """Yield entity, attribute and question, as found from the text of each question."""
     for question in split:
         entity = next(e for e in world.known + world.enterprises if e.name in question["question"])
         wording = question["question"].replace(entity.name, "{x}")
@@ -309,6 +309,21 @@ def test_the_tiny_scale_fits():
         ),
         (lambda: exams.exams(WORLD, 0, questions=5000), "questions=5000 .*; set exam_questions"),
         (lambda: list(dialogues.dialogues(WORLD, 0, count=-1)), "count=-1 .* 0; set count"),
+    ],
+    ids=[
+        "too few entities",
+        "no famous enterprise",
+        "too many enterprises",
+        "no document of an enterprise",
+        "too many questions",
+        "no question",
+        "a share above 1",
+        "all enterprises unseen",
+        "unseen enterprises without questions",
+        "unseen questions without enterprises",
+        "too many unseen questions",
+        "too many exam questions",
+        "too few dialogues",
     ],
 )
 def test_a_wrong_size_is_named_with_its_limit_and_the_way_out(call, message):
