@@ -127,8 +127,8 @@ def _check_unseen(world: World, unseen_enterprises: int, unseen_questions: int) 
         )
     if (unseen_questions > 0) != (unseen_enterprises > 0) or unseen_questions < 0:
         raise ValueError(
-            f"unseen_questions={unseen_questions} does not fit "
-            f"unseen_enterprises={unseen_enterprises}; set both to 1 or more, or both to 0"
+            f"unseen_questions={unseen_questions} and unseen_enterprises={unseen_enterprises} "
+            "do not fit together; set both to 1 or more, or both to 0"
         )
 
 
