@@ -367,13 +367,6 @@ NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value > 0,
         "a temperature of distillation is positive; the paper sweeps 1, 2, 3, 5",
     ),
-    "n": (_whole(1), "a block drafts at least 1 token; for none set decode=autoregressive"),
-    "max_ngram": _at_least(1, "the longest n-gram that prompt lookup matches"),
-    "top_p": (lambda value: 0 < value <= 1, "top-p lies in (0, 1]; 1 keeps the whole distribution"),
-    "temperature": (
-        lambda value: value >= 0,
-        "a temperature of sampling is at least 0; 0 is greedy",
-    ),
     "replay": (
         lambda value: 0 <= value < 1,
         "general text's share of the tokens lies in [0, 1); 0 is CPT on the domain alone, as the paper's",

@@ -29,7 +29,7 @@ from soaes.metrics.acceptance import Metrics, Prediction, by_task
 from soaes.metrics.expected_acceptance import Expected, expected
 from soaes.metrics.schema import write_metrics, write_predictions
 from soaes.pipeline.runtime import Execution
-from soaes.pipeline.validation import check_one_of, check_whole
+from soaes.pipeline.validation import SPLITS, check_one_of, check_whole
 
 # T tokens of one text, S entries of distributions, V vocabulary
 
@@ -134,7 +134,7 @@ def target_trace(
     Raises:
         ValueError: `split` is unknown, or there are too few prompts that fit.
     """
-    check_one_of("split", split, ("train", "dev", "test"))
+    check_one_of("split", split, SPLITS)
     torch.set_num_threads(execution.threads)
     tokenizer, eos = chat.chat_tokenizer(target)
     engine = Engine(native.load(target, dtype, execution.device))

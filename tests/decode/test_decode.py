@@ -37,6 +37,7 @@ def reference(model, ids_T):
         {"num_key_value_heads": 1, "num_hidden_layers": 3},
         {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}},
     ],
+    ids=["plain", "tied head", "every head its own keys", "one key head", "linear rope"],
 )
 def test_engine_is_the_model_however_the_text_arrives(changes):
     model, text = toy(1, **changes), ids(40)
@@ -175,6 +176,7 @@ def test_a_seed_gives_one_text():
 @pytest.mark.parametrize(
     "adaptive",
     [True, BlockCosts(0.2, [1.0, 1.1, 1.2, 1.3, 1.4]), BlockCosts(5.0, [1.0, 9.0, 9.0, 9.0, 9.0])],
+    ids=["timed", "cheap", "dear"],
 )
 def test_adaptive_greedy_text_is_the_targets_whatever_the_costs(adaptive):
     model, prompt = toy(1), ids(12).tolist() * 2
@@ -218,6 +220,7 @@ COSTS = BlockCosts(0.1, [1.0, 1.2, 1.22, 1.24, 1.26, 1.28])
 @pytest.mark.parametrize(
     "costs",
     [COSTS, BlockCosts(0.5, COSTS.verify), BlockCosts(0.01, [1.0, 1.5, 2.0, 2.5, 3.0, 3.5])],
+    ids=["usual", "dear draft", "dear verification"],
 )
 def test_drafts_that_all_fail_cost_less_than_three_per_cent(costs):
     tokens, price, chosen = simulated(Adaptive(5, costs), 0.0, 200)

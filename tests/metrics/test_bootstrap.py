@@ -159,7 +159,7 @@ def decoded(rng, at):
 
 def evaluated(rows):
     test, apart = ([row for row in rows if row["split"] == split] for split in ("test", "unseen"))
-    return evaluate._means(test) | {
+    return evaluate._scores_by_task(test) | {
         f"unseen_{key}": value for key, value in evaluate._scores(apart).items()
     }
 

@@ -20,9 +20,7 @@ from soaes.decode.settings import (
     SamplingSettings,
     SpeculativeSettings,
 )
-from soaes.pipeline.validation import check_one_of
-
-DTYPES = ("float32", "bfloat16", "float16")
+from soaes.pipeline.validation import DTYPES, check_one_of
 
 
 @dataclass(frozen=True)

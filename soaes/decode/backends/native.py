@@ -11,12 +11,12 @@ import torch
 from transformers import PreTrainedModel
 
 from soaes.decode.autoregressive import Autoregressive
-from soaes.decode.backends.base import DTYPES, BackendSettings, DecoderPair
+from soaes.decode.backends.base import BackendSettings, DecoderPair
 from soaes.decode.base import EngineDecoder
 from soaes.decode.engine import Engine
 from soaes.decode.settings import AutoregressiveSettings
 from soaes.model import checkpoint
-from soaes.pipeline.validation import check_one_of
+from soaes.pipeline.validation import DTYPES, check_one_of
 
 
 @dataclass(frozen=True)
