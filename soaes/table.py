@@ -1,28 +1,48 @@
-"""Read the store as the paper's tables: `python -m soaes.table scale=smoke` prints them all, the paper's value beside ours.
+"""Read the store as the paper's tables, the paper's values beside ours.
 
-A table recomposes its grids and reads exactly the folders that they name. Builds nothing, imports no torch.
-`seed=0,1,2` reads every row in these seeds; `--only table2` reads one table; `--why table2.full` tells where a cell comes from, down
-to the first document; `--stale` compares committed tables with today's conf/."""
+    python -m soaes.table scale=smoke                 every table and the verdicts
+    python -m soaes.table seed=0,1,2 --only table2    one table, each row over three seeds
+    python -m soaes.table --why table2.full           where a row comes from, to the first document
+    python -m soaes.table --stale                     committed tables that conf/ has left behind
+
+A table composes its grids again and reads exactly the folders that they name. Builds nothing and
+imports no torch.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from soaes.pipeline import compose, labels
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store
-from soaes.report import freshness, index, plots, sanity_checks
-from soaes.report.claims import terms
+from soaes.report import freshness, index, plots, sanity_checks, table_spec
 from soaes.report.markdown import write_table, write_verdicts
-from soaes.report.results import EXPERIMENTS, Table, read_table, store_of, table_names, table_spec
+from soaes.report.results import Table, read_table, store_of
+from soaes.report.table_spec import EXPERIMENTS, table_names
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m soaes.table", description=__doc__.splitlines()[0]
-    )
+    """Run the command line."""
+    arguments = _parser().parse_args()
+    try:
+        if arguments.stale is not None:
+            status = _print_stale(arguments.stale)
+        elif arguments.why:
+            status = _print_why(arguments.overrides, arguments.why)
+        else:
+            status = _print_tables(arguments.overrides, arguments.only, arguments.out)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(status)
+
+
+def _parser() -> argparse.ArgumentParser:
+    summary = (__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m soaes.table", description=summary)
     parser.add_argument(
         "overrides", nargs="*", help="as given to soaes.run, e.g. scale=smoke seed=0,1,2"
     )
@@ -42,57 +62,24 @@ def main() -> None:
         nargs="*",
         type=Path,
         metavar="FOLDER",
-        help="name the committed tables whose recipes are others now",
+        help="list committed tables whose recipes have changed since",
     )
-    arguments = parser.parse_args()
-    try:
-        if arguments.stale is not None:
-            sys.exit(_stale(arguments.stale))
-        sys.exit(_print(arguments.overrides, arguments.only, arguments.why, arguments.out))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    return parser
 
 
-def _stale(folders: list[Path]) -> int:
-    lines, found = freshness.check(
-        folders or sorted(path.parent for path in EXPERIMENTS.glob("*/recipes.json"))
-    )
-    print(
-        "\n".join(
-            lines
-            or [
-                "no committed tables: `make publish` writes them, with the recipes.json that this compares"
-            ]
-        )
-    )
-    return 1 if found else 0
+# ---------------------------------------------------------------- tables
 
 
-def _print(overrides: list[str], only: list[str] | None, why: str | None, out: Path | None) -> int:
-    for name in [*(only or []), *([why.partition(".")[0]] if why else [])]:
-        if name not in table_names():
-            raise ValueError(
-                f"{name}: there is no such table; {compose.nearest(name, table_names())}"
-            )
-    wanted = [why.partition(".")[0]] if why else only or table_names()
-    tables = {name: read_table(name, overrides) for name in _with_claimed(wanted)}
+def _print_tables(overrides: list[str], only: list[str] | None, out: Path | None) -> int:
+    names = only or table_names()
+    _check_names(names)
+    tables = _read(names, overrides)
     store, scale = store_of(overrides), compose.chosen_option(overrides, "scale")
-    if why:
-        print("\n".join(explain(tables, *why.partition(".")[::2], store)))
-        return 0
-    shown = only or [name for name in wanted if name.startswith("table") or _measured(tables[name])]
     folder = out or store.root / "tables" / scale
+    shown = only or [name for name in names if _is_shown(name, tables[name])]
     for name in shown:
-        print(
-            write_table(
-                tables,
-                name,
-                store,
-                folder,
-                _page(tables, name, overrides, scale, folder) if out else [],
-            )
-            + "\n"
-        )
+        page = _page(tables, name, overrides, folder) if out else []
+        print(write_table(tables, name, store, folder, page) + "\n")
     if only:
         return 0
     tables = {name: tables[name] for name in shown}
@@ -100,96 +87,119 @@ def _print(overrides: list[str], only: list[str] | None, why: str | None, out: P
     print(write_verdicts(tables, scale, folder) + "\n")
     if out and out.parent.resolve() == EXPERIMENTS:
         index.write(EXPERIMENTS)
-    return (
-        _floors(tables, store)
-        if scale == "smoke" and compose.chosen_option(overrides, "data") == "world"
-        else 0
-    )
+    if scale == "smoke" and compose.chosen_option(overrides, "data") == "world":
+        return _print_checks(tables, store)
+    return 0
 
 
-def _page(
-    tables: dict[str, Table], name: str, overrides: list[str], scale: str, folder: Path
-) -> list[str]:
-    """What a published table has besides: the sweep that made it, a picture, and how to read it."""
-    table, words = (
-        tables[name],
-        " ".join(word for word in overrides if not word.startswith(freshness.HERE)),
-    )
-    picture = plots.draw(tables, name, folder)
-    clock = (
-        ", timings in the first seed alone"
-        if any(name.startswith("speed") for name in table.grids)
-        else ""
-    )
-    command = f"Made by `python -m soaes.run experiment={','.join(table.grids)} {words}`{clock}."
-    return [
-        command,
-        *([f"![{name}]({picture.name})"] if picture else []),
-        *([table.reading[scale].strip()] if scale in table.reading else []),
-    ]
+def _check_names(names: list[str]) -> None:
+    known = table_names()
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{name}: there is no such table; {compose.nearest(name, known)}")
 
 
-def _floors(tables: dict[str, Table], store: Store) -> int:
-    found = sanity_checks.check(tables, store)
-    for text, holds in found:
-        print(f"floor {'holds' if holds else 'FAILS'}: {text}")
-    return 0 if all(holds for _, holds in found) else 1
+def _read(names: list[str], overrides: list[str]) -> dict[str, Table]:
+    """Read tables, and those whose rows their claims compare with."""
+    needed = set(names)
+    for name in names:
+        for claim in table_spec.load(name).claims.values():
+            cells = [cell for pair in claim.pairs for cell in pair.cells]
+            needed |= {cell.table for cell in cells if cell.table}
+    return {name: read_table(name, overrides) for name in sorted(needed)}
 
 
-def _measured(table: Table) -> bool:
+def _is_shown(name: str, table: Table) -> bool:
     """A table beyond the paper's is shown once a row of it is built."""
-    return any(line.measured for line in table.lines.values())
+    return name.startswith("table") or any(row.measured for row in table.rows.values())
 
 
-def _with_claimed(names: list[str]) -> list[str]:
-    """The tables, and those whose rows their claims speak of."""
-    sides = [
-        pair
-        for name in names
-        for claim in table_spec(name)["claims"].values()
-        for pair in claim["pairs"]
-    ]
-    return sorted(
-        {
-            *names,
-            *(term.split(".")[0] for pair in sides for term in terms(pair) if term.count(".") == 2),
-        }
-    )
+def _page(tables: Mapping[str, Table], name: str, overrides: list[str], folder: Path) -> list[str]:
+    """What a published table has besides: its sweep, a picture, and how to read it."""
+    spec = tables[name].spec
+    words = " ".join(word for word in overrides if not freshness.is_execution(word))
+    command = f"python -m soaes.run experiment={','.join(spec.experiments)} {words}"
+    clock = ", timings in the first seed alone" if spec.timed_grids else ""
+    parts = [f"Made by `{command}`{clock}."]
+    if picture := plots.draw(tables, name, folder):
+        parts.append(f"![{name}]({picture.name})")
+    scale = compose.chosen_option(overrides, "scale")
+    if scale in spec.reading:
+        parts.append(spec.reading[scale].strip())
+    return parts
 
 
-def explain(tables: dict[str, Table], name: str, row: str, store: Store) -> list[str]:
-    """Where the cells of a row come from: by seed its folders and what made them, and the first seed's lineage."""
-    row, _, column = row.partition(".")
-    if row not in tables[name].lines:
-        raise ValueError(
-            f"{name}.{row}: there is no such row; {compose.nearest(row, list(tables[name].lines))}"
-        )
-    line = tables[name].lines[row]
-    if not line.recipes:
-        return [f"{line.label}: {line.reason or line.missing}"]
-    value = [f"{column} = {line.values.get(column)}"] if column else []
-    folders = [
-        text
-        for seed, goals in line.recipes.items()
-        for goal in goals
-        for text in _made(store, goal, f"seed {seed}: ")
-    ]
-    lineages = [
-        text
-        for goal in next(iter(line.recipes.values()))
-        for text in ["", *labels.lineage_tree(goal)]
-    ]
-    return [line.label, *value, *([line.reason] if line.reason else []), *folders, *lineages]
+def _print_checks(tables: Mapping[str, Table], store: Store) -> int:
+    checks = sanity_checks.check(tables, store)
+    for check in checks:
+        print(f"floor {'holds' if check.holds else 'FAILS'}: {check.text}")
+    return 0 if all(check.holds for check in checks) else 1
 
 
-def _made(store: Store, goal: Recipe, words: str) -> list[str]:
+# ---------------------------------------------------------------- staleness and origin
+
+
+def _print_stale(folders: list[Path]) -> int:
+    committed = sorted(path.parent for path in EXPERIMENTS.glob("*/recipes.json"))
+    lines, stale = freshness.check(folders or committed)
+    nothing = "no committed tables: `make publish` writes them, with the recipes.json compared here"
+    print("\n".join(lines) or nothing)
+    return 1 if stale else 0
+
+
+def _print_why(overrides: list[str], why: str) -> int:
+    name, _, row = why.partition(".")
+    _check_names([name])
+    tables = _read([name], overrides)
+    print("\n".join(explain(tables, name, row, store_of(overrides))))
+    return 0
+
+
+def explain(tables: Mapping[str, Table], name: str, row: str, store: Store) -> list[str]:
+    """Say where the cells of a row come from.
+
+    Args:
+        tables: The tables that were read.
+        name: The table.
+        row: A row's key, or ROW.COLUMN to see that value too.
+        store: Where the rows were read.
+
+    Returns:
+        Lines: the folders by seed and what made them, then the first seed's whole lineage.
+
+    Raises:
+        ValueError: The table has no such row.
+    """
+    key, _, column = row.partition(".")
+    rows = tables[name].rows
+    if key not in rows:
+        hint = compose.nearest(key, list(rows))
+        raise ValueError(f"{name}.{key}: there is no such row; {hint}")
+    table_row = rows[key]
+    if not table_row.recipes:
+        return [f"{table_row.label}: {table_row.reason or table_row.missing}"]
+    lines = [table_row.label]
+    if column:
+        lines.append(f"{column} = {table_row.values.get(column)}")
+    if table_row.reason:
+        lines.append(table_row.reason)
+    for seed, goals in table_row.recipes.items():
+        for goal in goals.values():
+            lines += _origin(store, goal, f"seed {seed}: ")
+    first_seed = next(iter(table_row.recipes.values()))
+    for goal in first_seed.values():
+        lines += ["", *labels.lineage_tree(goal)]
+    return lines
+
+
+def _origin(store: Store, goal: Recipe, prefix: str) -> list[str]:
+    folder = store.folder(goal.name)
     if not store.holds(goal.name):
-        return [f"{words}folder {store.folder(goal.name)}  not built"]
-    made = store.manifest(goal.name)
-    return [
-        f"{words}folder {store.folder(goal.name)}",
-        f"{ {key: made[key] for key in ('made', 'seconds', 'commit', 'machine') if key in made} }",
-    ]
+        return [f"{prefix}folder {folder}  not built"]
+    manifest = store.manifest(goal.name)
+    shown = ("made", "seconds", "commit", "machine")
+    facts = {key: manifest[key] for key in shown if key in manifest}
+    return [f"{prefix}folder {folder}", str(facts)]
 
 
 if __name__ == "__main__":

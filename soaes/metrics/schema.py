@@ -336,7 +336,7 @@ class TeachMetrics(TypedDict):
 
 
 class FilesMetrics(TypedDict):
-    """Stage `files`: records that were kept, by kind; account.json has what was dropped and why."""
+    """Stage `files`: records that were kept, by kind; curation_report.json has what was dropped and why."""
 
     problems: int  # files and records that were dropped
     general: int  # documents of general text
@@ -347,7 +347,7 @@ class FilesMetrics(TypedDict):
 
 
 class PackedSplit(TypedDict):
-    """Tokens of one split, in account.json of `pack`."""
+    """Tokens of one split, in packing_report.json of `pack`."""
 
     documents: int  # documents read
     tokens: int  # tokens read
@@ -359,8 +359,8 @@ class PackedSplit(TypedDict):
     loss_tokens: int  # tokens that bear loss
 
 
-class PackAccount(TypedDict):
-    """Stage `pack` writes account.json instead of metrics.json."""
+class PackingReport(TypedDict):
+    """Stage `pack` writes packing_report.json instead of metrics.json."""
 
     sources: list[str]  # some of: general, corpus, dialogue, qa
     context: int  # tokens a row

@@ -1,97 +1,110 @@
-"""Whether committed tables are still what conf/ says: recipes.json beside them names what their cells were read from.
+"""Tell whether committed tables are still what conf/ says, by the recipes.json beside them.
 
-A speed's recipe holds the machine and the library that it was measured with, which another machine cannot compose: it is recorded by
-its name without these two (`machine`, `library`), so that all else, its ancestry included, is compared. The first seed stands for all:
-seeds share every other key. Composes recipes; builds nothing."""
+The recipe of a speed holds the machine and the library that it was measured with, which another
+machine cannot compose: it is recorded by its name without these two, so that everything else, its
+ancestry included, is compared. The first seed stands for all: seeds share every other key. Composes
+recipes and builds nothing.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from soaes.pipeline import compose
+from soaes.pipeline import compose, store
 from soaes.pipeline.recipe import Recipe
-from soaes.report import results
+from soaes.report import results, table_spec
 from soaes.report.results import Table
 
-HERE = (
-    "runtime.",
-    "runtime=",
-    "logger=",
-    "logger.",
-    "wandb.",
-)  # overrides of how a stage is run: they are in no recipe
+# overrides of how a stage is run, not of what it computes: they are in no recipe
+EXECUTION_OVERRIDES = ("runtime.", "runtime=", "logger=", "logger.", "wandb.")
+MEASURED_ON = ("machine", "library")  # arguments of a speed that another machine cannot compose
+
+Names = dict[str, dict[str, list[str]]]  # row -> seed -> names of its recipes
 
 
-def write(tables: dict[str, Table], overrides: list[str], folder: Path) -> None:
-    """recipes.json: {tables: {table: {row: {seed: [recipe]}}}, scale, overrides} of what was read."""
-    read = {
-        name: {
-            key: {
-                str(seed): [key_of(goal) for goal in goals] for seed, goals in line.recipes.items()
-            }
-            for key, line in table.lines.items()
-            if line.recipes
-        }
-        for name, table in tables.items()
-    }
-    told = {
+def write(tables: Mapping[str, Table], overrides: list[str], folder: Path) -> None:
+    """Write recipes.json: {scale, overrides, tables: {table: {row: {seed: [recipe]}}}}.
+
+    Args:
+        tables: What was read, by name.
+        overrides: The command line that it was read with.
+        folder: Where the tables lie.
+    """
+    record = {
         "scale": compose.chosen_option(overrides, "scale"),
-        "overrides": [word for word in overrides if not word.startswith(HERE)],
-        "tables": read,
+        "overrides": [word for word in overrides if not is_execution(word)],
+        "tables": {name: _recipe_names(table) for name, table in tables.items()},
     }
-    (folder / "recipes.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    store.write_text(folder / "recipes.json", text + "\n")
+
+
+def is_execution(override: str) -> bool:
+    """Tell whether an override says how a stage is run, not what it computes."""
+    return override.startswith(EXECUTION_OVERRIDES)
+
+
+def _recipe_names(table: Table) -> Names:
+    names: Names = {}
+    for key, row in table.rows.items():
+        if row.recipes:
+            names[key] = {
+                str(seed): [key_of(goal) for goal in goals.values()]
+                for seed, goals in row.recipes.items()
+            }
+    return names
 
 
 def key_of(recipe: Recipe) -> str:
-    arguments = {
-        key: value for key, value in recipe.arguments.items() if key not in ("machine", "library")
-    }
+    """Name a recipe without the machine and the library that it was measured with."""
+    arguments = {key: value for key, value in recipe.arguments.items() if key not in MEASURED_ON}
     return Recipe(recipe.target, arguments).name
 
 
 def check(folders: list[Path]) -> tuple[list[str], bool]:
-    """A line a table, and whether any differs from what the same overrides compose to today."""
+    """Compare committed tables with what their overrides compose to today.
+
+    Args:
+        folders: Folders with a recipes.json.
+
+    Returns:
+        A line for each table, and whether any is stale.
+
+    Raises:
+        ValueError: A folder has no recipes.json.
+    """
     lines, stale = [], False
     for folder in folders:
-        told = _told(folder / "recipes.json")
-        for name, rows in told["tables"].items():
-            differing = _differing(name, rows, told["overrides"])
-            stale = stale or bool(differing)
-            lines.append(
-                f"{folder}/{name}: "
-                + (
-                    f"stale, its recipes are others now: {', '.join(differing)}"
-                    if differing
-                    else "as conf/ has it"
-                )
-            )
+        record = _record(folder / "recipes.json")
+        for name, rows in record["tables"].items():
+            state = "as conf/ has it"
+            if differing := _differing(name, rows, record["overrides"]):
+                stale = True
+                state = f"stale, the recipes of these rows have changed: {', '.join(differing)}"
+            lines.append(f"{folder}/{name}: {state}")
     return lines, stale
 
 
-def _told(path: Path) -> dict[str, Any]:
+def _record(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise ValueError(
-            f"{path}: there is none; `python -m soaes.table --out {path.parent}` writes it beside the tables"
-        )
-    return json.loads(path.read_text())
+        command = f"`python -m soaes.table --out {path.parent}`"
+        raise ValueError(f"{path} does not exist; {command} writes it beside the tables")
+    return store.read_json(path)
 
 
-def _differing(name: str, rows: dict[str, dict[str, list[str]]], overrides: list[str]) -> list[str]:
+def _differing(name: str, rows: Names, overrides: list[str]) -> list[str]:
     """Rows whose recipes, of the first seed, are not today's; also those that are new or gone."""
-    if name not in results.table_names():
+    if name not in table_spec.table_names():
         return list(rows)
-    described, words = results.table_spec(name)["rows"], results.first_seed(overrides)
-    today = {
-        key: [
-            key_of(goal)
-            for goals in results.row_recipes(key, row, words).values()
-            for goal in goals
-        ]
-        for key, row in described.items()
-    }
-    told = {key: next(iter(seeds.values())) for key, seeds in rows.items()}
-    return [
-        key for key in dict.fromkeys([*told, *today]) if told.get(key, []) != today.get(key, [])
-    ]
+    spec = table_spec.load(name)
+    words = results.first_seed(overrides)
+    today = {}
+    for key, row in spec.rows.items():
+        by_seed = results.row_recipes(key, row, words, spec.timed_grids)
+        today[key] = [key_of(goal) for goals in by_seed.values() for goal in goals.values()]
+    recorded = {key: next(iter(seeds.values())) for key, seeds in rows.items()}
+    keys = dict.fromkeys([*recorded, *today])
+    return [key for key in keys if recorded.get(key, []) != today.get(key, [])]

@@ -1,86 +1,105 @@
-"""The one-screen summary of experiments/: every scale's verdicts in one CSV, and README.md with the largest scale's. Reads CSV, knows no store."""
+"""The summary of experiments/: the verdicts of every scale in one CSV, and README.md.
+
+Reads the CSV files beside the tables; knows no store.
+"""
 
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
+
+from soaes.pipeline import store
 
 TOP = """# What was measured
 
-One folder a scale, the output of `make publish SCALE=... SEEDS=...` and of nothing else: of each table what it asks, the sweep, our
-numbers beside the paper's, a plot where it says more, the verdicts and how to read them. How a table is read stands in `tableN.yaml`
-here. `verdicts.csv` has every scale's verdicts; `make stale` tells which committed tables are not of today's `conf/`.
+Each folder holds the results of one scale, written by `make publish SCALE=... SEEDS=...` and never
+edited by hand. For every table it shows the question, the sweep that was run, our numbers beside
+the paper's, a plot where one helps, the verdicts on the paper's claims, and how to read the
+results. `tableN.yaml` in this folder describes how a table is read. `verdicts.csv` lists the
+verdicts of all scales; `make stale` lists committed tables that no longer match `conf/`.
 
-A claim **holds** if the 95 % interval of each of its differences lies on the claim's side of zero, **fails** if one lies on the other
-side, and is **undecided** else. The difference that decides is shown. Where a claim has several, the table's own page has them all.
+A claim compares two measurements, or several pairs of them. It **holds** if the 95 % interval of
+every difference lies on the claim's side of zero, **fails** if one lies on the other side, and is
+**undecided** otherwise. The table below shows the difference that decides; the table's own page
+shows all of them.
 """
+
+Rows = list[dict[str, str]]  # of a verdicts.csv
 
 
 def write(root: Path) -> None:
-    """root/verdicts.csv and root/README.md from root/SCALE/verdicts.csv of every scale that has one, the scale of most seeds first."""
-    folders = sorted(
-        (path.parent for path in root.glob("*/verdicts.csv")),
-        key=lambda folder: -_seeds(_read(folder)),
-    )
-    found = {folder: _read(folder) for folder in folders}
-    lines = [line for rows in found.values() for line in rows]
-    with open(root / "verdicts.csv", "w", newline="") as handle:
-        writer = csv.DictWriter(handle, fieldnames=list(lines[0]))
+    """Write root/verdicts.csv and root/README.md from the verdicts of every scale.
+
+    Args:
+        root: experiments/, with a folder SCALE/ for each published scale. The scale of most seeds
+            comes first and is shown in full.
+    """
+    rows = {path.parent: _read(path) for path in root.glob("*/verdicts.csv")}
+    folders = sorted(sorted(rows), key=lambda folder: -_seeds(rows[folder]))
+    all_rows = [row for folder in folders for row in rows[folder]]
+    with open(root / "verdicts.csv", "w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, fieldnames=list(all_rows[0]))
         writer.writeheader()
-        writer.writerows(lines)
-    first, *others = found
+        writer.writerows(all_rows)
+    first, *others = folders
     parts = [
         TOP,
-        f"## `{first.name}`: {_told(first)}\n",
-        _table(first, found[first]),
-        *(_line(folder, found[folder]) for folder in others),
+        f"## `{first.name}`: {_command(first)}\n",
+        _table(first, rows[first]),
+        *(_summary(folder, rows[folder]) for folder in others),
     ]
-    (root / "README.md").write_text("\n".join(parts) + "\n")
+    store.write_text(root / "README.md", "\n".join(parts) + "\n")
 
 
-def _read(folder: Path) -> list[dict[str, str]]:
-    with open(folder / "verdicts.csv", newline="") as handle:
+def _read(path: Path) -> Rows:
+    with open(path, newline="", encoding="utf-8") as handle:
         return list(csv.DictReader(handle))
 
 
-def _seeds(rows: list[dict[str, str]]) -> int:
+def _seeds(rows: Rows) -> int:
     return max(int(row["seeds"]) for row in rows)
 
 
-def _told(folder: Path) -> str:
-    about = json.loads((folder / "recipes.json").read_text())
-    return f"measured with `{' '.join(about['overrides'])}`"
+def _command(folder: Path) -> str:
+    record = store.read_json(folder / "recipes.json")
+    return f"measured with `{' '.join(record['overrides'])}`"
 
 
-def _table(folder: Path, rows: list[dict[str, str]]) -> str:
-    body = [
-        f"| [{row['claim']}]({folder.name}/{row['table']}.md) | {row['text']} | **{row['verdict']}** | {_effect(row)} | "
-        f"{_short(row['paper_effect'])} | {row['seeds']} |"
-        for row in rows
+def _table(folder: Path, rows: Rows) -> str:
+    columns = ["claim", "what the paper says", "verdict here", "effect [95 % interval]"]
+    header = f"| {' | '.join([*columns, 'paper', 'seeds'])} |"
+    body = [_table_row(folder, row) for row in rows]
+    return "\n".join([header, "|---|---|---|---|---|---|", *body, ""])
+
+
+def _table_row(folder: Path, row: dict[str, str]) -> str:
+    cells = [
+        f"[{row['claim']}]({folder.name}/{row['table']}.md)",
+        row["text"],
+        f"**{row['verdict']}**",
+        _effect(row),
+        _short(row["paper_effect"]),
+        row["seeds"],
     ]
-    head = (
-        "| claim | what the paper says | verdict here | effect [95 % interval] | paper's | seeds |"
-    )
-    return "\n".join([head, "|---|---|---|---|---|---|", *body, ""])
+    return f"| {' | '.join(cells)} |"
 
 
 def _effect(row: dict[str, str]) -> str:
-    return (
-        f"{_short(row['effect'])} [{_short(row['low'])}, {_short(row['high'])}]"
-        if row["low"]
-        else _short(row["effect"]) or "-"
-    )
+    effect = _short(row["effect"])
+    if row["low"]:
+        return f"{effect} [{_short(row['low'])}, {_short(row['high'])}]"
+    return effect or "-"
 
 
 def _short(number: str) -> str:
     return f"{float(number):+.3g}" if number else ""
 
 
-def _line(folder: Path, rows: list[dict[str, str]]) -> str:
-    counts = {
-        word: sum(row["verdict"] == word for row in rows)
-        for word in ("holds", "fails", "undecided", "not measured")
-    }
-    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    return f"`{folder.name}` ({_told(folder)}): {told}; see `verdicts.csv`."
+def _summary(folder: Path, rows: Rows) -> str:
+    """One line on a scale: how many claims have each verdict."""
+    parts = []
+    for verdict in ("holds", "fails", "undecided", "not measured"):
+        count = sum(row["verdict"] == verdict for row in rows)
+        if count:
+            parts.append(f"{count} {verdict}")
+    return f"`{folder.name}` ({_command(folder)}): {', '.join(parts)}; see `verdicts.csv`."

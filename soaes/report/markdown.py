@@ -1,10 +1,12 @@
-"""Write a table as Markdown, CSV and LaTeX, with its claims' verdicts and where it comes from. Knows cells, not how they were measured."""
+"""Write a table as Markdown, CSV and LaTeX, with its claims' verdicts and its origin.
+
+Knows the values of cells, not how they were measured.
+"""
 
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from soaes.metrics.bootstrap import Effect
 from soaes.pipeline.dry_run import mixed_code
 from soaes.pipeline.recipe import Recipe
-from soaes.pipeline.store import Store
+from soaes.pipeline.store import Store, read_json
 from soaes.report.claims import ClaimResult, Comparison, judge
 from soaes.report.results import Table, TableRow, is_number
 
@@ -32,36 +34,46 @@ VERDICT_COLUMNS = (
 
 
 def write_table(
-    tables: dict[str, Table], name: str, store: Store, folder: Path, page: Sequence[str] = ()
+    tables: Mapping[str, Table], name: str, store: Store, folder: Path, page: Sequence[str] = ()
 ) -> str:
-    """Markdown; the same with what else its page has, a CSV and a LaTeX file are written to `folder`."""
+    """Write NAME.md, NAME.csv and NAME.tex.
+
+    Args:
+        tables: The table, and those whose rows its claims compare with.
+        name: The table's name.
+        store: Where the rows were read, for their origin.
+        folder: Where the files go.
+        page: Further paragraphs of the Markdown file.
+
+    Returns:
+        The Markdown without `page`, for the terminal.
+    """
     table = tables[name]
-    header, body = _cells(
-        table, [column for column in table.columns if column not in table.account]
-    )
-    account = (
-        ["Where the speed comes from:", "", _markdown(*_cells(table, table.account))]
-        if table.account
-        else []
-    )
-    cells = [[_markdown(header, body)], account, _notes(table)]
+    header, body = _cells(table, list(table.spec.columns))
+    account: list[str] = []
+    if table.spec.account:
+        markdown = _markdown(*_cells(table, list(table.spec.account)))
+        account = ["Where the speed comes from:", "", markdown]
     parts = [
-        [f"## {table.title}"],
-        [table.asks],
-        *cells,
+        [f"## {table.spec.title}"],
+        [table.spec.asks],
+        [_markdown(header, body)],
+        account,
+        _notes(table),
         _claims(judge(tables, name)),
         _origin(table, store),
     ]
     text = "\n\n".join("\n".join(part) for part in parts if any(part))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.md").write_text("\n\n".join([text, *page]) + "\n")
-    (folder / f"{name}.tex").write_text(_latex(header, body))
+    markdown_page = "\n\n".join([text, *page])
+    (folder / f"{name}.md").write_text(markdown_page + "\n", encoding="utf-8")
+    (folder / f"{name}.tex").write_text(_latex(header, body), encoding="utf-8")
     _write_csv(folder / f"{name}.csv", _numbers(table))
     return text
 
 
 def _write_csv(path: Path, rows: list[list[Any]]) -> None:
-    with open(path, "w", newline="") as handle:
+    with open(path, "w", newline="", encoding="utf-8") as handle:
         csv.writer(handle).writerows(rows)
 
 
@@ -69,266 +81,235 @@ def _write_csv(path: Path, rows: list[list[Any]]) -> None:
 
 
 def _settings(table: Table) -> list[str]:
-    return list(next((line.settings for line in table.lines.values() if line.recipes), {}))
+    """The titles of the settings, none if no row of the table was swept."""
+    swept = any(row.recipes for row in table.rows.values())
+    return list(table.spec.settings) if swept else []
 
 
-def _in_paper(table: Table) -> set[str]:
-    return {column for line in table.lines.values() for column in line.paper}
+def _columns_of_paper(table: Table) -> set[str]:
+    return {column for row in table.rows.values() for column in row.paper}
 
 
 def _cells(table: Table, columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Ours, with its interval, and, where the paper has the column, the paper's value beside it."""
-    settings, in_paper = _settings(table), _in_paper(table)
+    """Our values with their intervals and, where the paper has the column, its value beside."""
+    settings, in_paper = _settings(table), _columns_of_paper(table)
+    specs = table.spec.all_columns
     header = ["Model", *settings]
     for column in columns:
-        title = table.columns[column]["title"]
+        title = specs[column].title
         header += [title, "paper"] if column in in_paper else [title]
     body = []
-    for line in table.lines.values():
-        if line.aside:
+    for row in table.rows.values():
+        if row.aside:
             continue  # in the CSV alone
-        row = [line.label, *(line.settings.get(key, "-") for key in settings)]
+        cells = [row.label, *(row.settings.get(key, "-") for key in settings)]
         for column in columns:
-            digits = table.columns[column]["digits"]
-            row.append(_cell(line, column, digits))
+            digits = specs[column].digits
+            cells.append(_cell(row, column, digits))
             if column in in_paper:
-                row.append(_number(line.paper.get(column), digits))
-        body.append(row)
+                cells.append(_number(row.paper.get(column), digits))
+        body.append(cells)
     return header, body
 
 
-def _cell(line: TableRow, column: str, digits: int) -> str:
-    """`45.85 ±4.56`, half the width of the 95 % interval, whose ends are in the CSV; why there is none; `-` where the row has no such thing."""
-    if column not in line.values:
-        return line.missing or ("missing" if "missing" in line.values else "-")
-    low, high = line.intervals.get(column, (None, None))
-    return _number(line.values[column], digits) + (
-        "" if low is None or low == high else f" ±{(high - low) / 2:.{digits}f}"
-    )
+def _cell(row: TableRow, column: str, digits: int) -> str:
+    """`45.85 ±4.56`: the value and half the width of its 95 % interval, whose ends the CSV has.
+
+    Without a value, why there is none; `-` where the row has no such metric.
+    """
+    if column not in row.values:
+        return row.missing or ("missing" if "missing" in row.values else "-")
+    number = _number(row.values[column], digits)
+    low, high = row.intervals.get(column, (None, None))
+    if low is None or high is None or low == high:
+        return number
+    return f"{number} ±{(high - low) / 2:.{digits}f}"
 
 
 def _number(value: Any, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}" if is_number(value) else str(value)
+    if value is None:
+        return "-"
+    return f"{value:.{digits}f}" if is_number(value) else str(value)
 
 
 def _numbers(table: Table) -> list[list[Any]]:
-    """The CSV: of each metric its value, the ends of its interval and the paper's value, a column each; empty where there is none."""
-    settings, in_paper = _settings(table), _in_paper(table)
-    parts = {
-        column: ["", "_low", "_high", *(["_paper"] if column in in_paper else [])]
-        for column in table.columns
-    }
-    rows: list[list[Any]] = [
-        [
-            "row",
-            "model",
-            *settings,
-            *(f"{column}{part}" for column in parts for part in parts[column]),
-            "seeds",
-            "missing",
-        ]
-    ]
-    for key, line in table.lines.items():
-        cells = [
-            _plain(
-                {
-                    "": line.values.get(column),
-                    "_paper": line.paper.get(column),
-                    **_ends(line, column),
-                }[part]
-            )
-            for column in parts
-            for part in parts[column]
-        ]
-        rows.append(
-            [
-                key,
-                line.label,
-                *(line.settings.get(name, "") for name in settings),
-                *cells,
-                len(line.measured),
-                line.missing,
-            ]
-        )
+    """The CSV: of each metric its value, the ends of its interval and the paper's value."""
+    settings, in_paper = _settings(table), _columns_of_paper(table)
+    columns = list(table.spec.all_columns)
+    header: list[Any] = ["row", "model", *settings]
+    for column in columns:
+        header += [column, f"{column}_low", f"{column}_high"]
+        if column in in_paper:
+            header.append(f"{column}_paper")
+    rows = [[*header, "seeds", "missing"]]
+    for key, row in table.rows.items():
+        cells: list[Any] = [key, row.label, *(row.settings.get(name, "") for name in settings)]
+        for column in columns:
+            low, high = row.intervals.get(column, (None, None))
+            cells += [_plain(row.values.get(column)), _plain(low), _plain(high)]
+            if column in in_paper:
+                cells.append(_plain(row.paper.get(column)))
+        rows.append([*cells, len(row.measured), row.missing])
     return rows
 
 
-def _ends(line: TableRow, column: str) -> dict[str, float | None]:
-    return dict(zip(("_low", "_high"), line.intervals.get(column, (None, None))))
-
-
 def _plain(value: Any) -> Any:
-    return (
-        ""
-        if value is None
-        else f"{value:.6g}"
-        if is_number(value) and isfinite(value)
-        else ""
-        if is_number(value)
-        else value
-    )
+    """A value in a CSV: numbers to six digits, nothing where there is none."""
+    if value is None:
+        return ""
+    if not is_number(value):
+        return value
+    return f"{value:.6g}" if isfinite(value) else ""
 
 
 def _notes(table: Table) -> list[str]:
-    """What a reader must know of some cells: why they are missing, what was left out, and of which rows."""
-    rows: dict[str, list[str]] = {}
-    for key, line in table.lines.items():
-        num_skipped, scored = line.values.get("num_skipped", 0), line.values.get("samples", 0)
-        notes = [
-            line.reason,
-            f"missing: {line.values['missing']}" if "missing" in line.values else "",
-            f"{num_skipped:g} of {num_skipped + scored:g} samples are left out: too long for the model's positions"
-            if num_skipped
-            else "",
-        ]
-        for note in filter(None, notes):
-            rows.setdefault(note, []).append(key)
-    return [f"- {note} ({', '.join(keys)})" for note, keys in sorted(rows.items())]
+    """Why cells are missing and what was left out, each note with the rows that it concerns."""
+    keys_by_note: dict[str, list[str]] = {}
+    for key, row in table.rows.items():
+        for note in _notes_of(row):
+            keys_by_note.setdefault(note, []).append(key)
+    return [f"- {note} ({', '.join(keys)})" for note, keys in sorted(keys_by_note.items())]
+
+
+def _notes_of(row: TableRow) -> list[str]:
+    notes = [row.reason] if row.reason else []
+    if "missing" in row.values:
+        notes.append(f"missing: {row.values['missing']}")
+    if num_skipped := row.values.get("num_skipped", 0):
+        samples = num_skipped + row.values.get("samples", 0)
+        notes.append(
+            f"{num_skipped:g} of {samples:g} samples are left out: "
+            "too long for the model's positions"
+        )
+    return notes
 
 
 def _markdown(header: list[str], body: list[list[str]]) -> str:
-    widths = [max(len(row[at]) for row in [header, *body]) for at in range(len(header))]
-    rows = [
-        "| "
-        + " | ".join(text + " " * (width - len(text)) for text, width in zip(row, widths))
-        + " |"
-        for row in [header, *body]
-    ]
+    rows = [header, *body]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(header))]
+    lines = []
+    for row in rows:
+        padded = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
+        lines.append(f"| {' | '.join(padded)} |")
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([rows[0], rule, *rows[1:]])
+    return "\n".join([lines[0], rule, *lines[1:]])
 
 
 def _latex(header: list[str], body: list[list[str]]) -> str:
-    escape = str.maketrans({"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "±": r"$\pm$"})
-    first, *rest = [
-        " & ".join(text.translate(escape) for text in row) + r" \\" for row in [header, *body]
+    escapes = str.maketrans({"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "±": r"$\pm$"})
+    lines = [
+        " & ".join(text.translate(escapes) for text in row) + r" \\" for row in [header, *body]
     ]
     begin = rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}"
-    return "\n".join([begin, r"\hline", first, r"\hline", *rest, r"\hline", r"\end{tabular}", ""])
+    top = [begin, r"\hline", lines[0], r"\hline"]
+    return "\n".join([*top, *lines[1:], r"\hline", r"\end{tabular}", ""])
 
 
 # ---------------------------------------------------------------- claims
 
 
-def _claims(verdicts: list[ClaimResult]) -> list[str]:
-    if not verdicts:
+def _claims(results: list[ClaimResult]) -> list[str]:
+    if not results:
         return []
-    lines = [
-        "Claims, each with its verdict and, pair by pair, the effect with its 95 % interval:",
-        "",
-    ]
-    for found in verdicts:
-        lines.append(f"- **{found.claim} {found.verdict}**: {found.text}")
-        lines += [
-            f"  - {pair.text}: {_effect(pair.effect)} (paper {_signed(pair.paper)}){_other(pair, found)}"
-            for pair in found.pairs
-        ]
+    head = "Claims, each with its verdict and, pair by pair, the effect with its 95 % interval:"
+    lines = [head, ""]
+    for result in results:
+        lines.append(f"- **{result.claim} {result.verdict}**: {result.text}")
+        lines += [_pair_line(pair, result) for pair in result.pairs]
     return lines
 
 
-def _other(pair: Comparison, found: ClaimResult) -> str:
-    """A pair's own verdict, where the claim's is another."""
-    return "" if pair.verdict == found.verdict else f", {pair.verdict}"
+def _pair_line(pair: Comparison, result: ClaimResult) -> str:
+    own_verdict = "" if pair.verdict == result.verdict else f", {pair.verdict}"
+    effect = _effect(pair.effect)
+    return f"  - {pair.text}: {effect} (paper {_signed(pair.paper)}){own_verdict}"
 
 
 def _effect(effect: Effect | None) -> str:
     if effect is None:
         return "not measured"
-    return _signed(effect.value) + (
-        f" [{_signed(effect.low)}, {_signed(effect.high)}]"
-        if isfinite(effect.low)
-        else " (no interval)"
-    )
+    value = _signed(effect.value)
+    if not isfinite(effect.low):
+        return f"{value} (no interval)"
+    return f"{value} [{_signed(effect.low)}, {_signed(effect.high)}]"
 
 
 def _signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.3g}"
 
 
-def write_verdicts(tables: dict[str, Table], scale: str, folder: Path) -> str:
-    """Every claim's verdict as one Markdown table; verdicts.csv, a line a claim, is written to `folder`. A claim is shown by its weakest pair."""
-    of_table = {name: judge(tables, name) for name in tables}
-    found = [verdict for judged in of_table.values() for verdict in judged]
-    rows = [[*_fields(one, scale), name] for name, judged in of_table.items() for one in judged]
-    _write_csv(folder / "verdicts.csv", [list(VERDICT_COLUMNS), *rows])
-    body = [
-        [
-            one.claim,
-            one.verdict,
-            one.text,
-            _effect(one.weakest.effect),
-            _signed(one.weakest.paper),
-            str(one.weakest.effect.seeds if one.weakest.effect else 0),
-        ]
-        for one in found
-    ]
-    return "## Verdicts\n\n" + _markdown(
-        ["Claim", "Verdict", "What it says", "Weakest pair's effect", "Paper", "Seeds"], body
-    )
+def write_verdicts(tables: Mapping[str, Table], scale: str, folder: Path) -> str:
+    """Write verdicts.csv, a line for each claim; a claim is shown by its weakest pair.
+
+    Returns:
+        The verdicts as a Markdown table, for the terminal.
+    """
+    results = {name: judge(tables, name) for name in tables}
+    lines: list[list[Any]] = [list(VERDICT_COLUMNS)]
+    body = []
+    for name, of_table in results.items():
+        for result in of_table:
+            lines.append([*_fields(result, scale), name])
+            body.append(_verdict_row(result))
+    _write_csv(folder / "verdicts.csv", lines)
+    header = ["Claim", "Verdict", "What it says", "Weakest pair's effect", "Paper", "Seeds"]
+    return "## Verdicts\n\n" + _markdown(header, body)
 
 
-def _fields(one: ClaimResult, scale: str) -> list[Any]:
-    pair, effect = one.weakest, one.weakest.effect
+def _verdict_row(result: ClaimResult) -> list[str]:
+    pair = result.weakest
+    seeds = pair.effect.seeds if pair.effect else 0
+    numbers = [_effect(pair.effect), _signed(pair.paper), str(seeds)]
+    return [result.claim, result.verdict, result.text, *numbers]
+
+
+def _fields(result: ClaimResult, scale: str) -> list[Any]:
+    pair, effect = result.weakest, result.weakest.effect
     numbers = [effect.value, effect.low, effect.high] if effect else [None, None, None]
-    return [
-        one.claim,
-        one.verdict,
-        *map(_plain, numbers),
-        _plain(pair.paper),
-        effect.seeds if effect else 0,
-        scale,
-        pair.text,
-        one.text,
-    ]
+    plain = [_plain(number) for number in [*numbers, pair.paper]]
+    seeds = effect.seeds if effect else 0
+    return [result.claim, result.verdict, *plain, seeds, scale, pair.text, result.text]
 
 
 # ---------------------------------------------------------------- where it comes from
 
 
 def _origin(table: Table, store: Store) -> list[str]:
-    """Seeds, commit and machine of the measured rows, and a warning where rows of one table come from different code."""
-    goals = [
-        goal
-        for line in table.lines.values()
-        for of_seed in line.recipes.values()
-        for goal in of_seed
-    ]
-    made = [store.manifest(goal.name) for goal in goals if store.holds(goal.name)]
-    if not made:
+    """Seeds, commit and machine of the rows, and a warning where their code differs."""
+    goals = [goal for row in table.rows.values() for goal in row.goals]
+    manifests = [store.manifest(goal.name) for goal in goals if store.holds(goal.name)]
+    if not manifests:
         return ["Nothing of this table is built."]
-    seeds = sorted({seed for line in table.lines.values() for seed in line.measured})
-    facts = {
-        key: ", ".join(sorted({manifest[key] for manifest in made}))
+    seeds = sorted({seed for row in table.rows.values() for seed in row.measured})
+    commits, machines = (
+        ", ".join(sorted({manifest[key] for manifest in manifests}))
         for key in ("commit", "machine")
-    }
-    alone = (
-        ["One seed: intervals cover the questions, not the training.  "] if len(seeds) == 1 else []
     )
-    clock = [
-        "Timings are of the first seed alone: their intervals cover the questions, not the training.  "
-    ]
-    clock = clock if len(seeds) > 1 and any(goal.stage == "speed" for goal in goals) else []
-    differ = mixed_code(store, goals)
-    warning = [
-        "",
-        f"Warning: {', '.join(differ)} in this table's ancestry come from different code; "
-        "to have them made again, delete their folders and those built from them.",
-    ]
-    held_out = sorted({text for goal in goals for text in _general_text(goal, store)})
-    origin = f"Seed {', '.join(map(str, seeds))}; commit {facts['commit']}; {facts['machine']}."
-    return [*held_out, *alone, *clock, origin, *(warning if differ else [])]
+    lines = sorted({text for goal in goals for text in _general_text(goal, store)})
+    if len(seeds) == 1:
+        lines.append("One seed: intervals cover the questions, not the training.  ")
+    elif len(seeds) > 1 and table.spec.timed_grids:
+        lines.append(
+            "Timings are of the first seed alone: "
+            "their intervals cover the questions, not the training.  "
+        )
+    lines.append(f"Seed {', '.join(map(str, seeds))}; commit {commits}; {machines}.")
+    if differing := mixed_code(store, goals):
+        lines += [
+            "",
+            f"Warning: {', '.join(differing)} in this table's ancestry come from different code; "
+            "to have them made again, delete their folders and those built from them.",
+        ]
+    return lines
 
 
 def _general_text(recipe: Recipe, store: Store) -> list[str]:
     """Where the base model's text came from, if a user's folder had none of its own."""
-    reports = [
-        store.folder(name) / "curation_report.json"
-        for name, parent in recipe.ancestry().items()
-        if parent.stage == "files"
-    ]
-    general = [json.loads(path.read_text())["general"] for path in reports if path.exists()]
-    return [
-        f"General text: {about['source']}.  "
-        for about in general
-        if "held out" in about.get("source", "")
-    ]
+    lines = []
+    for name, parent in recipe.ancestry().items():
+        report = store.folder(name) / "curation_report.json"
+        if parent.stage == "files" and report.exists():
+            source = read_json(report)["general"].get("source", "")
+            if "held out" in source:
+                lines.append(f"General text: {source}.  ")
+    return lines

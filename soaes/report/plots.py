@@ -1,10 +1,12 @@
-"""Draw a table where a picture says more than its numbers: ours with its 95 % interval, the paper's value beside it.
+"""Draw tables that a picture shows better: ours with its 95 % interval, the paper's value beside.
 
-Knows tables as they were read, not the store. Matplotlib is imported by the function that draws, so that reading stays quick."""
+Knows tables as they were read, not the store. Matplotlib is imported by the function that draws,
+so that reading stays quick.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import nan
 from pathlib import Path
 from statistics import median
@@ -15,12 +17,11 @@ from soaes.metrics.acceptance import predicted_speedup
 from soaes.metrics.bootstrap import Effect, effect
 from soaes.report.results import Table, TableRow, is_number
 
-BLUE, RED, GREEN, GREY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#777777",
-)  # told apart by colour-blind readers (Okabe and Ito), and by marker
+# colours that colour-blind readers can tell apart (Okabe and Ito); markers differ too
+BLUE = "#0072B2"
+RED = "#D55E00"
+GREEN = "#009E73"
+GREY = "#777777"
 OURS = {
     "color": BLUE,
     "marker": "o",
@@ -44,10 +45,17 @@ STYLE = {
 }
 
 
-def draw(tables: dict[str, Table], name: str, folder: Path) -> Path | None:
-    """folder/NAME.png, 7 x 3.2 inches at 150 dpi; None for a table that has no picture or none of whose cells is there.
+def draw(tables: Mapping[str, Table], name: str, folder: Path) -> Path | None:
+    """Write folder/NAME.png, 7 x 3.2 inches at 150 dpi. The same table gives the same bytes.
 
-    The same table gives the same bytes."""
+    Args:
+        tables: The table, by name.
+        name: The table's name.
+        folder: Where the picture goes.
+
+    Returns:
+        The picture; None for a table that has no picture or none of whose cells is there.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -66,22 +74,28 @@ def draw(tables: dict[str, Table], name: str, folder: Path) -> Path | None:
 # ---------------------------------------------------------------- what is drawn of a cell
 
 
-def _has(line: TableRow, *metrics: str) -> bool:
-    return all(is_number(line.values.get(metric)) for metric in metrics)
+def _has(row: TableRow, *metrics: str) -> bool:
+    return all(is_number(row.values.get(metric)) for metric in metrics)
 
 
-def _own(line: TableRow, metric: str) -> Effect:
-    return Effect(line.values[metric], *line.intervals.get(metric, (nan, nan)), len(line.measured))
+def _own(row: TableRow, metric: str) -> Effect:
+    low, high = row.intervals.get(metric, (nan, nan))
+    return Effect(row.values[metric], low, high, len(row.measured))
 
 
-def _compared(one: TableRow, other: TableRow, metric: str, combine: Callable) -> Effect | None:
-    """Two rows in the seeds that both have, question by question: an interval of its own, narrower than the rows' two would suggest."""
-    both = [
-        [line.measured[seed][metric] for line in (one, other)]
-        for seed in one.measured
-        if metric in one.measured[seed] and metric in other.measured.get(seed, {})
-    ]
-    return effect(both, combine) if both else None
+def _compared(
+    one: TableRow, other: TableRow, metric: str, combine: Callable[[Sequence[Any]], Any]
+) -> Effect | None:
+    """Compare two rows in the seeds that both have, question by question.
+
+    The interval is narrower than those of the two rows suggest.
+    """
+    by_seed = []
+    for seed, metrics in one.measured.items():
+        others = other.measured.get(seed, {})
+        if metric in metrics and metric in others:
+            by_seed.append([metrics[metric], others[metric]])
+    return effect(by_seed, combine) if by_seed else None
 
 
 def _difference(one: TableRow, other: TableRow) -> Effect | None:
@@ -89,27 +103,27 @@ def _difference(one: TableRow, other: TableRow) -> Effect | None:
 
 
 def _bars(effects: Collection[Effect]) -> list[list[float]]:
-    """Lengths below and above; NaN, which draws nothing, where there is no interval. Rounding may pass zero, which matplotlib refuses."""
-    return [
-        [max(one.value - one.low, 0.0) for one in effects],
-        [max(one.high - one.value, 0.0) for one in effects],
-    ]
+    """Lengths of the bars below and above; NaN, which draws nothing, without an interval.
+
+    Rounding may make a length negative, which matplotlib refuses.
+    """
+    below = [max(effect.value - effect.low, 0.0) for effect in effects]
+    above = [max(effect.high - effect.value, 0.0) for effect in effects]
+    return [below, above]
 
 
 def _beside(
-    axes: Any, ours: list[Effect | None], papers: list[float | None], labels: list[str]
+    axes: Any,
+    ours: Sequence[Effect | None],
+    papers: Sequence[float | None],
+    labels: Sequence[str],
 ) -> None:
     """A row of the picture for each label: ours, and the paper's just below it."""
-    there = {place - 0.12: one for place, one in enumerate(ours) if one is not None}
-    axes.errorbar(
-        [one.value for one in there.values()],
-        list(there),
-        xerr=_bars(there.values()),
-        linestyle="none",
-        zorder=3,
-        **OURS,
-    )
-    known = {place + 0.12: one for place, one in enumerate(papers) if one is not None}
+    effects = {place - 0.12: effect for place, effect in enumerate(ours) if effect is not None}
+    values = [effect.value for effect in effects.values()]
+    bars = _bars(effects.values())
+    axes.errorbar(values, list(effects), xerr=bars, linestyle="none", zorder=3, **OURS)
+    known = {place + 0.12: value for place, value in enumerate(papers) if value is not None}
     axes.plot(list(known.values()), list(known), linestyle="none", zorder=3, **PAPER)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
@@ -120,43 +134,44 @@ def _beside(
 
 def _retained(table: Table, figure: Any) -> None:
     """Table 1: the share of an exam's score that is left after CPT, for both models."""
-    exams = {exam: about["title"] for exam, about in table.columns.items() if exam != "domain"}
+    columns = table.spec.all_columns
+    exams = {exam: column.title for exam, column in columns.items() if exam != "domain"}
     pairs = {
-        size: (table.lines[f"{size}_cpt"], table.lines[f"{size}_base"])
+        size: (table.rows[f"{size}_cpt"], table.rows[f"{size}_base"])
         for size in ("target", "draft")
     }
-    ours = {
-        size: [_compared(*pair, exam, lambda terms: 100 * terms[0] / terms[1]) for exam in exams]
-        for size, pair in pairs.items()
-    }
-    if not any(one for shares in ours.values() for one in shares):
+    shares: dict[str, list[Effect | None]] = {}
+    for size, (after, before) in pairs.items():
+        shares[size] = [_compared(after, before, exam, _percent_left) for exam in exams]
+    if not any(share for of_size in shares.values() for share in of_size):
         return
-    for axes, (size, (after, before)) in zip(
-        figure.subplots(1, 2, sharex=True, sharey=True), pairs.items()
-    ):
-        _beside(
-            axes,
-            ours[size],
-            [100 * after.paper[exam] / before.paper[exam] for exam in exams],
-            list(exams.values()),
-        )
-        axes.set(
-            title=f"{size}: {before.label}",
-            xlabel="left after CPT (% of the base's score)\nbars: 95 %",
-        )
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axes, (size, (after, before)) in zip(panels, pairs.items()):
+        papers = [100 * after.paper[exam] / before.paper[exam] for exam in exams]
+        _beside(axes, shares[size], papers, list(exams.values()))
+        axes.set_title(f"{size}: {before.label}")
+        axes.set_xlabel("left after CPT (% of the base's score)\nbars: 95 %")
         axes.axvline(100, **RULE)
     axes.legend(loc="best")
 
 
+def _percent_left(terms: Sequence[Any]) -> Any:
+    return 100 * terms[0] / terms[1]
+
+
 def _chains(table: Table, figure: Any) -> None:
-    """Table 2: what each chain adds to stage-2 SFT alone, in points of Rouge-1: levels differ too much to share an axis with the paper."""
-    base, lines = table.lines["sft2"], [line for key, line in table.lines.items() if key != "sft2"]
-    ours = [_difference(line, base) for line in lines]
+    """Table 2: what each chain adds to stage-2 SFT alone, in points of Rouge-1.
+
+    Levels differ too much for ours and the paper's to share an axis.
+    """
+    base = table.rows["sft2"]
+    rows = [row for key, row in table.rows.items() if key != "sft2"]
+    ours = [_difference(row, base) for row in rows]
     if not any(ours):
         return
     axes = figure.subplots()
-    papers = [line.paper["rouge1"] - base.paper["rouge1"] if line.paper else None for line in lines]
-    _beside(axes, ours, papers, [fill(line.label, 46) for line in lines])
+    papers = [row.paper["rouge1"] - base.paper["rouge1"] if row.paper else None for row in rows]
+    _beside(axes, ours, papers, [fill(row.label, 46) for row in rows])
     axes.tick_params(axis="y", labelsize=7.5)
     axes.set_xlabel(
         "Rouge-1 minus that of stage-2 SFT alone (points)\nbars: 95 % of the difference"
@@ -166,50 +181,41 @@ def _chains(table: Table, figure: Any) -> None:
 
 
 def _distilled(table: Table, figure: Any) -> None:
-    """Table 3: what distillation adds to the undistilled draft, by alpha and by tau; (0.5, 2) stands in both."""
-    base = table.lines["undistilled"]
-    shown = {key: line for key, line in table.lines.items() if not line.aside}
-    panels = {
-        "alpha": [line for key, line in shown.items() if key.startswith("alpha")],
-        "tau": [line for key, line in shown.items() if key.startswith("tau") or key == "alpha_05"],
-    }
-    if not any(_difference(line, base) for lines in panels.values() for line in lines):
+    """Table 3: what distillation adds to the undistilled draft, by alpha and by tau.
+
+    (0.5, 2) stands in both panels.
+    """
+    base = table.rows["undistilled"]
+    panels: dict[str, list[TableRow]] = {"alpha": [], "tau": []}
+    for key, row in table.rows.items():
+        if not row.aside and key.startswith("alpha"):
+            panels["alpha"].append(row)
+        if not row.aside and (key.startswith("tau") or key == "alpha_05"):
+            panels["tau"].append(row)
+    if not any(_difference(row, base) for rows in panels.values() for row in rows):
         return
-    for axes, swept, fixed in zip(
-        figure.subplots(1, 2, sharey=True), ("alpha", "tau"), ("tau", "alpha")
-    ):
-        placed = sorted(
-            (float(line.settings[swept]), line) for line in panels[swept] if line.settings
-        )
-        _sweep(axes, dict(placed), base)
-        axes.set_xlabel(
-            f"{swept} ({fixed} = {', '.join({line.settings[fixed]: None for _, line in placed})})"
-        )
+    fixed_in = {"alpha": "tau", "tau": "alpha"}
+    for axes, swept in zip(figure.subplots(1, 2, sharey=True), panels):
+        by_value = {float(row.settings[swept]): row for row in panels[swept] if row.settings}
+        rows = dict(sorted(by_value.items()))
+        _sweep(axes, rows, base)
+        fixed = fixed_in[swept]
+        values = dict.fromkeys(row.settings[fixed] for row in rows.values())
+        axes.set_xlabel(f"{swept} ({fixed} = {', '.join(values)})")
     figure.axes[0].set_ylabel("Rouge-1 minus the undistilled\ndraft's (points)")
     figure.axes[1].legend(loc="best")
     figure.supxlabel("bars: 95 % of the difference", fontsize=8)
 
 
-def _sweep(axes: Any, lines: dict[float, TableRow], base: TableRow) -> None:
-    """One panel: Rouge-1 above the undistilled draft's at each value of what is swept, ours and the paper's."""
-    ours = {x: found for x, line in lines.items() if (found := _difference(line, base))}
-    axes.errorbar(
-        list(ours),
-        [one.value for one in ours.values()],
-        yerr=_bars(ours.values()),
-        linewidth=0.8,
-        zorder=3,
-        **OURS,
-    )
-    axes.plot(
-        list(lines),
-        [line.paper["rouge1"] - base.paper["rouge1"] for line in lines.values()],
-        linestyle=":",
-        linewidth=0.8,
-        zorder=2,
-        **PAPER,
-    )
-    axes.set_xticks(list(lines), [f"{x:g}" for x in lines])
+def _sweep(axes: Any, rows: dict[float, TableRow], base: TableRow) -> None:
+    """One panel: Rouge-1 above the undistilled draft's at each swept value."""
+    differences = {x: _difference(row, base) for x, row in rows.items()}
+    ours = {x: effect for x, effect in differences.items() if effect}
+    values = [effect.value for effect in ours.values()]
+    axes.errorbar(list(ours), values, yerr=_bars(ours.values()), linewidth=0.8, zorder=3, **OURS)
+    papers = [row.paper["rouge1"] - base.paper["rouge1"] for row in rows.values()]
+    axes.plot(list(rows), papers, linestyle=":", linewidth=0.8, zorder=2, **PAPER)
+    axes.set_xticks(list(rows), [f"{x:g}" for x in rows])
     axes.axhline(0, **RULE)
 
 
@@ -224,164 +230,136 @@ MARKERS = {
 
 
 def _accepted(table: Table, figure: Any) -> None:
-    """Table 4: speed against acceptance, ours with what theory expects of it; the paper's in a panel of its own.
+    """Table 4: speed against acceptance, ours with what theory expects; the paper's beside it.
 
-    Instruct accepts so much less that beside it the others would be one point: it is told in words."""
-    lines = {key: table.lines[key] for key in MARKERS}
-    ours = [
-        line for line in lines.values() if _has(line, "acceptance_rate_per_position", "speedup")
-    ]
-    if not ours:
+    Instruct accepts so much less that the other rows would be one point beside it: the axis labels
+    give its numbers.
+    """
+    drawn = {key: table.rows[key] for key in MARKERS}
+    measured = {
+        key: row
+        for key, row in drawn.items()
+        if _has(row, "acceptance_rate_per_position", "speedup")
+    }
+    if not measured:
         return
     left, right = figure.subplots(1, 2)
-    for key, line in lines.items():
-        colour, marker = MARKERS[key]
-        look = {
-            "color": colour,
-            "marker": marker,
-            "markersize": 8 if marker == "*" else 6,
-            "linestyle": "none",
-            "zorder": 3,
-        }
-        if line in ours:
-            x, y = _own(line, "acceptance_rate_per_position"), _own(line, "speedup")
-            left.errorbar(
-                [x.value], [y.value], xerr=_bars([x]), yerr=_bars([y]), elinewidth=0.6, **look
-            )
-        right.plot(
-            [line.paper["acceptance_rate_per_position"]],
-            [line.paper["speedup"]],
-            label=key.replace("_0", " 0.").replace("_", " "),
-            **look,
-        )
-    expected = _expected(
-        left, [line for line in ours if _has(line, "draft_cost", "verify_cost", "n")]
-    )
-    instruct = table.lines["instruct"]
-    for axes, title, bars, values in (
-        (left, f"ours{expected}", "; bars: 95 %", instruct.values),
-        (right, "paper", "", instruct.paper),
-    ):
-        axes.set(
-            title=title,
-            xlabel=f"acceptance rate (%){bars}{_instruct(values)}",
-            ylabel="speedup (x)",
-        )
-        axes.axhline(1, **RULE)
+    for key, row in drawn.items():
+        if key in measured:
+            x, y = _own(row, "acceptance_rate_per_position"), _own(row, "speedup")
+            bars = {"xerr": _bars([x]), "yerr": _bars([y]), "elinewidth": 0.6}
+            left.errorbar([x.value], [y.value], **bars, **_look(key))
+        x_paper, y_paper = row.paper["acceptance_rate_per_position"], row.paper["speedup"]
+        label = key.replace("_0", " 0.").replace("_", " ")
+        right.plot([x_paper], [y_paper], label=label, **_look(key))
+    with_costs = [row for row in measured.values() if _has(row, "draft_cost", "verify_cost", "n")]
+    expected = _expected(left, with_costs)
+    instruct = table.rows["instruct"]
+    _describe(left, f"ours{expected}", "; bars: 95 %", instruct.values)
+    _describe(right, "paper", "", instruct.paper)
     figure.legend(*right.get_legend_handles_labels(), loc="outside right center")
 
 
-def _instruct(values: dict[str, Any]) -> str:
-    return (
-        f"\nInstruct: {values['acceptance_rate_per_position']:.1f} %, {values['speedup']:.2f}x"
-        if {"acceptance_rate_per_position", "speedup"} <= values.keys()
-        else ""
-    )
+def _look(key: str) -> dict[str, Any]:
+    colour, marker = MARKERS[key]
+    size = 8 if marker == "*" else 6
+    shape = {"color": colour, "marker": marker, "markersize": size}
+    return {**shape, "linestyle": "none", "zorder": 3}
 
 
-def _expected(axes: Any, lines: list[TableRow]) -> str:
-    """Draw E(a, n) / (n c + v) over the measured acceptance rates, at the rows' median costs; what the title says of it."""
-    if not lines:
+def _describe(axes: Any, title: str, bars: str, instruct: Mapping[str, Any]) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(f"acceptance rate (%){bars}{_instruct(instruct)}")
+    axes.set_ylabel("speedup (x)")
+    axes.axhline(1, **RULE)
+
+
+def _instruct(values: Mapping[str, Any]) -> str:
+    if not {"acceptance_rate_per_position", "speedup"} <= values.keys():
+        return ""
+    rate, speedup = values["acceptance_rate_per_position"], values["speedup"]
+    return f"\nInstruct: {rate:.1f} %, {speedup:.2f}x"
+
+
+def _expected(axes: Any, rows: Sequence[TableRow]) -> str:
+    """Draw E(a, n) / (n c + v) over the measured acceptance rates, at the rows' median costs.
+
+    Returns:
+        What the title says of the line; empty without rows.
+    """
+    if not rows:
         return ""
     n, c, v = (
-        median(line.values[key] for line in lines) for key in ("n", "draft_cost", "verify_cost")
+        median(row.values[metric] for row in rows) for metric in ("n", "draft_cost", "verify_cost")
     )
-    measured = [line.values["acceptance_rate_per_position"] for line in lines]
+    measured = [row.values["acceptance_rate_per_position"] for row in rows]
     low, high = max(0, min(measured) - 3), min(100, max(measured) + 3)
     rates = [low + (high - low) * step / 50 for step in range(51)]
-    axes.plot(
-        rates,
-        [predicted_speedup(rate / 100, int(n), c, v) for rate in rates],
-        color=GREY,
-        linewidth=1,
-        zorder=1,
-    )
+    speedups = [predicted_speedup(rate / 100, int(n), c, v) for rate in rates]
+    axes.plot(rates, speedups, color=GREY, linewidth=1, zorder=1)
     return f", and expected at c = {c:.2f}, v = {v:.2f}"
 
 
 def _speedups(table: Table, figure: Any) -> None:
     """Tables 5 and 6: how much faster than autoregression each way of decoding is."""
-    lines = list(table.lines.values())
-    ours = [_own(line, "speedup") if _has(line, "speedup") else None for line in lines]
+    rows = list(table.rows.values())
+    ours = [_own(row, "speedup") if _has(row, "speedup") else None for row in rows]
     if not any(ours):
         return
     axes = figure.subplots()
-    labels = [
-        ", ".join(
-            [
-                line.label,
-                *(f"{key} = {value}" for key, value in line.settings.items() if value != "-"),
-            ]
-        )
-        for line in lines
-    ]
-    _beside(axes, ours, [line.paper.get("speedup") for line in lines], labels)
+    labels = []
+    for row in rows:
+        settings = [f"{key} = {value}" for key, value in row.settings.items() if value != "-"]
+        labels.append(", ".join([row.label, *settings]))
+    _beside(axes, ours, [row.paper.get("speedup") for row in rows], labels)
     axes.set_xlabel("speedup over autoregression (x); bars: 95 %")
     axes.axvline(1, **RULE)
     axes.legend(loc="best")
 
 
 SIZES = {"large": BLUE, "medium": GREEN, "small": RED}
+REPLAYS: dict[str, dict[str, Any]] = {
+    "0": {"linestyle": "-", "marker": "o"},
+    "0.25": {"linestyle": ":", "marker": "s", "markerfacecolor": "white"},
+}
 
 
 def _frontier(table: Table, figure: Any) -> None:
-    """Retention: general against domain knowledge; from each base a line per share of replay, towards higher learning rates."""
-    lines = [line for line in table.lines.values() if _has(line, "average", "domain")]
-    if not any(line.settings["replay"] != "-" for line in lines):
+    """Retention: general against domain knowledge.
+
+    From each base a line for each share of replay, towards higher learning rates.
+    """
+    rows = [row for row in table.rows.values() if _has(row, "average", "domain")]
+    if not any(row.settings["replay"] != "-" for row in rows):
         return
     axes = figure.subplots()
     for size, colour in SIZES.items():
-        of_size = [line for line in lines if line.settings["size"] == size]
-        base = [line for line in of_size if line.settings["replay"] == "-"]
-        for replay, look in (
-            ("0", {"linestyle": "-", "marker": "o"}),
-            ("0.25", {"linestyle": ":", "marker": "s", "markerfacecolor": "white"}),
-        ):
-            way = sorted(
-                (line for line in of_size if line.settings["replay"] == replay),
-                key=lambda line: float(line.settings["lr"]),
-            )
-            if way:
-                _walk(
-                    axes,
-                    base + way,
-                    {
-                        **look,
-                        "color": colour,
-                        "markersize": 4,
-                        "label": f"{size}, replay {100 * float(replay):g} %",
-                    },
-                )
-        if base:
-            _walk(
-                axes,
-                base,
-                {
-                    "color": colour,
-                    "linestyle": "none",
-                    "marker": "*",
-                    "markersize": 10,
-                    "label": f"{size}, base",
-                },
-            )
+        _frontier_of_size(axes, size, colour, [row for row in rows if row.settings["size"] == size])
     axes.set(xlabel="domain exam (%); bars: 95 %", ylabel="general exams, average (%)")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
 
 
-def _walk(axes: Any, lines: list[TableRow], look: dict[str, Any]) -> None:
-    x, y = ([_own(line, metric) for line in lines] for metric in ("domain", "average"))
-    axes.errorbar(
-        [one.value for one in x],
-        [one.value for one in y],
-        xerr=_bars(x),
-        yerr=_bars(y),
-        elinewidth=0.5,
-        linewidth=0.9,
-        **look,
-    )
+def _frontier_of_size(axes: Any, size: str, colour: str, rows: Sequence[TableRow]) -> None:
+    base = [row for row in rows if row.settings["replay"] == "-"]
+    for replay, style in REPLAYS.items():
+        curve = [row for row in rows if row.settings["replay"] == replay]
+        curve.sort(key=lambda row: float(row.settings["lr"]))
+        if curve:
+            label = f"{size}, replay {100 * float(replay):g} %"
+            _walk(axes, base + curve, {**style, "color": colour, "markersize": 4, "label": label})
+    if base:
+        star = {"linestyle": "none", "marker": "*", "markersize": 10}
+        _walk(axes, base, {**star, "color": colour, "label": f"{size}, base"})
 
 
-PICTURES = {
+def _walk(axes: Any, rows: Sequence[TableRow], look: dict[str, Any]) -> None:
+    x = [_own(row, "domain") for row in rows]
+    y = [_own(row, "average") for row in rows]
+    bars = {"xerr": _bars(x), "yerr": _bars(y), "elinewidth": 0.5, "linewidth": 0.9}
+    axes.errorbar([point.value for point in x], [point.value for point in y], **bars, **look)
+
+
+PICTURES: dict[str, Callable[[Table, Any], None]] = {
     "table1": _retained,
     "table2": _chains,
     "table3": _distilled,

@@ -1,9 +1,12 @@
-"""From a table's description and the store to its lines: recipes recomposed, metrics read, means and intervals over the seeds.
+"""From a table's description and the store to its rows: recipes, metrics, means and intervals.
 
-Reads exactly the folders that the recipes name. Builds nothing, imports no torch."""
+The grids of a row are composed again, and exactly the folders that their recipes name are read.
+Builds nothing and imports no torch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from statistics import fmean
@@ -18,252 +21,296 @@ from soaes.metrics.samples import statistics
 from soaes.pipeline import compose, labels, sweep
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store
+from soaes.report import table_spec
+from soaes.report.table_spec import ColumnSpec, RowSpec, TableSpec
 
-EXPERIMENTS = compose.shipped_folder("experiments")
+Goals = dict[str, Recipe]  # role of a grid in a row -> what the row's job builds
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row of a table: what we measured, or why not, beside what the paper has."""
+    """One row of a table: what was measured, or why not, beside the paper's values."""
 
     label: str
-    settings: dict[str, str]
-    values: dict[str, Any]  # the mean over the seeds; of what is no number, the first seed's
-    intervals: dict[str, tuple[float, float]]  # 95 %, of the table's columns that have one
-    paper: dict[str, Any]
-    missing: str  # why there are no values, or not all: failed, not built, the paper's only; empty if every stage is there
-    reason: str  # what failed, or which seeds are there, in one line
-    recipes: dict[int, list[Recipe]]  # by seed, in the order of the row's grids
-    measured: dict[int, dict[str, Measured]] = field(default_factory=dict)  # by seed and metric
+    settings: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)  # mean over seeds; else the first's
+    intervals: Mapping[str, Interval] = field(default_factory=dict)  # 95 %, of the columns
+    paper: Mapping[str, Any] = field(default_factory=dict)
+    missing: str = ""  # failed, not built, not swept, the paper's only; empty if all is there
+    reason: str = ""  # what failed, or which seeds are there, in one line
+    recipes: Mapping[int, Goals] = field(default_factory=dict)  # by seed
+    measured: Mapping[int, Mapping[str, Measured]] = field(default_factory=dict)  # by seed
     aside: bool = False  # in the CSV alone
+
+    @property
+    def goals(self) -> list[Recipe]:
+        """The recipes of all seeds and grids."""
+        return [goal for of_seed in self.recipes.values() for goal in of_seed.values()]
 
 
 @dataclass(frozen=True)
 class Table:
-    title: str
-    columns: dict[str, dict[str, Any]]
-    lines: dict[str, TableRow]
-    claims: dict[str, dict[str, Any]]
-    asks: str = ""  # the question that the table answers
-    reading: dict[str, str] = field(
-        default_factory=dict
-    )  # by scale: what holds there, what does not, and why
-    grids: tuple[str, ...] = ()
-    account: tuple[str, ...] = ()  # the columns that stand in a second table below
+    """A table as the store has it."""
 
-
-def table_names() -> list[str]:
-    """The paper's tables, then ours."""
-    return sorted(
-        (path.stem for path in EXPERIMENTS.glob("*.yaml")),
-        key=lambda name: (not name.startswith("table"), name),
-    )
-
-
-def table_spec(name: str) -> dict[str, Any]:
-    return yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text())
+    spec: TableSpec
+    rows: Mapping[str, TableRow]
 
 
 def read_table(name: str, overrides: list[str]) -> Table:
-    """A table as the store has it now, each line over every seed among the overrides. Cells that are not built say why."""
-    about = table_spec(name)
+    """Read a table as the store has it now.
+
+    Args:
+        name: A table of experiments/.
+        overrides: The command line of the sweep; each row is read in every seed among them.
+
+    Returns:
+        The table; rows that are not built say why.
+    """
+    spec = table_spec.load(name)
     store = store_of(overrides)
-    columns, account = about["columns"] | about.get("account", {}), tuple(about.get("account", {}))
-    lines = {
-        key: _line(store, row, about | {"columns": columns}, row_recipes(key, row, overrides))
-        for key, row in about["rows"].items()
-    }
-    return Table(
-        about["title"],
-        columns,
-        lines,
-        about["claims"],
-        about["asks"],
-        about.get("reading", {}),
-        _grids(about),
-        account,
-    )
-
-
-def _grids(about: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(
-        dict.fromkeys(grid for row in about["rows"].values() for grid in row["grids"] or [])
-    )
-
-
-def row_recipes(key: str, row: dict[str, Any], overrides: list[str]) -> dict[int, list[Recipe]]:
-    """The recipes of a row by seed, in the order of its grids; none if the overrides leave the row out of them.
-
-    A speed is measured in the first seed alone: a clock needs the machine to itself, and its spread is over prompts and rounds."""
-    wanted = {name: str(value) for name, value in row.get("when", {}).items()}
-    found: dict[int, list[Recipe]] = {}
-    for experiment in row["grids"] or []:
-        words = first_seed(overrides) if experiment.startswith("speed") else overrides
-        rows = [
-            item
-            for item in _rows(experiment, tuple(words))
-            if wanted.items() <= item.overrides.items()
-        ]
-        of_seeds = [int(item.overrides.get("seed", seeds(overrides)[0])) for item in rows]
-        if len(set(of_seeds)) < len(rows):
-            raise ValueError(
-                f"{len(rows)} rows of {experiment} are {key}, a table shows one a seed: "
-                "give one value to every override but seed, e.g. distill.tau=2"
-            )
-        for seed, item in zip(of_seeds, rows):
-            found.setdefault(seed, []).append(item.recipe)
-    return {seed: found[seed] for seed in seeds(overrides) if seed in found}
-
-
-def seeds(overrides: list[str]) -> list[int]:
-    """Those that a command line sweeps over, or the one that it or run.yaml sets."""
-    words = [word for word in overrides if word.startswith("seed=")]
-    if not words:
-        return [yaml.safe_load((compose.CONF / "run.yaml").read_text())["seed"]]
-    return [
-        int(word.removeprefix("seed=")) for _, job in sweep.combinations(words[-1:]) for word in job
-    ]
-
-
-def first_seed(overrides: list[str]) -> list[str]:
-    """The same command line at its first seed alone."""
-    return overrides if len(seeds(overrides)) == 1 else [*overrides, f"seed={seeds(overrides)[0]}"]
+    rows = {}
+    for key, row in spec.rows.items():
+        goals = row_recipes(key, row, overrides, spec.timed_grids)
+        rows[key] = _read_row(store, spec, row, goals)
+    return Table(spec, rows)
 
 
 def store_of(overrides: list[str]) -> Store:
-    """The store that a command line names: any row of it says which."""
-    return Store(_rows("", tuple(first_seed(overrides)))[0].runtime.store)
+    """Find the store that a command line names: all of its jobs have the same."""
+    first_job = _jobs("", tuple(first_seed(overrides)))[0]
+    return Store(first_job.runtime.store)
+
+
+# ---------------------------------------------------------------- recipes
+
+
+def row_recipes(
+    key: str, row: RowSpec, overrides: list[str], timed_grids: Sequence[str] = ()
+) -> dict[int, Goals]:
+    """Find the jobs of a row in its grids.
+
+    Args:
+        key: The row's key, for the error message.
+        row: Which grids and which job of each.
+        overrides: The command line of the sweep.
+        timed_grids: Roles that are measured in the first seed alone: a clock needs the machine to
+            itself, and its spread is over prompts and rounds.
+
+    Returns:
+        Seed -> role -> recipe, roles in the row's order; empty if the overrides leave the row out.
+
+    Raises:
+        ValueError: The overrides make several jobs of the row in one seed.
+    """
+    by_seed: dict[int, Goals] = {}
+    for role, experiment in row.grids.items():
+        words = first_seed(overrides) if role in timed_grids else overrides
+        jobs = [
+            job
+            for job in _jobs(experiment, tuple(words))
+            if table_spec.matches(row.when, job.overrides)
+        ]
+        job_seeds = [int(job.overrides.get("seed", seeds(overrides)[0])) for job in jobs]
+        if len(set(job_seeds)) < len(jobs):
+            raise ValueError(
+                f"{len(jobs)} jobs of {experiment} match row {key}, a table shows one per seed; "
+                "give one value to every override but seed, e.g. distill.tau=2"
+            )
+        for seed, job in zip(job_seeds, jobs, strict=True):
+            by_seed.setdefault(seed, {})[role] = job.recipe
+    return {seed: by_seed[seed] for seed in seeds(overrides) if seed in by_seed}
+
+
+def seeds(overrides: list[str]) -> list[int]:
+    """List the seeds of a command line; without any, the one that run.yaml sets."""
+    words = [word for word in overrides if word.startswith("seed=")]
+    if not words:
+        return [yaml.safe_load((compose.CONF / "run.yaml").read_text("utf-8"))["seed"]]
+    jobs = [job for _, job in sweep.combinations(words[-1:])]
+    return [int(word.removeprefix("seed=")) for job in jobs for word in job]
+
+
+def first_seed(overrides: list[str]) -> list[str]:
+    """Return the same command line at its first seed alone."""
+    all_seeds = seeds(overrides)
+    return overrides if len(all_seeds) == 1 else [*overrides, f"seed={all_seeds[0]}"]
 
 
 @cache
-def _rows(experiment: str, overrides: tuple[str, ...]) -> list[sweep.Job]:
-    return sweep.jobs([*([f"experiment={experiment}"] if experiment else []), *overrides])
+def _jobs(experiment: str, overrides: tuple[str, ...]) -> list[sweep.Job]:
+    words = [f"experiment={experiment}"] if experiment else []
+    return sweep.jobs([*words, *overrides])
 
 
-def _line(
-    store: Store, row: dict[str, Any], about: dict[str, Any], goals: dict[int, list[Recipe]]
-) -> TableRow:
-    paper = row.get("paper", {})
-    if row["grids"] is None:
-        return TableRow(paper["name"], {}, {}, {}, paper, "the paper's only", "", {})
+# ---------------------------------------------------------------- rows
+
+
+def _read_row(store: Store, spec: TableSpec, row: RowSpec, goals: dict[int, Goals]) -> TableRow:
+    if not row.grids:
+        return TableRow(row.paper["name"], paper=row.paper, missing="the paper's only")
     if not goals:
-        return TableRow(paper.get("name", str(row["when"])), {}, {}, {}, paper, "not swept", "", {})
-    measured = {
-        seed: found for seed, of_seed in goals.items() if (found := _measured(store, of_seed))
-    }
-    first = next(iter(goals.values()))
-    settings = {
-        title: _setting(row["when"], first, path) for title, path in about["settings"].items()
-    }
-    note = f" ({row['note']})" if "note" in row else ""
-    by_metric = {
-        metric: [found[metric] for found in measured.values() if metric in found]
-        for found in measured.values()
-        for metric in found
-    }
-    values = {
-        metric: _mean([one.value for one in of_seeds]) for metric, of_seeds in by_metric.items()
-    }
+        name = row.paper.get("name", str(row.when))
+        return TableRow(name, paper=row.paper, missing="not swept")
+    measured = {}
+    for seed, of_seed in goals.items():
+        if metrics := _measured(store, of_seed, spec.shared_metrics):
+            measured[seed] = metrics
+    by_metric = _by_metric(measured)
+    first = next(iter(next(iter(goals.values())).values()))
+    missing, reason = _missing(store, goals)
     return TableRow(
-        _label(first, about["label"]) + note,
-        settings,
-        values,
-        _intervals(by_metric, about["columns"]),
-        paper,
-        *_missing(store, goals, measured),
-        goals,
-        measured,
-        row.get("aside", False),
+        label=_label(spec, row, first),
+        settings={title: _setting(row, first, path) for title, path in spec.settings.items()},
+        values={metric: _mean(of_seeds) for metric, of_seeds in by_metric.items()},
+        intervals=_intervals(by_metric, spec.all_columns),
+        paper=row.paper,
+        missing=missing,
+        reason=reason,
+        recipes=goals,
+        measured=measured,
+        aside=row.aside,
     )
 
 
-def _measured(store: Store, goals: list[Recipe]) -> dict[str, Measured]:
-    """The metrics of one seed, and as `model.METRIC` those of what a goal reads; where two goals have one of the same name, the first goal's."""
-    found: dict[str, Measured] = {}
-    for goal in (goal for goal in goals if store.holds(goal.name)):
-        sampled = statistics(store.folder(goal.name) / "predictions.jsonl")
-        read = {
-            key: value.name for key, value in goal.arguments.items() if isinstance(value, Recipe)
-        }
-        of_read = {
-            f"{key}.{metric}": Measured(value)
-            for key, name in read.items()
-            for metric, value in store.metrics(name).items()
-        }
-        found = (
-            {
-                metric: Measured(value, sampled.get(metric))
-                for metric, value in store.metrics(goal.name).items()
-            }
-            | of_read
-            | found
-        )
-    return found
+def _label(spec: TableSpec, row: RowSpec, goal: Recipe) -> str:
+    """The lineage of a model, or the name of a decoder, with the row's note."""
+    described = goal.arguments[spec.label]
+    if described is None:
+        label = "None"
+    elif isinstance(described, Recipe):
+        label = labels.label(described)
+    else:
+        decoder = described["_target_"].rpartition(".")[2]
+        label = getattr(decoder_settings, decoder).label
+    return f"{label} ({row.note})" if row.note else label
 
 
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _setting(row: RowSpec, goal: Recipe, path: str) -> str:
+    """Look up `when.KEY`, what the row swept, or a path through the recipe and its parents.
 
-
-def _mean(values: list[Any]) -> Any:
-    """Over the seeds; a value that is the same in all, or no number, as it is."""
-    return fmean(values) if all(map(is_number, values)) and len(set(values)) > 1 else values[0]
-
-
-def _intervals(
-    by_metric: dict[str, list[Measured]], columns: dict[str, Any]
-) -> dict[str, tuple[float, float]]:
-    found = {}
-    for metric in columns:
-        of_seeds = by_metric.get(metric, [])
-        if of_seeds and all(is_number(one.value) for one in of_seeds):
-            effect = bootstrap.effect([[one] for one in of_seeds], lambda terms: terms[0])
-            found |= (
-                {metric: (effect.low, effect.high)} if effect.low == effect.low else {}
-            )  # NaN: nothing says how it varies
-    return found
-
-
-def _missing(
-    store: Store, goals: dict[int, list[Recipe]], measured: dict[int, dict[str, Measured]]
-) -> tuple[str, str]:
-    """Why goals are not there: a stage of their ancestry failed, and which, or nobody has built them yet."""
-    unbuilt = [goal for of_seed in goals.values() for goal in of_seed if not store.holds(goal.name)]
-    reasons = [
-        store.unfinished(name) / "reason.txt"
-        for goal in unbuilt
-        for name in goal.ancestry()
-        if not store.holds(name)
-    ]
-    failed = [f"{path.parent.name} failed: {path.read_text()}" for path in reasons if path.exists()]
-    built = [
-        str(seed)
-        for seed, of_seed in goals.items()
-        if any(store.holds(goal.name) for goal in of_seed)
-    ]
-    partly = (
-        f"of seeds {', '.join(map(str, goals))} only {', '.join(built)} built"
-        if 0 < len(built) < len(goals)
-        else ""
-    )
-    return ("failed", failed[0]) if failed else ("not built" if unbuilt else "", partly)
-
-
-def _setting(when: dict[str, Any], goals: list[Recipe], path: str) -> str:
-    """What a row swept, by `when.KEY`, or a setting by its path through the recipe and its parents; `-` where there is no such thing."""
+    `-` stands for a setting that the row does not have.
+    """
     if path.startswith("when."):
-        return str(when.get(path.removeprefix("when."), "-"))
-    value: Any = goals[0]
+        return str(row.when.get(path.removeprefix("when."), "-"))
+    value: Any = goal
     for part in path.split("."):
         arguments = value.arguments if isinstance(value, Recipe) else value
         value = arguments.get(part) if isinstance(arguments, dict) else None
-    return "-" if value is None else f"{value:g}" if isinstance(value, (int, float)) else str(value)
-
-
-def _label(goals: list[Recipe], path: str) -> str:
-    value = goals[0].arguments[path]
-    if isinstance(value, Recipe):
-        return labels.label(value)
     if value is None:
-        return "None"
-    return getattr(decoder_settings, value["_target_"].rpartition(".")[2]).label
+        return "-"
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+# ---------------------------------------------------------------- metrics
+
+
+def _measured(store: Store, goals: Goals, shared: str | None) -> dict[str, Measured]:
+    """Read the metrics of one seed, and as `model.METRIC` those of what a goal reads.
+
+    Raises:
+        ValueError: Two grids have a metric, and the table does not say whose it shows.
+    """
+    built = [role for role, goal in goals.items() if store.holds(goal.name)]
+    metrics: dict[str, Measured] = {}
+    source: dict[str, str] = {}
+    for role in sorted(built, key=lambda role: role != shared):
+        for metric, measured in _own_metrics(store, goals[role]).items():
+            if metric not in metrics:
+                metrics[metric], source[metric] = measured, role
+            elif source[metric] != shared:
+                raise ValueError(
+                    f"{metric} is measured by two grids of a row, {source[metric]} and {role}; "
+                    "set shared_metrics of the table to the one whose value it shows"
+                )
+    for role in built:
+        for metric, value in _parent_metrics(store, goals[role]).items():
+            if metric in metrics and metrics[metric].value != value:
+                raise ValueError(
+                    f"{metric} differs between the grids of a row; make them read one model"
+                )
+            metrics.setdefault(metric, Measured(value))
+    return metrics
+
+
+def _own_metrics(store: Store, goal: Recipe) -> dict[str, Measured]:
+    sampled = statistics(store.folder(goal.name) / "predictions.jsonl")
+    metrics = store.metrics(goal.name)
+    return {metric: Measured(value, sampled.get(metric)) for metric, value in metrics.items()}
+
+
+def _parent_metrics(store: Store, goal: Recipe) -> dict[str, Any]:
+    metrics = {}
+    for key, parent in goal.arguments.items():
+        if isinstance(parent, Recipe):
+            for metric, value in store.metrics(parent.name).items():
+                metrics[f"{key}.{metric}"] = value
+    return metrics
+
+
+def _by_metric(measured: Mapping[int, Mapping[str, Measured]]) -> dict[str, list[Measured]]:
+    by_metric: dict[str, list[Measured]] = {}
+    for metrics in measured.values():
+        for metric, value in metrics.items():
+            by_metric.setdefault(metric, []).append(value)
+    return by_metric
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a metric is a number, which a mean can be taken of."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _mean(of_seeds: Sequence[Measured]) -> Any:
+    """Average over the seeds; a value that is the same in all, or no number, as it is."""
+    values = [measured.value for measured in of_seeds]
+    if not all(map(is_number, values)) or len(set(values)) == 1:
+        return values[0]
+    return fmean(values)
+
+
+def _intervals(
+    by_metric: Mapping[str, list[Measured]], columns: Mapping[str, ColumnSpec]
+) -> dict[str, Interval]:
+    intervals = {}
+    for metric in columns:
+        of_seeds = by_metric.get(metric, [])
+        if not of_seeds or not all(is_number(measured.value) for measured in of_seeds):
+            continue
+        effect = bootstrap.effect([[measured] for measured in of_seeds], lambda terms: terms[0])
+        if effect.low == effect.low:  # NaN: nothing says how the metric varies
+            intervals[metric] = (effect.low, effect.high)
+    return intervals
+
+
+# ---------------------------------------------------------------- what is not there
+
+
+def _missing(store: Store, goals: dict[int, Goals]) -> tuple[str, str]:
+    """Say why goals are not there: a stage of their ancestry failed, or nobody has built them."""
+    unbuilt = [
+        goal
+        for of_seed in goals.values()
+        for goal in of_seed.values()
+        if not store.holds(goal.name)
+    ]
+    if failure := _failure(store, unbuilt):
+        return "failed", failure
+    built = [
+        str(seed)
+        for seed, of_seed in goals.items()
+        if any(store.holds(goal.name) for goal in of_seed.values())
+    ]
+    reason = ""
+    if 0 < len(built) < len(goals):
+        reason = f"of seeds {', '.join(map(str, goals))} only {', '.join(built)} built"
+    return ("not built" if unbuilt else ""), reason
+
+
+def _failure(store: Store, unbuilt: Sequence[Recipe]) -> str:
+    for goal in unbuilt:
+        for name in goal.ancestry():
+            path = store.unfinished(name) / "reason.txt"
+            if not store.holds(name) and path.exists():
+                return f"{name} failed: {path.read_text()}"
+    return ""

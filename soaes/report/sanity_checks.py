@@ -1,65 +1,74 @@
-"""The floors under a smoke run: what must be true of any sound run, checked against the measured rows."""
+"""What must be true of any sound smoke run, checked against the measured rows."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from soaes.metrics.estimators import AVERAGED_EXAMS
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store
 from soaes.report.results import Table
 
-
-def check(tables: dict[str, Table], store: Store) -> list[tuple[str, bool]]:
-    """(what is asked, with both numbers, whether it holds), of the means over seeds. A value that is missing is a floor that fails."""
-
-    def cell(table: str, row: str, column: str) -> float:
-        value = tables[table].lines[row].values.get(column)
-        return float("nan") if value is None else value
-
-    base = {
-        exam: (
-            cell("table1", "target_base", exam),
-            cell("table1", "target_base", f"{exam}_standard_error"),
-        )
-        for exam in ("cmmlu", "ceval")
-    }
-    stage1, stage2 = cell("table2", "sft1", "rouge1"), cell("table2", "sft2", "rouge1")
-    instruct, distilled = (
-        cell("table4", row, "acceptance_rate_per_position") for row in ("instruct", "alpha_05")
-    )
-    return [
-        *_perplexities(tables, store),
-        *(
-            (
-                f"the base model beats chance on {exam} by 3 standard errors: {accuracy:.1f} > 25 + 3 x {error:.1f}",
-                accuracy > 25 + 3 * error,
-            )
-            for exam, (accuracy, error) in base.items()
-        ),
-        (f"stage 2 beats stage 1 in Rouge-1: {stage2:.2f} > {stage1:.2f}", stage2 > stage1),
-        (
-            f"the distilled draft's acceptance rate exceeds Instruct's: {distilled:.2f} > {instruct:.2f}",
-            distilled > instruct,
-        ),
-    ]
+CHANCE = 25  # per cent, of four options
 
 
-def _perplexities(tables: dict[str, Table], store: Store) -> list[tuple[str, bool]]:
+@dataclass(frozen=True)
+class Check:
+    """A statement about the means over seeds; one whose value is missing does not hold."""
+
+    text: str  # with the numbers that it compares
+    holds: bool
+
+
+def check(tables: Mapping[str, Table], store: Store) -> list[Check]:
+    """Check the tables of a smoke run.
+
+    Args:
+        tables: All tables of the paper, as they were read.
+        store: Where the training stages behind them lie.
+    """
+    checks = [_perplexities(tables.values(), store)]
+    checks += [_beats_chance(tables, exam) for exam in AVERAGED_EXAMS]
+    stage1 = _cell(tables, "table2", "sft1", "rouge1")
+    stage2 = _cell(tables, "table2", "sft2", "rouge1")
+    text = f"stage 2 beats stage 1 in Rouge-1: {stage2:.2f} > {stage1:.2f}"
+    checks.append(Check(text, stage2 > stage1))
+    instruct = _cell(tables, "table4", "instruct", "acceptance_rate_per_position")
+    distilled = _cell(tables, "table4", "alpha_05", "acceptance_rate_per_position")
+    rates = f"{distilled:.2f} > {instruct:.2f}"
+    text = f"the distilled draft's acceptance rate exceeds Instruct's: {rates}"
+    checks.append(Check(text, distilled > instruct))
+    return checks
+
+
+def _cell(tables: Mapping[str, Table], table: str, row: str, column: str) -> float:
+    """A mean over seeds; NaN, which no comparison holds for, where it is missing."""
+    value = tables[table].rows[row].values.get(column)
+    return float("nan") if value is None else value
+
+
+def _beats_chance(tables: Mapping[str, Table], exam: str) -> Check:
+    accuracy = _cell(tables, "table1", "target_base", exam)
+    error = _cell(tables, "table1", "target_base", f"{exam}_standard_error")
+    numbers = f"{accuracy:.1f} > {CHANCE} + 3 x {error:.1f}"
+    text = f"the base model beats chance on {exam} by 3 standard errors: {numbers}"
+    return Check(text, accuracy > CHANCE + 3 * error)
+
+
+def _perplexities(tables: Iterable[Table], store: Store) -> Check:
     goals: list[Recipe] = [
-        goal
-        for table in tables.values()
-        for line in table.lines.values()
-        for goals in line.recipes.values()
-        for goal in goals
+        goal for table in tables for row in table.rows.values() for goal in row.goals
     ]
     names = sorted({name for goal in goals for name in goal.ancestry() if store.holds(name)})
-    trained = {
-        name: metrics
-        for name in names
-        if "val/perplexity_before" in (metrics := store.metrics(name))
-    }
-    risen = [
-        name
-        for name, metrics in trained.items()
-        if not metrics["val/perplexity"] < metrics["val/perplexity_before"]
-    ]
-    text = f"every training stage lowers its validation perplexity: {len(trained) - len(risen)} of {len(trained)}"
-    return [(f"{text}{'; not ' + ', '.join(risen) if risen else ''}", bool(trained) and not risen)]
+    trained, risen = 0, []
+    for name in names:
+        metrics = store.metrics(name)
+        if "val/perplexity_before" in metrics:
+            trained += 1
+            if not metrics["val/perplexity"] < metrics["val/perplexity_before"]:
+                risen.append(name)
+    text = "every training stage lowers its validation perplexity"
+    numbers = f"{trained - len(risen)} of {trained}"
+    exceptions = f"; not {', '.join(risen)}" if risen else ""
+    return Check(f"{text}: {numbers}{exceptions}", trained > 0 and not risen)

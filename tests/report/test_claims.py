@@ -1,4 +1,7 @@
-"""A planted effect holds, a null is undecided, a reversal fails; margins, quotients and what is not measured."""
+"""A planted effect holds, a null is undecided, a reversal fails.
+
+Also margins, quotients and what is not measured.
+"""
 
 import csv
 
@@ -8,9 +11,10 @@ import pytest
 from soaes.data.jsonl import write_jsonl
 from soaes.metrics.bootstrap import Effect, Measured
 from soaes.metrics.samples import statistics
-from soaes.report.claims import judge, kept_at, verdict
+from soaes.report.claims import judge, verdict
 from soaes.report.markdown import write_table, write_verdicts
 from soaes.report.results import Table, TableRow
+from soaes.report.table_spec import ColumnSpec, RowSpec, TableSpec, kept_at, parse_claim
 
 
 def line(folder, row, gain, seeds=(0, 1, 2)):
@@ -42,26 +46,31 @@ def line(folder, row, gain, seeds=(0, 1, 2)):
     )
     return TableRow(
         row,
-        {},
-        {"rouge1": value} if measured else {},
-        {},
-        {"rouge1": 40.0 + gain},
-        "" if measured else "not built",
-        "",
-        {},
-        measured,
+        values={"rouge1": value} if measured else {},
+        paper={"rouge1": 40.0 + gain},
+        missing="" if measured else "not built",
+        measured=measured,
     )
 
 
 def table(folder, claims, **gains):
-    lines = {row: line(folder, row, gain) for row, gain in gains.items()} | {
+    rows = {row: line(folder, row, gain) for row, gain in gains.items()} | {
         "absent": line(folder, "absent", 0.0, ())
     }
-    return Table("Toy", {"rouge1": {"title": "Rouge-1", "digits": 1}}, lines, claims)
+    return toy_table(rows, claims)
+
+
+def toy_table(rows, claims):
+    specs = {row: RowSpec(paper={"name": row}) for row in rows}
+    columns = {"rouge1": ColumnSpec("Rouge-1", 1)}
+    parsed = {key: parse_claim(spec) for key, spec in claims.items()}
+    return Table(TableSpec("Toy", "Which is better?", specs, columns, parsed), rows)
 
 
 def claim(*pairs, **changes):
-    return {"text": "a claim", "pairs": list(pairs), **changes}
+    """A claim on Rouge-1 of (left, right) pairs."""
+    sides = [{"left": left, "right": right} for left, right in pairs]
+    return {"text": "a claim", "metric": "rouge1", "pairs": sides, **changes}
 
 
 def judged(folder, changes=None, **claims):
@@ -72,9 +81,9 @@ def judged(folder, changes=None, **claims):
 def test_effect_null_and_reversal(tmp_path):
     found = judged(
         tmp_path,
-        effect=claim(["better.rouge1", "base.rouge1"]),
-        null=claim(["same.rouge1", "base.rouge1"]),
-        reversal=claim(["worse.rouge1", "base.rouge1"]),
+        effect=claim(["better", "base"]),
+        null=claim(["same", "base"]),
+        reversal=claim(["worse", "base"]),
     )
     assert {key: one.verdict for key, one in found.items()} == {
         "effect": "holds",
@@ -89,10 +98,10 @@ def test_effect_null_and_reversal(tmp_path):
 
 def test_a_claim_holds_with_all_of_its_pairs_and_fails_with_any(tmp_path):
     good, open_, bad, absent = (
-        ["better.rouge1", "base.rouge1"],
-        ["same.rouge1", "base.rouge1"],
-        ["worse.rouge1", "base.rouge1"],
-        ["better.rouge1", "absent.rouge1"],
+        ["better", "base"],
+        ["same", "base"],
+        ["worse", "base"],
+        ["better", "absent"],
     )
     found = judged(
         tmp_path,
@@ -115,7 +124,10 @@ def test_a_claim_holds_with_all_of_its_pairs_and_fails_with_any(tmp_path):
 
 
 def test_a_quotient_against_a_number_with_a_margin(tmp_path):
-    kept, lost = ["same.rouge1 / base.rouge1", 1], ["worse.rouge1 / base.rouge1", 1]
+    kept, lost = (
+        [{"numerator": "same", "denominator": "base"}, 1],
+        [{"numerator": "worse", "denominator": "base"}, 1],
+    )
     found = judged(
         tmp_path, kept=claim(kept, margin=0.05), lost=claim(lost, margin=0.05), strict=claim(kept)
     )
@@ -132,7 +144,9 @@ def test_a_quotient_against_a_number_with_a_margin(tmp_path):
 
 def test_rows_of_other_tables(tmp_path):
     other = table(tmp_path / "other", {}, full=4.0)
-    found = judged(tmp_path, {"other": other}, across=claim(["other.full.rouge1", "base.rouge1"]))
+    found = judged(
+        tmp_path, {"other": other}, across=claim([{"table": "other", "row": "full"}, "base"])
+    )
     assert found["across"].verdict == "holds"
 
 
@@ -161,8 +175,8 @@ def test_verdicts_and_tables_are_written(tmp_path):
     toy = table(
         tmp_path,
         {
-            "X1": claim(["better.rouge1", "base.rouge1"]),
-            "X2": claim(["absent.rouge1", "base.rouge1"]),
+            "X1": claim(["better", "base"]),
+            "X2": claim(["absent", "base"]),
         },
         base=0.0,
         better=4.0,
@@ -213,25 +227,47 @@ def test_sizes_are_compared_where_they_know_equally_much(tmp_path):
         "small_base": (80.0, 25.0),
         "small_high": (40.0, 65.0),
     }
-    lines = {
+    rows = {
         row: TableRow(
             row,
-            {},
-            {"average": kept_, "domain": known},
-            {},
-            {},
-            "",
-            "",
-            {},
-            {0: {"average": Measured(kept_), "domain": Measured(known)}},
+            values={"average": kept_, "domain": known},
+            measured={0: {"average": Measured(kept_), "domain": Measured(known)}},
         )
         for row, (kept_, known) in curve.items()
     }
-    sides = [
-        "average kept at domain 60: base, low, high",
-        "average kept at domain 60: small_base, small_high",
-    ]
-    (found,) = judge({"toy": Table("Toy", {}, lines, {"T": claim(sides)})}, "toy")
+    along = {"score": "average", "matched": "domain", "level": 60}
+    pair = {
+        "left": {"curve": ["base", "low", "high"], **along},
+        "right": {"curve": ["small_base", "small_high"], **along},
+    }
+    toy = toy_table(rows, {"T": {"text": "a claim", "pairs": [pair]}})
+    (found,) = judge({"toy": toy}, "toy")
+    large = "average kept at domain 60: base, low, high"
+    assert found.weakest.text == f"{large} - average kept at domain 60: small_base, small_high"
     assert found.weakest.effect.value == pytest.approx(
         (85 - 35 * 15 / 35) / 90 - (80 - 40 * 35 / 40) / 80
     )
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"left": "full", "right": 1}, "has no metric"),
+        ({"left": {"row": "full"}, "right": 1, "metric": "rouge1"}, "is none of"),
+        ({"left": 2, "right": 1}, "compares two numbers"),
+    ],
+    ids=["no_metric", "unknown_side", "two_numbers"],
+)
+def test_a_pair_that_cannot_be_read_is_an_error(spec, message):
+    with pytest.raises(ValueError, match=message):
+        parse_claim({"text": "a claim", "pairs": [spec]})
+
+
+def test_a_misspelt_key_is_an_error():
+    with pytest.raises(ValueError, match="margn is no key of a ClaimSpec; Did you mean margin"):
+        parse_claim({**claim(["full", "base"]), "margn": 0.1})
+
+
+def test_margin_and_within_exclude_each_other():
+    with pytest.raises(ValueError, match="give one of the two"):
+        parse_claim(claim(["full", "base"], margin=0.1, within=2.0))

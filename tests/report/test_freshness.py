@@ -26,10 +26,12 @@ def test_tables_are_stale_when_their_recipes_are_others(tmp_path):
     told["overrides"] = ["optim.cpt.lr=2e-3"]  # as if conf/ had changed since
     (tmp_path / "recipes.json").write_text(json.dumps(told))
     lines, found = freshness.check([tmp_path])
-    assert found and lines[0].endswith("stale, its recipes are others now: draft_cpt, target_cpt")
+    assert found and lines[0].endswith(
+        "stale, the recipes of these rows have changed: draft_cpt, target_cpt"
+    )
 
 
-def test_the_machine_is_num_skipped_and_nothing_else():
+def test_the_machine_is_left_out_and_nothing_else():
     (row,) = sweep.jobs(["goal=speed", "subject=distill"])
     elsewhere = Recipe(
         row.recipe.target, row.recipe.arguments | {"machine": "another", "library": "torch 9"}
@@ -42,5 +44,5 @@ def test_the_machine_is_num_skipped_and_nothing_else():
 
 
 def test_a_folder_without_recipes_says_what_writes_them(tmp_path):
-    with pytest.raises(ValueError, match="recipes.json: there is none.*--out"):
+    with pytest.raises(ValueError, match="recipes.json does not exist.*--out"):
         freshness.check([tmp_path])

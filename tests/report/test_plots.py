@@ -1,4 +1,7 @@
-"""Pictures of tables: made of what is there, the same bytes for the same table, and differences with intervals of their own."""
+"""Pictures of tables are made of what is there, and the same table gives the same bytes.
+
+Differences have intervals of their own.
+"""
 
 import subprocess
 import sys
@@ -7,8 +10,9 @@ import numpy as np
 import pytest
 
 from soaes.metrics.bootstrap import Measured, Samples
-from soaes.report import plots
-from soaes.report.results import Table, TableRow, table_spec
+from soaes.report import plots, table_spec
+from soaes.report.results import Table, TableRow
+from soaes.report.table_spec import RowSpec
 
 QUESTIONS = 40
 POOL = tuple(("qa", question) for question in range(QUESTIONS))
@@ -35,43 +39,36 @@ def measured(scores_N):
 
 def line(row, scores_N=None):
     """A row of a table as the reader gives it; without scores it is not built."""
-    when = row.get("when", {})
+    when = row.when
     settings = {
         "alpha": str(when.get("distill.alpha", "0.5")),
         "tau": str(when.get("distill.tau", "2")),
         "size": when.get("size", "-"),
-        "lr": when.get("optim.cpt.lr", "-"),
-        "replay": when.get("rows.corpus.replay", "-"),
+        "lr": str(when.get("optim.cpt.lr", "-")),
+        "replay": str(when.get("rows.corpus.replay", "-")),
     }
-    paper, cells = (
-        row.get("paper", {}),
-        {} if scores_N is None else {metric: measured(scores_N) for metric in METRICS},
-    )
+    cells = {} if scores_N is None else {metric: measured(scores_N) for metric in METRICS}
     values = {metric: cell.value for metric, cell in cells.items()}
-    ends = {metric: (value - 1, value + 1) for metric, value in values.items()}
-    missing = "" if cells else "not built"
     return TableRow(
-        paper.get("name", "Base 3x96"),
+        row.paper.get("name", "Base 3x96"),
         settings,
         values,
-        ends,
-        paper,
-        missing,
-        "",
-        {},
-        {0: cells} if cells else {},
-        row.get("aside", False),
+        {metric: (value - 1, value + 1) for metric, value in values.items()},
+        row.paper,
+        missing="" if cells else "not built",
+        measured={0: cells} if cells else {},
+        aside=row.aside,
     )
 
 
 def table(name, built):
-    """The named table with the rows built of which `built` says so, each with answers of its own."""
-    about, rng = table_spec(name), np.random.default_rng(0)
-    lines = {
+    """The named table, those rows built that `built` selects, each with answers of its own."""
+    spec, rng = table_spec.load(name), np.random.default_rng(0)
+    rows = {
         key: line(row, rng.uniform(20, 60, QUESTIONS) if built(key) else None)
-        for key, row in about["rows"].items()
+        for key, row in spec.rows.items()
     }
-    return {name: Table(about["title"], about["columns"], lines, {})}
+    return {name: Table(spec, rows)}
 
 
 @pytest.mark.parametrize("name", sorted(plots.PICTURES))
@@ -111,16 +108,23 @@ def test_some_rows_are_enough(name, tmp_path):
 
 def test_a_row_better_by_one_on_every_question_is_better_by_one_for_sure():
     scores_N = np.random.default_rng(1).uniform(0, 100, QUESTIONS)
-    found = plots._difference(line({}, scores_N + 1), line({}, scores_N))
+    found = plots._difference(
+        line(RowSpec(paper={"name": "toy"}), scores_N + 1),
+        line(RowSpec(paper={"name": "toy"}), scores_N),
+    )
     assert (found.value, found.low, found.high) == pytest.approx((1, 1, 1))
 
 
 def test_rows_without_a_common_seed_are_not_compared():
-    one, other = line({}, np.ones(QUESTIONS)), line({}, np.ones(QUESTIONS))
+    one, other = (
+        line(RowSpec(paper={"name": "toy"}), np.ones(QUESTIONS)),
+        line(RowSpec(paper={"name": "toy"}), np.ones(QUESTIONS)),
+    )
     other.measured[1] = other.measured.pop(0)
     assert plots._difference(one, other) is None
 
 
 def test_reading_does_not_wait_for_matplotlib():
-    program = "import sys, soaes.report.plots; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
+    imported = "'matplotlib' in sys.modules or 'torch' in sys.modules"
+    program = f"import sys, soaes.report.plots; sys.exit({imported})"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

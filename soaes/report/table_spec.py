@@ -1,0 +1,376 @@
+"""How a table is read: experiments/NAME.yaml as checked records.
+
+A table names the grids that its rows come from, the columns, the paper's values and the paper's
+claims. Knows the description only: `results` reads the store by it, `claims` judges by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import yaml
+
+from soaes.pipeline import compose
+
+EXPERIMENTS = compose.shipped_folder("experiments")
+
+# ---------------------------------------------------------------- sides of a comparison
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A metric of a row: `alpha_05`, or `{table: table2, row: full}` of another table."""
+
+    row: str
+    metric: str
+    table: str | None = None  # None: the claim's own table
+
+    @property
+    def text(self) -> str:
+        """The cell's name as verdicts.csv shows it."""
+        name = f"{self.row}.{self.metric}"
+        return f"{self.table}.{name}" if self.table else name
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells whose values `combine` takes, in order."""
+        return (self,)
+
+    def combine(self, values: Sequence[Any]) -> Any:
+        """Compute the side from its cells' values: numbers, or arrays of replicates."""
+        return values[0]
+
+
+@dataclass(frozen=True)
+class Quotient:
+    """`{numerator: target_cpt, denominator: target_base}`."""
+
+    numerator: Cell
+    denominator: Cell
+
+    @property
+    def text(self) -> str:
+        """The quotient as verdicts.csv shows it."""
+        return f"{self.numerator.text} / {self.denominator.text}"
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells whose values `combine` takes, in order."""
+        return (self.numerator, self.denominator)
+
+    def combine(self, values: Sequence[Any]) -> Any:
+        """Compute the side from its cells' values: numbers, or arrays of replicates."""
+        return values[0] / values[1]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What is left of the first row's score where another metric reaches a level.
+
+    `{curve: [base, low, high], score: average, matched: domain, level: 60}`: along the curve
+    through these rows, the average where domain reaches 60, over that of `base`.
+    """
+
+    rows: tuple[str, ...]
+    score: str
+    matched: str
+    level: float
+
+    @property
+    def text(self) -> str:
+        """The curve as verdicts.csv shows it."""
+        rows = ", ".join(self.rows)
+        return f"{self.score} kept at {self.matched} {self.level:g}: {rows}"
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells whose values `combine` takes: score and matched metric, row by row."""
+        return tuple(
+            Cell(row, metric) for row in self.rows for metric in (self.score, self.matched)
+        )
+
+    def combine(self, values: Sequence[Any]) -> Any:
+        """Compute the side from its cells' values: numbers, or arrays of replicates."""
+        return kept_at(values[::2], values[1::2], self.level)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A constant, such as the 1 that a quotient is compared with."""
+
+    number: float
+
+    @property
+    def text(self) -> str:
+        """The number as verdicts.csv shows it."""
+        return str(self.number)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """No cells."""
+        return ()
+
+    def combine(self, values: Sequence[Any]) -> Any:
+        """Return the number."""
+        return self.number
+
+
+Side = Cell | Quotient | Curve | Number
+
+
+def kept_at(scores: Sequence[Any], matched: Sequence[Any], level: float) -> Any:
+    """Interpolate a curve's score where `matched` first reaches `level`.
+
+    Args:
+        scores: The score of each point of the curve: numbers, or arrays of replicates.
+        matched: The other metric of each point.
+        level: The value of `matched` at which the curve is read.
+
+    Returns:
+        The score there as a share of the first point's, linear between points; NaN where no point
+        reaches the level.
+    """
+    share = np.nan * (scores[0] + matched[0])
+    for index in range(len(scores) - 1):
+        start, end = matched[index], matched[index + 1]
+        width = np.where(end - start == 0, np.nan, end - start)
+        slope = scores[index + 1] - scores[index]
+        interpolated = scores[index] + slope * (level - start) / width
+        crosses = (start < level) & (end >= level) & np.isnan(share)
+        share = np.where(crosses, interpolated / scores[0], share)
+    return share
+
+
+# ---------------------------------------------------------------- claims
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sides of which the left is claimed to exceed the right."""
+
+    left: Side
+    right: Side
+
+    def __post_init__(self) -> None:
+        if not self.cells:
+            raise ValueError(f"pair {self.text} compares two numbers; give it a row")
+
+    @property
+    def text(self) -> str:
+        """The difference as verdicts.csv shows it."""
+        return f"{self.left.text} - {self.right.text}"
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells of both sides, in order."""
+        return self.left.cells + self.right.cells
+
+    @property
+    def difference(self) -> Callable[[Sequence[Any]], Any]:
+        """left - right as a function of the values of `cells`."""
+
+        def of_values(values: Sequence[Any]) -> Any:
+            split = len(self.left.cells)
+            left, right = values[:split], values[split:]
+            return self.left.combine(left) - self.right.combine(right)
+
+        return of_values
+
+
+@dataclass(frozen=True)
+class ClaimSpec:
+    """A statement of the paper: it holds if each of its pairs does."""
+
+    text: str  # in words
+    pairs: tuple[Pair, ...]
+    margin: float = 0.0  # the right side may be missed by this much (non-inferiority)
+    within: float | None = None  # instead: the sides differ by no more than this
+
+    def __post_init__(self) -> None:
+        if self.margin and self.within is not None:
+            raise ValueError(
+                f"claim {self.text!r} has margin={self.margin:g} and within={self.within:g}; "
+                "give one of the two"
+            )
+
+
+# ---------------------------------------------------------------- rows, columns, tables
+
+
+@dataclass(frozen=True)
+class ColumnSpec:
+    """A metric as a column: of a row's own metrics.json, or `model.METRIC` of a model it reads."""
+
+    title: str
+    digits: int  # decimals shown
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """Which job of which grids makes a row, and the paper's values beside it."""
+
+    grids: Mapping[str, str] = field(default_factory=dict)  # role -> experiment; none: paper's only
+    when: Mapping[str, Any] = field(default_factory=dict)  # the swept values of the row's job
+    paper: Mapping[str, Any] = field(default_factory=dict)  # name, and values by column
+    note: str = ""  # appended to the label in brackets
+    aside: bool = False  # in the CSV alone
+
+    def __post_init__(self) -> None:
+        if not self.grids and "name" not in self.paper:
+            raise ValueError(
+                "a row without grids shows the paper's values alone; give it paper.name"
+            )
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table: experiments/NAME.yaml."""
+
+    title: str
+    asks: str  # the question that the table answers
+    rows: Mapping[str, RowSpec]
+    columns: Mapping[str, ColumnSpec]
+    claims: Mapping[str, ClaimSpec] = field(default_factory=dict)
+    label: str = "model"  # the recipe's argument that labels a row: a model or a decoder
+    settings: Mapping[str, str] = field(default_factory=dict)  # title -> `when.KEY` or recipe path
+    account: Mapping[str, ColumnSpec] = field(default_factory=dict)  # columns of a second table
+    timed_grids: tuple[str, ...] = ()  # roles measured in the first seed alone: a clock ran
+    shared_metrics: str | None = None  # the role that gives a metric which two grids of a row have
+    reading: Mapping[str, str] = field(default_factory=dict)  # scale -> what its numbers say
+
+    def __post_init__(self) -> None:
+        roles = {role for row in self.rows.values() for role in row.grids}
+        named = {*self.timed_grids, *([self.shared_metrics] if self.shared_metrics else [])}
+        if unknown := sorted(named - roles):
+            raise ValueError(
+                f"{self.title}: timed_grids and shared_metrics name {', '.join(unknown)}; "
+                f"the rows' grids are {', '.join(sorted(roles))}"
+            )
+
+    @property
+    def all_columns(self) -> dict[str, ColumnSpec]:
+        """The columns of the table and of its account."""
+        return {**self.columns, **self.account}
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        """The grids of all rows, in the order in which rows name them."""
+        names = (name for row in self.rows.values() for name in row.grids.values())
+        return tuple(dict.fromkeys(names))
+
+
+# ---------------------------------------------------------------- reading the YAML
+
+
+def table_names() -> list[str]:
+    """List the paper's tables, then our own."""
+    names = [path.stem for path in EXPERIMENTS.glob("*.yaml")]
+    return sorted(names, key=lambda name: (not name.startswith("table"), name))
+
+
+def load(name: str) -> TableSpec:
+    """Read experiments/NAME.yaml.
+
+    Raises:
+        ValueError: The file has an unknown key, or a value that the records refuse.
+    """
+    path = EXPERIMENTS / f"{name}.yaml"
+    try:
+        return parse(yaml.safe_load(path.read_text("utf-8")))
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def parse(spec: Mapping[str, Any]) -> TableSpec:
+    """Make a table from its YAML mapping."""
+    parsed = dict(spec)
+    parsed["rows"] = {key: _record(RowSpec, row) for key, row in spec["rows"].items()}
+    for columns in ("columns", "account"):
+        entries = spec.get(columns, {}).items()
+        parsed[columns] = {metric: _record(ColumnSpec, column) for metric, column in entries}
+    claims = spec.get("claims", {}).items()
+    parsed["claims"] = {key: parse_claim(claim) for key, claim in claims}
+    parsed["timed_grids"] = tuple(spec.get("timed_grids", ()))
+    return _record(TableSpec, parsed)
+
+
+def parse_claim(spec: Mapping[str, Any]) -> ClaimSpec:
+    """Make a claim from its YAML mapping.
+
+    `metric` names the metric of all pairs, or stands in each pair. A side is a row's key, a number,
+    `{table, row}`, `{numerator, denominator}`, or `{curve, score, matched, level}`.
+    """
+    parsed = dict(spec)
+    metric = parsed.pop("metric", None)
+    parsed["pairs"] = tuple(_pair(pair, metric) for pair in spec["pairs"])
+    return _record(ClaimSpec, parsed)
+
+
+def _pair(spec: Mapping[str, Any], metric: str | None) -> Pair:
+    own = spec.get("metric", metric)
+    return Pair(_side(spec["left"], own), _side(spec["right"], own))
+
+
+def _side(spec: Any, metric: str | None) -> Side:
+    if isinstance(spec, (int, float)):
+        return Number(spec)
+    if isinstance(spec, Mapping) and "curve" in spec:
+        return Curve(tuple(spec["curve"]), spec["score"], spec["matched"], spec["level"])
+    if metric is None:
+        raise ValueError(
+            f"side {spec!r} of a claim has no metric; give it to the claim or the pair"
+        )
+    if isinstance(spec, str):
+        return Cell(spec, metric)
+    if set(spec) == {"table", "row"}:
+        return Cell(spec["row"], metric, spec["table"])
+    if set(spec) == {"numerator", "denominator"}:
+        return Quotient(_cell(spec["numerator"], metric), _cell(spec["denominator"], metric))
+    raise ValueError(
+        f"side {spec!r} of a claim is none of: a row, a number, {{table, row}}, "
+        "{numerator, denominator}, {curve, score, matched, level}"
+    )
+
+
+def _cell(row: str, metric: str) -> Cell:
+    return Cell(row, metric)
+
+
+def _record(kind: Any, spec: Mapping[str, Any]) -> Any:
+    known = [known_field.name for known_field in fields(kind)]
+    if unknown := [key for key in spec if key not in known]:
+        hint = compose.nearest(unknown[0], known)
+        raise ValueError(f"{unknown[0]} is no key of a {kind.__name__}; {hint}")
+    return kind(**spec)
+
+
+# ---------------------------------------------------------------- rows of a grid
+
+
+def matches(when: Mapping[str, Any], overrides: Mapping[str, str]) -> bool:
+    """Tell whether a job's overrides have the values of a row, whatever their spelling."""
+    return all(
+        key in overrides and same_value(value, overrides[key]) for key, value in when.items()
+    )
+
+
+def same_value(value: Any, text: str) -> bool:
+    """Compare a YAML value with an override by value: 1 is `1.0`, 0.0003 is `3e-4`."""
+    parsed = _parsed(text)
+    wanted = _parsed(value) if isinstance(value, str) else value
+    if isinstance(parsed, bool) or isinstance(wanted, bool):
+        return parsed is wanted
+    return parsed == wanted
+
+
+def _parsed(text: str) -> Any:
+    value = yaml.safe_load(text)
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)  # YAML 1.1 reads 3e-4 as a string
+    except ValueError:
+        return value

@@ -1,0 +1,79 @@
+"""Rows match jobs by value, and a metric of two grids comes from the one that the table names."""
+
+import json
+
+import pytest
+
+from soaes.metrics.bootstrap import Measured
+from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.store import Store
+from soaes.report import results, table_spec
+
+
+@pytest.mark.parametrize(
+    ("value", "override", "same"),
+    [
+        (1, "1.0", True),
+        (1.0, "1", True),
+        (0.0003, "3e-4", True),
+        ("3e-4", "0.0003", True),
+        (0, "0", True),
+        (0.5, "0.25", False),
+        ("draft.chat", "draft.chat", True),
+        ("draft", "draft.chat", False),
+        (True, "true", True),
+        (True, "1", False),
+        (1, "true", False),
+    ],
+)
+def test_values_are_compared_not_their_spelling(value, override, same):
+    assert table_spec.same_value(value, override) == same
+    assert table_spec.matches({"key": value}, {"key": override, "seed": "0"}) == same
+
+
+def test_a_key_that_was_not_swept_matches_nothing():
+    assert not table_spec.matches({"distill.tau": 1}, {"distill.alpha": "1"})
+
+
+def built(store, stage, metrics):
+    recipe = Recipe(f"soaes.stages.toy.{stage}", {"metrics": str(metrics)})
+    folder = store.folder(recipe.name)
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return recipe
+
+
+def test_a_metric_of_two_grids_comes_from_the_one_that_is_named(tmp_path):
+    store = Store(tmp_path)
+    goals = {
+        "speed": built(store, "speed", {"rate": 1.0, "speedup": 2.0}),
+        "acceptance": built(store, "acceptance", {"rate": 3.0}),
+    }
+    found = results._measured(store, goals, "acceptance")
+    assert found == {"rate": Measured(3.0), "speedup": Measured(2.0)}
+    assert results._measured(store, goals, "speed")["rate"] == Measured(1.0)
+    with pytest.raises(ValueError, match="rate is measured by two grids.*set shared_metrics"):
+        results._measured(store, goals, None)
+
+
+def test_a_parents_metric_must_agree_between_grids(tmp_path):
+    store = Store(tmp_path)
+    drafts = [built(store, "sft", {"loss": loss}) for loss in (1.0, 2.0)]
+    goals = {}
+    for role, draft in zip(("acceptance", "speed"), drafts, strict=True):
+        goals[role] = Recipe(f"soaes.stages.toy.{role}", {"draft": draft})
+        store.folder(goals[role].name).mkdir()
+    with pytest.raises(ValueError, match="draft.loss differs between the grids"):
+        results._measured(store, goals, None)
+
+
+def test_settings_of_grids_name_roles_that_rows_have():
+    spec = {
+        "title": "Toy",
+        "asks": "?",
+        "columns": {},
+        "rows": {"one": {"grids": {"evaluate": "table2"}}},
+        "timed_grids": ["speed"],
+    }
+    with pytest.raises(ValueError, match="name speed; the rows' grids are evaluate"):
+        table_spec.parse(spec)
