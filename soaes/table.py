@@ -24,6 +24,8 @@ from soaes.report.markdown import write_table, write_verdicts
 from soaes.report.results import Table, read_table, store_of
 from soaes.report.table_spec import EXPERIMENTS, table_names
 
+Tables = Mapping[str, Table]
+
 
 def main() -> None:
     """Run the command line."""
@@ -114,7 +116,7 @@ def _is_shown(name: str, table: Table) -> bool:
     return name.startswith("table") or any(row.measured for row in table.rows.values())
 
 
-def _page(tables: Mapping[str, Table], name: str, overrides: list[str], folder: Path) -> list[str]:
+def _page(tables: Tables, name: str, overrides: list[str], folder: Path) -> list[str]:
     """What a published table has besides: its sweep, a picture, and how to read it."""
     spec = tables[name].spec
     words = " ".join(word for word in overrides if not freshness.is_execution(word))

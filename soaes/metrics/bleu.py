@@ -5,7 +5,7 @@ Knows two strings: not samples, tasks or averages.
 
 
 def score(prediction: str, reference: str) -> float:
-    """Sentence BLEU-4 with smoothing method 3 in 0..100; 0 where a side is empty or blank."""
+    """Compute sentence BLEU-4, smoothing method 3, in 0..100; 0 where a side is empty or blank."""
     if not prediction.strip() or not reference.strip():
         return 0.0
     # Imported on first use: nltk pulls scipy and scikit-learn, about a second.

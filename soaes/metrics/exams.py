@@ -1,15 +1,23 @@
-"""Score multiple-choice exams with lm-evaluation-harness: the answer letter by log-likelihood (decision 12), or the answer's text.
+"""Score multiple-choice exams with lm-evaluation-harness.
 
-The harness makes the prompts, from its own CMMLU and C-Eval templates, and judges; the questions come from memory, so
-that it needs no network, no cache and no process of its own. Knows rows and a model: not folders, not recipes.
+The score is the log-likelihood of the answer's letter (decision 12) or of its text. The harness
+makes the prompts from its own CMMLU and C-Eval templates and judges them; the questions come from
+memory, so that it needs no network, no cache and no process of its own. Knows rows and a model, not
+folders or recipes.
+
+Shapes: B prompts, T tokens, D width, M last positions, A tokens of one answer, V vocabulary.
 """
+
+from __future__ import annotations
 
 import logging
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from statistics import mean
+from typing import Any
 
 import torch
 import yaml
@@ -37,14 +45,18 @@ CLOZE = {
     "target_delimiter": "",
 }
 private_api.cache_prompt_templates()
-# B prompts, T tokens, D width, M last positions, A tokens of one answer, V vocabulary
+
+Row = Mapping[str, Any]  # a question, or an answered one
+Exams = Mapping[str, Mapping[str, list[Row]]]  # exam -> "dev" or "test" -> questions
+Subject = tuple[str, str, list[Row], list[Row]]  # exam, subject, its dev and its test questions
+Judgement = tuple[float, bool]  # log-likelihood of an answer in nats, whether it is the greedy one
 
 
 class Reader(TemplateLM):
     """A causal model as the harness asks for it.
 
-    The harness's own wrapper takes the softmax of every position over the whole vocabulary, and imports accelerate;
-    an answer needs the last positions only.
+    The harness's own wrapper takes the softmax of every position over the whole vocabulary and
+    imports accelerate; an answer needs the last positions only.
     """
 
     backend = "causal"
@@ -52,199 +64,243 @@ class Reader(TemplateLM):
     def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, batch: int) -> None:
         super().__init__()
         self.model, self.tokenizer, self.batch = model.eval(), tokenizer, batch
-        self.tok_encode = lru_cache(maxsize=8)(
-            self.tok_encode
-        )  # the four letters of a question share its prompt
+        # the four letters of a question share its prompt
+        self._encode = lru_cache(maxsize=8)(self._encode_text)
 
     @property
     def eot_token_id(self) -> int:
+        """The token that ends a text."""
         return self.model.config.eos_token_id
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_) -> list[int]:
-        return self.tokenizer.encode(string, add_special_tokens=False).ids
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **others: Any
+    ) -> list[int]:
+        """Encode a text without special tokens, whatever the harness asks for."""
+        return self._encode(string)
+
+    def _encode_text(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def _loglikelihood_tokens(
-        self, requests: list, disable_tqdm: bool = False, **_
-    ) -> list[tuple[float, bool]]:
-        """Each (text, prompt, answer) as (log-likelihood of the answer in nats, whether it is the greedy one)."""
-        askers = defaultdict(
-            list
-        )  # the tokens to read -> who asks: " A" .. " D" after one prompt are read once
-        for at, (_text, prompt, answer) in enumerate(requests):
-            askers[tuple(prompt + answer[:-1])].append(at)
+        self, requests: list[Any], disable_tqdm: bool = False, **others: Any
+    ) -> list[Judgement]:
+        """Judge (text, prompt, answer) requests, in their order."""
+        # tokens to read -> who asks: " A" .. " D" after one prompt are read once
+        askers: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, (_text, prompt, answer) in enumerate(requests):
+            askers[tuple(prompt + answer[:-1])].append(index)
         order = sorted(askers, key=len, reverse=True)
-        _fit(order, self.model.config.max_position_embeddings)
-        found: dict[int, tuple[float, bool]] = {}
+        _check_length(order, self.model.config.max_position_embeddings)
+        judged: dict[int, Judgement] = {}
         for start in range(0, len(order), self.batch):
-            part = order[start : start + self.batch]
-            for tokens, states_TD in zip(part, self._states(part), strict=True):
-                answers = [requests[at][2] for at in askers[tokens]]
-                found |= zip(askers[tokens], self._judge(states_TD, answers), strict=True)
-        return [found[at] for at in range(len(requests))]
+            batch = order[start : start + self.batch]
+            for tokens, states_TD in zip(batch, self._states(batch), strict=True):
+                answers = [requests[index][2] for index in askers[tokens]]
+                judged |= zip(askers[tokens], self._judge(states_TD, answers), strict=True)
+        return [judged[index] for index in range(len(requests))]
 
     @torch.inference_mode()
-    def _states(self, part: list[tuple[int, ...]]) -> list[torch.Tensor]:
-        """Final hidden states of each row. Padding stands right of the tokens, where a causal model does not look."""
-        longest = max(map(len, part))
-        ids_BT = torch.tensor(
-            [[*tokens, *[0] * (longest - len(tokens))] for tokens in part], device=self.model.device
-        )
-        states_BTD = self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
-        return [states_BTD[row, : len(tokens)] for row, tokens in enumerate(part)]
+    def _states(self, batch: list[tuple[int, ...]]) -> list[torch.Tensor]:
+        """Compute the final hidden states of each row.
+
+        Padding stands right of the tokens, where a causal model does not look.
+        """
+        longest = max(map(len, batch))
+        padded = [[*tokens, *[0] * (longest - len(tokens))] for tokens in batch]
+        ids_BT = torch.tensor(padded, device=self.model.device)
+        output = self.model.base_model(input_ids=ids_BT, use_cache=False)
+        states_BTD = output.last_hidden_state
+        return [states_BTD[row, : len(tokens)] for row, tokens in enumerate(batch)]
 
     @torch.inference_mode()
-    def _judge(self, states_TD: torch.Tensor, answers: list[list[int]]) -> list[tuple[float, bool]]:
-        logits_MV = self.model.get_output_embeddings()(states_TD[-max(map(len, answers)) :])
+    def _judge(self, states_TD: torch.Tensor, answers: list[list[int]]) -> list[Judgement]:
+        """Score answers that follow one prompt."""
+        longest = max(map(len, answers))
+        logits_MV = self.model.get_output_embeddings()(states_TD[-longest:])
         scores_MV = logits_MV.float().log_softmax(-1)
         judged = []
         for answer in answers:
-            last_AV, ids_A = (
-                scores_MV[-len(answer) :],
-                torch.tensor(answer, device=scores_MV.device),
-            )
-            greedy = bool((last_AV.argmax(-1) == ids_A).all())
-            judged.append((last_AV.gather(1, ids_A[:, None]).sum().item(), greedy))
+            scores_AV = scores_MV[-len(answer) :]
+            ids_A = torch.tensor(answer, device=scores_MV.device)
+            greedy = bool((scores_AV.argmax(-1) == ids_A).all())
+            judged.append((scores_AV.gather(1, ids_A[:, None]).sum().item(), greedy))
         return judged
 
-    def loglikelihood(self, requests: list, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        return super().loglikelihood(requests, disable_tqdm=True)  # a log file has no use for a bar
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Judgement]:
+        """Judge the harness's requests, without a progress bar in the log file."""
+        return super().loglikelihood(requests, disable_tqdm=True)
 
-    def loglikelihood_rolling(self, requests: list, disable_tqdm: bool = False) -> list[float]:
-        raise NotImplementedError  # no exam asks for these two
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+        """Not supported: no exam asks for it."""
+        raise NotImplementedError
 
-    def generate_until(self, requests: list, disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """Not supported: no exam asks for it."""
         raise NotImplementedError
 
 
 def answers(
-    reader: Reader, exams: dict, shots: int, limit: int | None, scoring: str = "letter"
-) -> list[dict]:
-    """Every question answered: exam, subject, question, the log-likelihoods of A .. D, the picked and the right letter.
+    reader: Reader, exams: Exams, shots: int, limit: int | None, scoring: str = "letter"
+) -> list[Row]:
+    """Answer every question.
 
-    `exams` is exam -> "dev" or "test" -> rows; `limit` is the number of questions of each subject. scoring: "letter" shows the
-    options and scores their letters, as the paper; "text" shows the question alone and scores each option's own words (the
-    cloze formulation of OLMES, Gu et al. 2024: models of a few million weights know facts long before they know letters).
+    Args:
+        reader: The model.
+        exams: Exam -> "dev" or "test" -> questions.
+        shots: Worked examples in front of each question.
+        limit: Questions of each subject; None: all.
+        scoring: "letter" shows the options and scores their letters, as the paper; "text" shows the
+            question alone and scores each option's own words (the cloze formulation of OLMES, Gu et
+            al. 2024: models of a few million weights know facts long before they know letters).
+
+    Returns:
+        `schema.BenchmarkPrediction` of each question.
+
+    Raises:
+        ValueError: A subject has fewer dev questions than `shots`, a prompt is longer than the
+            model's positions, or the model has diverged.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     disable_progress_bars()
-    tasks, places = {}, {}
+    tasks: dict[str, ConfigurableTask] = {}
+    subjects: dict[str, tuple[str, str]] = {}
     for exam, subject, dev, test in _subjects(exams, shots):
         name = f"{exam}_{subject}"
-        tasks[name], places[name] = (
-            _task(name, exam, subject, dev, test, shots, scoring),
-            (exam, subject),
-        )
-    found = evaluate(reader, {"tasks": tasks, "groups": {}}, limit=limit, bootstrap_iters=0)
+        tasks[name] = _task(name, exam, subject, dev, test, shots, scoring)
+        subjects[name] = (exam, subject)
+    results = evaluate(reader, {"tasks": tasks, "groups": {}}, limit=limit, bootstrap_iters=0)
     return [
-        _answer(*places[name], sample) for name, rows in found["samples"].items() for sample in rows
+        _answer(*subjects[name], sample)
+        for name, samples in results["samples"].items()
+        for sample in samples
     ]
 
 
-def summary(rows: list[dict], shots: int, scoring: str = "letter") -> dict:
-    """Accuracy in percent by exam: the mean over its subjects, as both benchmarks report it.
+def summary(rows: list[Row], shots: int, scoring: str = "letter") -> dict[str, Any]:
+    """Compute `schema.BenchmarkMetrics`.
 
-    The standard error, in points, is that of the accuracy over all questions of the exam. `average` is of CMMLU and
-    C-Eval alone, and only where both were taken; further exams stand beside it.
+    Accuracy in per cent by exam is the mean over its subjects, as both benchmarks report it; the
+    standard error, in points, is that of the accuracy over all questions of the exam. `average` is
+    of CMMLU and C-Eval alone, and only where the data have both; further exams stand beside it.
+
+    Args:
+        rows: What `answers` returned.
+        shots: Worked examples in front of each question.
+        scoring: What was scored, letter or text.
     """
-    found: dict = {}
+    metrics: dict[str, Any] = {}
     for exam, accuracy in estimators.exam_accuracies(rows).items():
         questions = len(accuracy.correct)
         right = mean(accuracy.correct)
         variance = right * (1 - right) / max(1, questions - 1)
-        found[exam] = accuracy.value()
-        found[f"{exam}_questions"] = questions
-        found[f"{exam}_standard_error"] = 100 * math.sqrt(variance)
-    found |= {
+        metrics[exam] = accuracy.value()
+        metrics[f"{exam}_questions"] = questions
+        metrics[f"{exam}_standard_error"] = 100 * math.sqrt(variance)
+    metrics |= {
         "shots": shots,
         "scoring": scoring,
         "chance": CHANCE,
         "harness": f"lm-eval {version('lm-eval')}",
     }
-    if missing := [exam for exam in estimators.AVERAGED_EXAMS if exam not in found]:
-        return found | {"missing": f"no questions of {' and '.join(missing)} in the data"}
-    return found | {"average": mean(found[exam] for exam in estimators.AVERAGED_EXAMS)}
+    if missing := [exam for exam in estimators.AVERAGED_EXAMS if exam not in metrics]:
+        return metrics | {"missing": f"no questions of {' and '.join(missing)} in the data"}
+    return metrics | {"average": mean(metrics[exam] for exam in estimators.AVERAGED_EXAMS)}
 
 
-def _subjects(exams: dict, shots: int) -> list[tuple[str, str, list[dict], list[dict]]]:
-    """(exam, subject, its dev rows, its test rows)."""
-    found = []
-    for exam, parts in exams.items():
-        for subject in dict.fromkeys(row["subject"] for row in parts["test"]):
-            dev, test = (
-                [row for row in parts[part] if row["subject"] == subject]
-                for part in ("dev", "test")
-            )
+def _subjects(exams: Exams, shots: int) -> list[Subject]:
+    """List the subjects of every exam."""
+    subjects = []
+    for exam, splits in exams.items():
+        for subject in dict.fromkeys(row["subject"] for row in splits["test"]):
+            dev = [row for row in splits["dev"] if row["subject"] == subject]
+            test = [row for row in splits["test"] if row["subject"] == subject]
             if len(dev) < shots:
                 raise ValueError(
-                    f"exam {exam}, subject {subject}: {len(dev)} dev questions are fewer than shots={shots}; "
-                    f"set shots={len(dev)} or give more dev questions"
+                    f"exam {exam}, subject {subject}: {len(dev)} dev questions are fewer than "
+                    f"shots={shots}; set shots={len(dev)} or give more dev questions"
                 )
-            found.append((exam, subject, dev, test))
-    return found
+            subjects.append((exam, subject, dev, test))
+    return subjects
 
 
 def _task(
-    name: str, exam: str, subject: str, dev: list[dict], test: list[dict], shots: int, scoring: str
+    name: str,
+    exam: str,
+    subject: str,
+    dev: list[Row],
+    test: list[Row],
+    shots: int,
+    scoring: str,
 ) -> ConfigurableTask:
-    """The harness's own task, with our rows in the place of its download."""
-    rows = {
-        "dev": Dataset.from_list(list(map(_columns, dev))),
-        "test": Dataset.from_list(list(map(_columns, test))),
+    """Make the harness's own task, with our rows in the place of its download."""
+    data = {
+        "dev": Dataset.from_list([_columns(row) for row in dev]),
+        "test": Dataset.from_list([_columns(row) for row in test]),
     }
-    ours = {
+    config = _template(exam, subject)
+    config |= {
         "task": name,
         "dataset_path": name,
         "dataset_name": None,
-        "custom_dataset": lambda **_: rows,
+        "custom_dataset": lambda **_: data,
+        "validation_split": None,
+        "test_split": "test",
+        "num_fewshot": shots,
     }
-    splits = {"validation_split": None, "test_split": "test", "num_fewshot": shots}
-    config = _template(exam, subject) | ours | splits | (CLOZE if scoring == "text" else {})
+    if scoring == "text":
+        config |= CLOZE
     config.pop("include", None)
     return ConfigurableTask(config=config)
 
 
-def _template(exam: str, subject: str) -> dict:
-    """An exam that the harness does not know is asked as CMMLU, a subject that it does not know by its own name."""
+def _template(exam: str, subject: str) -> dict[str, Any]:
+    """Read the harness's template.
+
+    An exam that the harness does not know is asked as CMMLU is, a subject that it does not know by
+    the subject's own name.
+    """
     general, subjects = TEMPLATES.get(exam, TEMPLATES["cmmlu"])
     special = f"{subjects}{subject}.yaml"
     if exam in TEMPLATES and (private_api.exam_templates() / special).exists():
         return _yaml(general) | _yaml(special)
-    return _yaml(general) | {
-        "description": f"以下是关于{subject}的单项选择题，请直接给出正确答案的选项。\n\n"
-    }
+    description = f"以下是关于{subject}的单项选择题，请直接给出正确答案的选项。\n\n"
+    return _yaml(general) | {"description": description}
 
 
-def _columns(row: dict) -> dict:
-    """CMMLU's template writes Question and Answer, C-Eval's question and answer."""
-    return row | {"Question": row["question"], "Answer": row["answer"]}
+def _columns(row: Row) -> dict[str, Any]:
+    """CMMLU's template reads Question and Answer, C-Eval's question and answer."""
+    return {**row, "Question": row["question"], "Answer": row["answer"]}
 
 
-def _answer(exam: str, subject: str, sample: dict) -> dict:
+def _answer(exam: str, subject: str, sample: dict[str, Any]) -> Row:
     scores = [score for score, _greedy in sample["filtered_resps"]]
     if not all(map(math.isfinite, scores)):
         raise ValueError(
-            f"exam {exam}, subject {subject}: log-likelihoods {scores} are no numbers; the model has diverged"
+            f"exam {exam}, subject {subject}: log-likelihoods {scores} are no numbers; "
+            "the model has diverged"
         )
     picked = LETTERS[scores.index(max(scores))]
-    assert (picked == sample["doc"]["answer"]) == bool(
-        sample["acc"]
-    )  # we count what the harness counts
-    asked = {"exam": exam, "subject": subject, "question": sample["doc"]["question"]}
-    return asked | {
+    correct = picked == sample["doc"]["answer"]
+    assert correct == bool(sample["acc"])  # we count what the harness counts
+    return {
+        "exam": exam,
+        "subject": subject,
+        "question": sample["doc"]["question"],
         "loglikelihood": dict(zip(LETTERS, scores, strict=True)),
         "picked": picked,
         "answer": sample["doc"]["answer"],
     }
 
 
-def _fit(prompts: list[tuple[int, ...]], context: int) -> None:
+def _check_length(prompts: list[tuple[int, ...]], context: int) -> None:
     """The harness would cut the examples away from the left, and say so in a log line only."""
-    if over := [len(tokens) for tokens in prompts if len(tokens) > context]:
+    if too_long := [len(tokens) for tokens in prompts if len(tokens) > context]:
         raise ValueError(
-            f"{len(over)} of {len(prompts)} exam prompts do not fit: the longest has {max(over):,} tokens, the model "
-            f"reads {context:,}; set fewer shots (0 if the context is below 1k)"
+            f"{len(too_long)} of {len(prompts)} exam prompts do not fit: the longest has "
+            f"{max(too_long):,} tokens, the model reads {context:,}; set fewer shots (0 if the "
+            "context is below 1k)"
         )
 
 
-def _yaml(file: str) -> dict:
+def _yaml(file: str) -> dict[str, Any]:
     return yaml.safe_load((private_api.exam_templates() / file).read_text(encoding="utf-8"))

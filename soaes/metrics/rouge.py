@@ -10,7 +10,12 @@ from rouge_chinese import Rouge
 
 
 def score(prediction: str, reference: str) -> dict[str, float]:
-    """F1 of Rouge-1, Rouge-2 and Rouge-L in 0..100; 0 where a side is empty or blank."""
+    """Compute F1 of Rouge-1, Rouge-2 and Rouge-L in 0..100; 0 where a side is empty or blank.
+
+    Args:
+        prediction: The answer.
+        reference: The expected answer.
+    """
     if not prediction.strip() or not reference.strip():
         return {"rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0}
     predicted, expected = _spaced(prediction), _spaced(reference)
@@ -23,10 +28,10 @@ def score(prediction: str, reference: str) -> dict[str, float]:
 
 
 def common_length(left: list[str], right: list[str]) -> int:
-    """Length of the longest common subsequence, one big integer a row (Hyyrö 2004).
+    """Compute the length of the longest common subsequence, one big integer a row (Hyyrö 2004).
 
-    rouge-chinese fills a dict of len(left) x len(right) cells: two reports of 4,000 words are 16 million entries and
-    gigabytes. The result is the same number.
+    rouge-chinese fills a dict of len(left) x len(right) cells: two reports of 4,000 words are 16
+    million entries and gigabytes. The result is the same number.
     """
     places: dict[str, int] = {}
     for i, word in enumerate(left):
@@ -42,13 +47,12 @@ def common_length(left: list[str], right: list[str]) -> int:
 def _longest_f1(predicted: list[str], expected: list[str]) -> float:
     common = common_length(expected, predicted)
     precision, recall = common / len(predicted), common / len(expected)
-    return (
-        2 * (precision * recall) / (precision + recall + 1e-8)
-    )  # rouge-chinese's epsilon, to agree to the last digit
+    # 1e-8 is rouge-chinese's, to agree with it to the last digit
+    return 2 * (precision * recall) / (precision + recall + 1e-8)
 
 
 def _words(spaced: str) -> list[str]:
-    """The words as rouge-chinese counts them: sentence by sentence, a blank sentence is one empty word."""
+    """Split words as rouge-chinese does: by sentence, a blank sentence being one empty word."""
     sentences = [" ".join(line.split()) for line in Rouge().cut_sent(spaced) if line]
     return [word for sentence in sentences for word in sentence.split(" ")]
 
@@ -59,9 +63,10 @@ def _spaced(text: str) -> str:
 
 @cache
 def segmenter() -> jieba.Tokenizer:
-    """The default dictionary, read without jieba's cache.
+    """Load the default dictionary without jieba's cache.
 
-    jieba.cut would write (and trust) TMPDIR/jieba.cache, which is shared by all users and processes, and log it.
+    jieba.cut would write (and trust) TMPDIR/jieba.cache, which all users and processes share, and
+    log it.
     """
     words = jieba.Tokenizer()
     words.FREQ, words.total = words.gen_pfdict(words.get_dict_file())

@@ -60,7 +60,7 @@ class Group:
 
     prefix: str  # of the metrics' names
     indices_N: np.ndarray
-    rows: list[Row]
+    rows: Sequence[Row]
 
     def samples(self, pool: Pool, statistic: Statistic) -> Samples:
         """Make a statistic on counts of the whole pool from one on this group's counts."""
@@ -89,7 +89,7 @@ def _has_task(task: str) -> Condition:
 # ---------------------------------------------------------------- evaluate
 
 
-def _answers(rows: list[Row]) -> dict[str, Samples]:
+def _answers(rows: Sequence[Row]) -> dict[str, Samples]:
     """Mean scores over the split, over each of its tasks, and over the unseen set."""
     pool = tuple(_answer_key(row) for row in rows)
     members: dict[str, Condition] = {
@@ -121,7 +121,7 @@ def _seen_of_task(task: str) -> Condition:
 # ---------------------------------------------------------------- benchmark
 
 
-def _exams(rows: list[Row]) -> dict[str, Samples]:
+def _exams(rows: Sequence[Row]) -> dict[str, Samples]:
     """Accuracy by exam, and the average of CMMLU and C-Eval. Each subject is drawn by itself."""
     pool = tuple(
         (("exam", row["exam"], row["subject"]), (index, row["question"]))
@@ -143,7 +143,7 @@ def _exams(rows: list[Row]) -> dict[str, Samples]:
 # ---------------------------------------------------------------- acceptance and speed
 
 
-def _decoding(rows: list[Row]) -> dict[str, Samples]:
+def _decoding(rows: Sequence[Row]) -> dict[str, Samples]:
     """Acceptance and, where a clock ran, speed: over all prompts and over each task's."""
     pool = _prompts(rows)
     members: dict[str, Condition] = {"": lambda row: True}
@@ -161,7 +161,7 @@ def _decoding(rows: list[Row]) -> dict[str, Samples]:
     return found
 
 
-def _predicted_acceptance(rows: list[Row]) -> dict[str, Samples]:
+def _predicted_acceptance(rows: Sequence[Row]) -> dict[str, Samples]:
     """What predict_acceptance expects: tokens a step at each n."""
     pool = _prompts(rows)
     tokens_N = np.array([row["new_tokens"] for row in rows], dtype=float)
@@ -189,5 +189,5 @@ def _ratio(parts_N: np.ndarray, wholes_N: np.ndarray) -> Statistic:
     return lambda counts_BN: weighted_sums(counts_BN, parts_N) / weighted_sums(counts_BN, wholes_N)
 
 
-def _prompts(rows: list[Row]) -> Pool:
+def _prompts(rows: Sequence[Row]) -> Pool:
     return tuple((("prompts", row.get("task", "qa")), (row["id"], row["prompt"])) for row in rows)

@@ -336,7 +336,7 @@ class TeachMetrics(TypedDict):
 
 
 class FilesMetrics(TypedDict):
-    """Stage `files`: records that were kept, by kind; curation_report.json has what was dropped and why."""
+    """Stage `files`: records that were kept; curation_report.json has what was dropped and why."""
 
     problems: int  # files and records that were dropped
     general: int  # documents of general text

@@ -1,13 +1,14 @@
-"""How the scores are computed, as a stamp to lay beside every score. Computes none of them.
+"""How Rouge and BLEU are computed, recorded beside every score.
 
-Three incompatible recipes of Chinese Rouge and BLEU are in use and differ by more than the paper's effects.
+Three incompatible ways of computing Chinese Rouge and BLEU are in use, and they differ by more than
+the paper's effects.
 """
 
 from importlib.metadata import version
 
 
 def scoring_info() -> dict[str, str]:
-    """The recipe in words and the versions of the libraries that it depends on."""
+    """Describe the computation and name the versions of the libraries that it depends on."""
     return {
         "rouge": "jieba words, rouge-chinese F1, x100",
         "bleu": "characters, nltk sentence BLEU-4, smoothing method 3, x100",

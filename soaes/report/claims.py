@@ -138,5 +138,6 @@ def _of_seed(row: TableRow, metric: str, seed: int) -> Measured | None:
 
 
 def _paper_effect(rows: list[TableRow], pair: Pair) -> float | None:
-    values = [row.paper.get(cell.metric) for row, cell in zip(rows, pair.cells, strict=True)]
+    cells = zip(rows, pair.cells, strict=True)
+    values = [row.paper.get(cell.metric) for row, cell in cells]
     return None if None in values else float(pair.difference(values))

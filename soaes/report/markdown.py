@@ -18,6 +18,8 @@ from soaes.pipeline.store import Store, read_json
 from soaes.report.claims import ClaimResult, Comparison, judge
 from soaes.report.results import Table, TableRow, is_number
 
+Line = list[str]  # the cells of a printed line
+
 VERDICT_COLUMNS = (
     "claim",
     "verdict",
@@ -90,7 +92,7 @@ def _columns_of_paper(table: Table) -> set[str]:
     return {column for row in table.rows.values() for column in row.paper}
 
 
-def _cells(table: Table, columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def _cells(table: Table, columns: Sequence[str]) -> tuple[Line, list[Line]]:
     """Our values with their intervals and, where the paper has the column, its value beside."""
     settings, in_paper = _settings(table), _columns_of_paper(table)
     specs = table.spec.all_columns
@@ -143,7 +145,8 @@ def _numbers(table: Table) -> list[list[Any]]:
             header.append(f"{column}_paper")
     rows = [[*header, "seeds", "missing"]]
     for key, row in table.rows.items():
-        cells: list[Any] = [key, row.label, *(row.settings.get(name, "") for name in settings)]
+        cells: list[Any] = [key, row.label]
+        cells += [row.settings.get(name, "") for name in settings]
         for column in columns:
             low, high = row.intervals.get(column, (None, None))
             cells += [_plain(row.values.get(column)), _plain(low), _plain(high)]

@@ -212,7 +212,8 @@ def _sweep(axes: Any, rows: dict[float, TableRow], base: TableRow) -> None:
     differences = {x: _difference(row, base) for x, row in rows.items()}
     ours = {x: effect for x, effect in differences.items() if effect}
     values = [effect.value for effect in ours.values()]
-    axes.errorbar(list(ours), values, yerr=_bars(ours.values()), linewidth=0.8, zorder=3, **OURS)
+    bars = {"yerr": _bars(ours.values()), "linewidth": 0.8, "zorder": 3}
+    axes.errorbar(list(ours), values, **bars, **OURS)
     papers = [row.paper["rouge1"] - base.paper["rouge1"] for row in rows.values()]
     axes.plot(list(rows), papers, linestyle=":", linewidth=0.8, zorder=2, **PAPER)
     axes.set_xticks(list(rows), [f"{x:g}" for x in rows])
