@@ -9,7 +9,7 @@ store belongs to; its files and their checksums are handled by soaes.data.shards
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -158,7 +158,7 @@ def write(
     head_VD: torch.Tensor,
     tokens_R: np.ndarray,
     fields_of: Callable[[range], Iterator[Fields]],
-    fidelity: Callable[[], list[dict[str, Any]]],
+    fidelity: Callable[[], Sequence[Mapping[str, Any]]],
     **facts: Any,
 ) -> shards.Contract:
     """Write a teacher store to `out`/soft_targets, shard by shard.

@@ -131,7 +131,7 @@ class CausalLM(pl.LightningModule):
         return math.exp(min(mean_nats, 80))
 
     @property
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float | None]:
         """Extra entries for metrics.json after training."""
         return {}
 

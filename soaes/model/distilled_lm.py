@@ -81,7 +81,7 @@ class DistilledLM(CausalLM):
         )
 
     @property
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float | None]:
         """Extra entries for metrics.json: how exact the soft targets are at tau.
 
         They were measured when the store was written (`fidelity.fidelity`): teacher_entropy in

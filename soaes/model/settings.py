@@ -278,16 +278,16 @@ def _check_vocab(vocab: int | None) -> None:
 
 def _checked_taus(taus: object) -> tuple[float, ...]:
     """The temperatures as a tuple of floats; YAML and JSON give lists, and whole numbers."""
-    is_list = isinstance(taus, Sequence) and not isinstance(taus, str)
-    if not is_list or not taus or not all(_is_positive(tau) for tau in taus):
-        written = "null" if taus is None else taus
-        raise ValueError(
-            f"taus={written}: must be a list of one or more positive temperatures that soft "
-            "targets are stored at, as in 'soft_targets.taus=[1,2,3,5]', the paper's sweep"
-        )
-    return tuple(float(tau) for tau in taus)
+    if isinstance(taus, Sequence) and taus and all(_is_positive(tau) for tau in taus):
+        return tuple(float(tau) for tau in taus)
+    written = "null" if taus is None else taus
+    raise ValueError(
+        f"taus={written}: must be a list of one or more positive temperatures that soft "
+        "targets are stored at, as in 'soft_targets.taus=[1,2,3,5]', the paper's sweep"
+    )
 
 
 def _is_positive(value: object) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value > 0
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) and value > 0

@@ -106,7 +106,7 @@ class Hidden(settings.Hidden):
     def logits(self, fields_N: Fields, head_VD: torch.Tensor | None) -> torch.Tensor:
         """Return the teacher's logits [N, V]."""
         assert head_VD is not None  # the store has it
-        return logits_of(_from_bits(fields_N["hidden"], self.dtype), head_VD)
+        return logits_of(from_bits(fields_N["hidden"], self.dtype), head_VD)
 
     def divergence(
         self,
@@ -149,13 +149,13 @@ class Full(settings.Full):
         tau: float,
         kind: str,
     ) -> torch.Tensor:
-        teacher_NV = _from_bits(fields_N["logits"], self.dtype)
+        teacher_NV = from_bits(fields_N["logits"], self.dtype)
         return losses.DIVERGENCES[kind](teacher_NV, student_NV, tau)
 
     def probabilities(
         self, fields_N: Fields, head_VD: torch.Tensor | None, vocab: int, tau: float
     ) -> torch.Tensor:
-        teacher_NV = _from_bits(fields_N["logits"], self.dtype).double()
+        teacher_NV = from_bits(fields_N["logits"], self.dtype).double()
         return (teacher_NV / tau).softmax(-1)
 
 
@@ -204,7 +204,7 @@ class TopK(settings.TopK):
         """Return [N, K + 1]: the teacher's log-probabilities of the kept ids and of the tail."""
         tau_index = self.taus.index(tau)
         tail_N1 = fields_N["tail"][:, tau_index, None]
-        logits_NK = _from_bits(fields_N["logits"], self.dtype).float()
+        logits_NK = from_bits(fields_N["logits"], self.dtype).float()
         kept_NK = (logits_NK / tau).log_softmax(-1)
         return torch.cat([kept_NK + torch.log1p(-tail_N1.exp()), tail_N1], dim=1)
 
@@ -376,7 +376,8 @@ def bits(tensor: torch.Tensor, dtype: str) -> torch.Tensor:
     return values.view(torch.uint16) if dtype == "bfloat16" else values
 
 
-def _from_bits(stored: torch.Tensor, dtype: str) -> torch.Tensor:
+def from_bits(stored: torch.Tensor, dtype: str) -> torch.Tensor:
+    """Return the values of a tensor that is stored as `bits` says."""
     return stored.view(torch.bfloat16) if dtype == "bfloat16" else stored
 
 

@@ -231,7 +231,8 @@ def _sync_folder(folder: Path) -> None:
 
 def _random_state() -> dict[str, Any]:
     """The generators of torch, NumPy and Python. Training draws nothing on a GPU."""
-    name, keys, *rest = np.random.get_state()
+    name, keys, *rest = np.random.get_state(legacy=True)
+    assert isinstance(keys, np.ndarray)
     return {
         "torch": torch.get_rng_state(),
         "numpy": [name, keys.tolist(), *rest],

@@ -26,7 +26,7 @@ from soaes.decode.backends import vllm_environment, vllm_prompts
 from soaes.metrics.schema import write_metrics
 from soaes.model import attention, checkpoint, train_state
 from soaes.model import soft_targets as formats
-from soaes.model.fidelity import measure_fidelity
+from soaes.model.fidelity import Fidelity, measure_fidelity
 from soaes.model.settings import ProbeSettings, SoftTargets, check_vllm_supports
 from soaes.model.soft_targets import TopK, bits
 from soaes.pipeline import validation
@@ -136,7 +136,7 @@ def _fidelity(
     device: str,
     seed: int,
     probe: ProbeSettings,
-) -> list[dict[str, Any]]:
+) -> list[Fidelity]:
     """Measure what the format loses on a sample of tokens; one entry a temperature."""
     num_rows = len(train.ids_RT)
     hidden = [_hidden(teacher, train, row, device) for row in _spread(num_rows, probe.rows)]

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from soaes.model import chunked_loss, losses
 from soaes.model import soft_targets as formats
 from soaes.model.fidelity import measure_fidelity, smallest_k
+from soaes.pipeline import compose
 from tests.helpers.gradients import assert_gradient
 
 N, D, V = 6, 8, 40  # tokens, width, vocabulary
@@ -63,7 +64,8 @@ def test_what_is_encoded_has_the_stated_fields_and_settings_survive_json(each):
 
 @pytest.mark.parametrize("name", formats.FORMATS)
 def test_every_option_is_a_format(name):
-    settings = hydra.utils.instantiate(OmegaConf.load(f"conf/soft_targets/{name}.yaml"))
+    options = compose.compose_job([f"soft_targets={name}"]).soft_targets
+    settings = hydra.utils.instantiate(options)
     assert formats.from_settings(settings).name == settings.name == name
 
 

@@ -79,7 +79,7 @@ def test_vllms_answer_gives_the_fields_that_the_logits_give(dtype):
     got = teach.topk_fields(soft_targets, kept[0].astype(np.int32), kept[1].astype(np.float32))
     wanted = soft_targets.encode(hidden_TD[[at - 1 for at in places]], head_VD)
     assert torch.equal(got["ids"], wanted["ids"].long())
-    logits = [formats._values(fields["logits"], dtype).float() for fields in (got, wanted)]
+    logits = [formats.from_bits(fields["logits"], dtype).float() for fields in (got, wanted)]
     assert torch.allclose(
         *logits, atol=1e-5, rtol={"float32": 1e-5, "float16": 1e-3, "bfloat16": 1e-2}[dtype]
     )
