@@ -112,7 +112,7 @@ def _sweeps(words: list[str]) -> list[list[str]]:
 
 
 def _check_hydra_settings(words: list[str], launched: bool, sweeps: int) -> None:
-    """Refuse what would be ignored: Hydra's settings without a launcher, several sweeps with one."""
+    """Refuse Hydra's settings without a launcher, and several sweeps with one."""
     if launched and sweeps > 1:
         raise ValueError(
             f"{LAUNCHER}...: a launcher takes one grid at a time, here are {sweeps} experiments; "

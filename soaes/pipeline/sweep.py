@@ -162,7 +162,7 @@ def _experiments() -> list[str]:
 
 
 def experiment_names(words: list[str]) -> list[str]:
-    """Return the experiments that a command line names, `a,b` or `table*`; one "" if it has none."""
+    """Return the experiments that a command line names, `a,b` or `table*`; one "" for none."""
     names: list[str] = []
     for pattern in experiment_of(words).split(","):
         names += fnmatch.filter(_experiments(), pattern) or [pattern]
@@ -198,7 +198,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _check_leaves(plain: dict[str, Any]) -> None:
-    """Check that every `_target_` is ours, and the values of options that have no settings yet."""
+    """Check that every `_target_` is ours, and the settings of modules and soft targets."""
     for key, value in labels.flatten(plain).items():
         name = key.rpartition(".")[2]
         if name == "_target_":

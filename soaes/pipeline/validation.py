@@ -79,7 +79,8 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 def _error(name: str, value: object, rule: str, what: str) -> ValueError:
     explanation = f" ({what})" if what else ""
-    return ValueError(f"{name}={_word(value)}: {rule}{explanation}")
+    written = "null" if value is None else value
+    return ValueError(f"{name}={written}: {rule}{explanation}")
 
 
 # ------------------------------------------------------ the scalar arguments of every stage
@@ -194,17 +195,14 @@ class TrainArguments:
 
 @dataclass(frozen=True)
 class DistillArguments:
-    """distill: train the draft on the teacher's soft targets and the tokens themselves (Eq. 1-2)."""
+    """distill: train the draft on the teacher's soft targets and on the tokens (Eq. 1-2)."""
 
     alpha: float
     tau: float
     seed: int
 
     def __post_init__(self) -> None:
-        weight = "the KD weight; 0 is plain SFT, 1 is distillation alone"
-        check_in_range("alpha", self.alpha, "[0, 1]", weight)
-        temperature = "the temperature of distillation; the paper sweeps 1, 2, 3, 5"
-        check_positive("tau", self.tau, temperature)
+        check(alpha=self.alpha, tau=self.tau)
         check_seed(self.seed)
 
 
@@ -347,99 +345,54 @@ def check_stage(stage: str, arguments: Mapping[str, Any]) -> None:
     dataclass_of_stage(**{key: value for key, value in arguments.items() if key in known})
 
 
-# ------------------------------------------- settings not yet moved to dataclasses, by leaf name
+# -------------------------------------------------------------------- the loss of distillation
 
-
-def _whole(least: int) -> Callable[[Any], bool]:
-    return lambda value: value >= least and value == int(value)
-
-
-def _at_least(least: int, what: str) -> tuple[Callable[[Any], bool], str]:
-    return _whole(least), f"{what}, a whole number from {least} on"
-
-
-NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "alpha": (
-        lambda value: 0 <= value <= 1,
-        "a KD weight lies in [0, 1]; 0 is plain SFT, 1 distillation alone",
-    ),
-    "tau": (
-        lambda value: value > 0,
-        "a temperature of distillation is positive; the paper sweeps 1, 2, 3, 5",
-    ),
-    "replay": (
-        lambda value: 0 <= value < 1,
-        "general text's share of the tokens lies in [0, 1); 0 is CPT on the domain alone, as the paper's",
-    ),
-    "unseen_enterprises": _at_least(
-        0, "what is set apart: enterprises of the world, questions of an evaluation"
-    ),
-    "context": _at_least(16, "the tokens of a row"),
-    "lr": (lambda value: value > 0, "a learning rate is positive"),
-    "global_batch_size": _at_least(1, "the rows of a step"),
-    "epochs": (lambda value: value > 0, "training takes more than 0 epochs"),
-    "max_tokens": _at_least(1, "a token budget (null for none)"),
-    "seed": _at_least(0, "a seed"),
-    "shots": _at_least(0, "the examples that an exam shows"),
-    "limit": _at_least(1, "the questions to answer (null for all)"),
-    "qa": _at_least(1, "the most new tokens of an answer"),
-    "report": _at_least(1, "the most new tokens of a report"),
-    "max_new_tokens": _at_least(1, "the most new tokens"),
-    "prompts": _at_least(1, "the prompts of a speed row"),
-    "rounds": (_whole(3), "a speed is the median of at least 3 rounds"),
-    "threads": _at_least(1, "the threads of a stage"),
-}
-WORDS: dict[str, tuple[str, ...]] = {
-    "overflow": ("auto", "split", "drop", "error"),
-    "dtype": ("float32", "bfloat16", "float16"),
-    "divergence": ("forward", "reverse", "total_variation"),
-    "split": ("train", "dev", "test"),
-    "scoring": ("letter", "text"),
-}
-FLAGS = ("tau_squared",)
-NEEDED = (
-    "alpha",
-    "tau",
-    "divergence",
-    "dtype",
-)  # null is no value of these; of all others it is
+DIVERGENCES = ("forward", "reverse", "total_variation")
 
 
 def check(**values: Any) -> None:
-    """ValueError with the value, the limit and the way out for the first value out of its range. None is in range, but for NEEDED."""
+    """Check settings of distillation by name, as losses and modules are given them.
+
+    Names without a rule here are not checked.
+
+    Raises:
+        ValueError: One is out of its range.
+    """
     for name, value in values.items():
-        if (value is None and name not in NEEDED) or isinstance(value, dict):
-            continue
-        if name in FLAGS and not isinstance(
-            value, bool
-        ):  # of "no" Hydra makes a word, and a word is true
-            raise ValueError(f"{name}={value}: true or false")
-        if name in WORDS and value not in WORDS[name]:
-            raise ValueError(f"{name}={_word(value)}: one of {', '.join(WORDS[name])}")
-        if name in NUMBERS and not _in_range(name, value):
-            raise ValueError(f"{name}={_word(value)}: {NUMBERS[name][1]}")
+        rule = _DISTILLATION.get(name)
+        if rule is not None:
+            rule(name, value)
 
 
-def _in_range(name: str, value: Any) -> bool:
-    number = (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    )
-    return number and NUMBERS[name][0](value)
+def _check_alpha(name: str, value: object) -> None:
+    check_in_range(name, value, "[0, 1]", "the KD weight; 0 is plain SFT, 1 distillation alone")
 
 
-def _word(value: Any) -> Any:
-    """As it is written on the command line."""
-    return "null" if value is None else value
+def _check_tau(name: str, value: object) -> None:
+    check_positive(name, value, "the temperature of distillation; the paper sweeps 1, 2, 3, 5")
 
 
-OURS = (
-    "soaes.",
-    "pytorch_lightning.strategies.",
-)  # what a configuration may call: Hydra itself would call anything
+_DISTILLATION: dict[str, Callable[[str, object], None]] = {
+    "alpha": _check_alpha,
+    "tau": _check_tau,
+    "divergence": lambda name, value: check_one_of(name, value, DIVERGENCES),
+    "tau_squared": check_flag,
+    "dtype": lambda name, value: check_one_of(name, value, DTYPES),
+}
+
+
+# ------------------------------------------------------------------ what conf/ may instantiate
+
+# Hydra itself would call anything that a `_target_` names.
+OURS = ("soaes.", "pytorch_lightning.strategies.")
 
 
 def check_target(target: str) -> str:
-    """A `_target_` that may be called; ValueError for any other."""
+    """Return a `_target_` that may be called.
+
+    Raises:
+        ValueError: It is neither ours nor a Lightning strategy.
+    """
     if not str(target).startswith(OURS):
         raise ValueError(
             f"_target_: {target} is not ours to call; it must start with {' or '.join(OURS)}"

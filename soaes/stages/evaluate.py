@@ -177,7 +177,7 @@ def benchmark(
         out: folder for metrics.json (accuracies in per cent) and predictions.jsonl (each question
             and the option that the model picked).
     """
-    validation.check(scoring=scoring)
+    validation.check_one_of("scoring", scoring, validation.SCORINGS)
     questions = exam_files.read(documents / "exam")
     rows = []
     if questions:

@@ -165,7 +165,7 @@ def test_out_of_range_is_refused_by_name(alpha, tau):
 
 def test_an_unknown_divergence_is_refused_by_name():
     with pytest.raises(
-        ValueError, match="divergence=backward: one of forward, reverse, total_variation"
+        ValueError, match="divergence=backward: must be one of forward, reverse, total_variation"
     ):
         validation.check(divergence="backward")
 

@@ -1,4 +1,4 @@
-"""Every experiment composes at every scale, and the paper's scale carries exactly the paper's settings."""
+"""Every experiment composes at every scale; the paper's scale has the paper's settings."""
 
 import dataclasses
 import re
@@ -11,7 +11,8 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from soaes.pipeline import compose, labels, sweep
+from soaes.data.settings import PackingSettings
+from soaes.pipeline import compose, labels, sweep, validation
 from soaes.report import results, table_spec
 
 EXPERIMENTS = sorted(path.stem for path in (compose.CONF / "experiment").glob("*.yaml"))
@@ -174,7 +175,10 @@ def test_the_papers_scale_carries_the_papers_settings():
         (["optim.sft2.global_batch_size=2.5"], "global_batch_size=2.5"),
         (["packing.overflow=eror"], "overflow=eror: .*one of auto, split, drop, error"),
         (["goal=speed", "subject=distill", "speed.dtype=int8"], "dtype=int8: must be one of"),
-        (["goal=distill", "distill.module.tau_squared=no"], "tau_squared=no: true or false"),
+        (
+            ["goal=distill", "distill.module.tau_squared=no"],
+            "tau_squared=no: must be true or false",
+        ),
         (["runtime.execution.compile=yes"], "compile=yes: must be true or false"),
         (
             ["runtime.execution.checkpoint_every=soon"],
@@ -212,10 +216,10 @@ def test_the_papers_scale_carries_the_papers_settings():
             ["goal=teacher_logits", "soft_targets=sampled", "soft_targets.taus=null"],
             "taus=null: must be a list",
         ),
-        (["goal=teacher_logits", "soft_targets.dtype=null"], "dtype=null: one of"),
+        (["goal=teacher_logits", "soft_targets.dtype=null"], "dtype=null: must be one of"),
         (
             ["goal=teacher_logits", "soft_targets=full", "soft_targets.dtype=float8"],
-            "dtype=float8: one of",
+            "dtype=float8: must be one of",
         ),
         (
             ["subject=distill", "soft_targets=topk", "distill.tau=4"],
@@ -228,10 +232,13 @@ def test_the_papers_scale_carries_the_papers_settings():
         ),
         (
             ["subject=distill", "soft_targets=sampled", "distill.module.divergence=reverse"],
-            "divergence=reverse.*forward KL alone; set soft_targets=hidden",
+            "divergence=reverse.*forward KL only; set soft_targets=hidden",
         ),
         (["subject=distill", "distill.tau=null"], "tau=null.*positive"),
-        (["subject=distill", "distill.module.divergence=backward"], "divergence=backward: one of"),
+        (
+            ["subject=distill", "distill.module.divergence=backward"],
+            "divergence=backward: must be one of",
+        ),
     ],
 )
 def test_a_slip_is_one_clear_error_before_anything_is_built(words, message):
@@ -328,8 +335,10 @@ def test_the_retention_tables_rows_are_the_rows_of_its_grids():
     "job",
     [
         "seed=3",
-        "experiment=table2 scale=tiny chain@target=cpt_joint seed=1 optim.sft2.lr=2e-4 runtime.store=elsewhere",
-        "scale=paper runtime=a800x8 subject=distill distill.tau=3 distill.alpha=.2 soft_targets=topk soft_targets.taus=[1,3]",
+        "experiment=table2 scale=tiny chain@target=cpt_joint seed=1 optim.sft2.lr=2e-4 "
+        "runtime.store=elsewhere",
+        "scale=paper runtime=a800x8 subject=distill distill.tau=3 distill.alpha=.2 "
+        "soft_targets=topk soft_targets.taus=[1,3]",
         "world.entities=7 +world.more=1 subject=draft.chat ~predict_acceptance",
         "optim.sft2={lr:1e-3} seed=2 seed=5 'goal=\"target.cpt\"'",
     ],
@@ -362,3 +371,49 @@ def test_a_slip_is_told_as_hydra_tells_it(job):
         hydra.compose("run", job.split())
     with pytest.raises(ValueError, match=re.escape(str(told.value).strip().splitlines()[0][:40])):
         compose.compose_job(job.split())
+
+
+def test_a_declared_name_is_one_function_of_the_project():
+    """Recipes hash declared names, so no two things that conf/ names may share one."""
+    paths: dict[str, set[str]] = {}
+    for file in compose.CONF.rglob("*.yaml"):
+        for path in re.findall(r"_target_: ([\w.]+)", file.read_text("utf-8")):
+            paths.setdefault(path.rpartition(".")[2], set()).add(path)
+    assert len(paths) > 30, "stages and options alike"
+    shared = {name: sorted(found) for name, found in paths.items() if len(found) > 1}
+    assert not shared
+
+
+def test_every_stage_of_conf_has_its_arguments_checked():
+    stages = set()
+    for file in compose.CONF.rglob("*.yaml"):
+        stages |= set(re.findall(r"_target_: soaes\.stages\.\w+\.(\w+)", file.read_text("utf-8")))
+    assert stages == set(validation.STAGE_ARGUMENTS)
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"overflow": "eror"}, "overflow=eror: must be one of"),
+        (
+            {"overflo": "drop"},
+            "overflo: PackingSettings has no such setting; Did you mean overflow",
+        ),
+    ],
+    ids=["value", "name"],
+)
+def test_settings_are_checked_wherever_they_stand(node, message):
+    settings = {"_target_": "soaes.data.settings.PackingSettings", "revision": 2}
+    nested = {"options": [{"packing": settings | {"overflow": "drop"}}]}
+    (option,) = sweep.instantiate_settings(nested)["options"]
+    assert option["packing"] == PackingSettings(overflow="drop")
+    nested["options"][0]["packing"] = settings | node
+    with pytest.raises(ValueError, match=message):
+        sweep.instantiate_settings(nested)
+
+
+def test_settings_that_are_not_ours_are_refused():
+    with pytest.raises(ValueError, match="not ours"):
+        sweep.instantiate_settings({"_target_": "os.settings.system"})
+    with pytest.raises(ValueError, match="no settings called Gone"):
+        sweep.instantiate_settings({"_target_": "soaes.data.settings.Gone"})

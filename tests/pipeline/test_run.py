@@ -1,4 +1,4 @@
-"""The command line as a person uses it: sweeps that survive, reruns that find everything, slips that cost nothing."""
+"""The command line as a user types it: surviving sweeps, reruns that find everything, slips."""
 
 import json
 import os
@@ -33,7 +33,10 @@ EXPERIMENTS = ",".join(
         for path in (compose.CONF / "experiment").glob(f"{kind}*.yaml")
     )
 )
-NO_TORCH = "import sys; sys.modules['torch'] = None; from soaes.{module} import main; sys.argv[0] = '{module}'; main()"
+NO_TORCH = (
+    "import sys; sys.modules['torch'] = None; from soaes.{module} import main; "
+    "sys.argv[0] = '{module}'; main()"
+)
 
 
 def command(module, *words, torch=True):
@@ -287,8 +290,15 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_half_output(tmp_path):
     heed = partial(
         signal.signal, signal.SIGINT, signal.SIG_DFL
     )  # what a shell runs in the background ignores it, as perhaps this suite
-    ran = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=Path(compose.CONF).parent,
-                           preexec_fn=heed)  # fmt: skip
+    ran = subprocess.Popen(
+        words,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=Path(compose.CONF).parent,
+        preexec_fn=heed,
+    )
     try:
         deadline = time.monotonic() + 200
         while not list(store.glob("unfinished/pretrain-*/curves.jsonl")):
