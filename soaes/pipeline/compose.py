@@ -122,11 +122,12 @@ def runtime_settings(cfg: DictConfig) -> Runtime:
     Raises:
         ValueError: A setting is unknown or out of its range.
     """
-    runtime = OmegaConf.to_container(cfg.runtime, resolve=True)
-    assert isinstance(runtime, dict)
-    logger = OmegaConf.to_container(cfg.logger, resolve=True)
-    root = cfg.data.get("root")
-    return Runtime.from_plain({**runtime, "logger": logger, "root": root, "dry": cfg.dry})
+    plain: dict[str, Any] = {}
+    plain.update(OmegaConf.to_container(cfg.runtime, resolve=True))
+    plain["logger"] = OmegaConf.to_container(cfg.logger, resolve=True)
+    plain["root"] = cfg.data.get("root")
+    plain["dry"] = cfg.dry
+    return Runtime.from_plain(plain)
 
 
 # --------------------------------------------------------------------- from nodes to recipes

@@ -49,11 +49,19 @@ def flatten(value: Any, path: str = "") -> dict[str, Any]:
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the dotted keys in which two written recipes differ, with both values."""
     a, b = flatten(one), flatten(other)
-    keys = sorted(a.keys() | b.keys())
-    return {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
+    pairs = {}
+    for key in sorted(a.keys() | b.keys()):
+        pair = a.get(key), b.get(key)
+        if pair[0] != pair[1]:
+            pairs[key] = pair
+    return pairs
 
 
-def lineage_tree(recipe: Recipe, seen: set[str] | None = None, indent: int = 0) -> Iterator[str]:
+def lineage_tree(
+    recipe: Recipe,
+    seen: set[str] | None = None,
+    indent: int = 0,
+) -> Iterator[str]:
     """Yield the lineage of a recipe, one line per stage.
 
     Args:
