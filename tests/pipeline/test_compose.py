@@ -232,7 +232,7 @@ def test_the_papers_scale_carries_the_papers_settings():
         ),
         (
             ["subject=distill", "soft_targets=sampled", "distill.module.divergence=reverse"],
-            "divergence=reverse.*forward KL only; set soft_targets=hidden",
+            "divergence=reverse.*forward KL alone; set soft_targets=hidden",
         ),
         (["subject=distill", "distill.tau=null"], "tau=null.*positive"),
         (
