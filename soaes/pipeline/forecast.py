@@ -163,7 +163,7 @@ def critical_path(todo: Mapping[str, Recipe], seconds: Mapping[str, float]) -> d
         seconds: What each takes; 0 for a stage that is missing here.
     """
     path = {name: 0.0 for name in todo}
-    for name, recipe in reversed(todo.items()):  # children before parents
+    for name, recipe in reversed(list(todo.items())):  # children before parents
         path[name] += seconds.get(name, 0.0)
         for parent in recipe.parents.values():
             if parent.name in path:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from soaes.pipeline.validation import (
     check_at_least,
@@ -79,7 +79,7 @@ class Execution:
 class LoggerSettings:
     """Where stages and jobs are mirrored to (conf/logger)."""
 
-    mode: str = "disabled"
+    mode: Literal["disabled", "offline", "online"] = "disabled"
     """`disabled`, or how Weights & Biases is used: `offline` or `online`."""
 
     project: str = "soaes"

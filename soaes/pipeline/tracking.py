@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class WandbRun:
     def summarise(self, metrics: Mapping[str, Any], *files: Path) -> None:
         """Record final metrics and upload files."""
         for file in files:
-            self._try(lambda file=file: self._save(file))
+            self._try(partial(self._save, file))
         self._try(lambda: self.run and self.run.summary.update(metrics))
 
     def finish(self, exit_code: int = 0) -> None:
