@@ -92,8 +92,8 @@ class TeacherStore:
 
         Raises:
             ValueError: for a temperature or a divergence that the format does not support, for a
-                temperature at which its gradient was off by more than `max_gradient_bias`, and for a
-                student with fewer logits than the stored ids need.
+                temperature at which its gradient was off by more than `max_gradient_bias`, and
+                for a student with fewer logits than the stored ids need.
         """
         self.soft_targets.check_supports(tau, kind)
         fidelity = self.fidelity_at(tau)

@@ -89,9 +89,9 @@ def create(
 def _initialise(model: PreTrainedModel, embedding_std: float) -> None:
     """Draw weights under which activations have unit variance.
 
-    Embeddings should have variance 1; matrices get 1 / inputs, and what a layer adds to the residual stream
-    1 / (inputs * 2 * layers) (Radford et al. 2019). With the usual standard deviation of 0.02, the
-    sum of eight narrow layers' outputs would drown a token's embedding.
+    Embeddings should have variance 1; matrices get 1 / inputs, and what a layer adds to the
+    residual stream 1 / (inputs * 2 * layers) (Radford et al. 2019). With the usual standard
+    deviation of 0.02, the sum of eight narrow layers' outputs would drown a token's embedding.
     """
     torch.nn.init.normal_(model.model.embed_tokens.weight, std=embedding_std)
     for name, weight in model.model.layers.named_parameters():

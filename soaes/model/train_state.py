@@ -116,7 +116,7 @@ def write(folder: Path, state: TrainState) -> None:
             torch.save(content, handle)
             _sync_file(handle)
         manifest = {"bytes": path.stat().st_size, "sha256": checksum(path)}
-        with open(unfinished / "manifest.json", "w") as handle:
+        with open(unfinished / "manifest.json", "w", encoding="utf-8") as handle:
             json.dump(manifest, handle)
             _sync_file(handle)
         os.replace(unfinished, final)

@@ -122,8 +122,7 @@ def runtime_settings(cfg: DictConfig) -> Runtime:
     Raises:
         ValueError: A setting is unknown or out of its range.
     """
-    plain: dict[str, Any] = {}
-    plain.update(OmegaConf.to_container(cfg.runtime, resolve=True))
+    plain: Any = OmegaConf.to_container(cfg.runtime, resolve=True)
     plain["logger"] = OmegaConf.to_container(cfg.logger, resolve=True)
     plain["root"] = cfg.data.get("root")
     plain["dry"] = cfg.dry

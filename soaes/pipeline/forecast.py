@@ -214,9 +214,9 @@ class TrainingProgress:
 def training_progress(curves: Path, elapsed: float) -> TrainingProgress | None:
     """Estimate how far a training stage is from the curves that it writes.
 
-    The curves have about CURVE_POINTS points, so their spacing tells the number of steps: points 11 steps
-    apart belong to 1100 to 1199 steps. Points 1 step apart tell nothing, since any number of steps
-    below 200 has them. Since its last point a stage is taken to have kept its pace.
+    The curves have about CURVE_POINTS points, so their spacing tells the number of steps: points
+    11 steps apart belong to 1100 to 1199 steps. Points 1 step apart tell nothing, since any number
+    of steps below 200 has them. Since its last point a stage is taken to have kept its pace.
 
     Args:
         curves: The stage's curves.jsonl.

@@ -46,7 +46,10 @@ def flatten(value: Any, path: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+Written = dict[str, Any]  # a recipe as recipe.yaml has it
+
+
+def differences(one: Written, other: Written) -> dict[str, tuple[Any, Any]]:
     """Return the dotted keys in which two written recipes differ, with both values."""
     a, b = flatten(one), flatten(other)
     pairs = {}

@@ -154,7 +154,7 @@ class Store:
         """Hold a named lock of the store; the kernel releases it however its holder ends."""
         folder = self.root / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / name, "a") as handle:
+        with open(folder / name, "a", encoding="utf-8") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             yield
 

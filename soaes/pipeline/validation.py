@@ -73,8 +73,9 @@ def check_flag(name: str, value: object, what: str = "") -> None:
 
 def _is_number(value: object) -> TypeGuard[float]:
     """Tell a finite number from everything else; a bool is no number."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value)
 
 
 def _error(name: str, value: object, rule: str, what: str) -> ValueError:

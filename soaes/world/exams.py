@@ -19,6 +19,8 @@ from soaes.world.facts import Fact, World, alternatives, facts
 from soaes.world.names import SUBJECTS
 from soaes.world.prose import QUIZZES
 
+Facts = list[Fact]
+
 SHOTS = 5  # few-shot examples of each subject
 RESERVED = 4  # one in so many sets of question and options is reserved for the exams
 
@@ -141,7 +143,7 @@ def _exam(rng: Random, name: str, pool: list[Fact], questions: int, world: World
     return {"dev": dev_questions, "test": test_questions}
 
 
-def _split(rng: Random, pool: list[Fact], domain: bool) -> tuple[list[Fact], list[Fact]]:
+def _split(rng: Random, pool: Facts, domain: bool) -> tuple[Facts, Facts]:
     """Divide facts into dev, SHOTS facts of each subject, and test, shuffled."""
     by_subject: dict[str, list[Fact]] = {}
     dev: list[Fact] = []
