@@ -182,14 +182,14 @@ def test_the_initial_model_has_the_shape_and_the_scale_asked_for(prepared):
     plain = checkpoint.create(prepared["tokenizer"], **shape)
     assert plain.config.intermediate_size == 3 * 32
     assert plain.config.max_position_embeddings == 4 * 64
-    assert plain.model.embed_tokens.weight.std() == pytest.approx(1.0, rel=0.05)
-    assert plain.lm_head.weight.std() == pytest.approx(0.02, rel=0.05)
+    assert plain.model.embed_tokens.weight.std().item() == pytest.approx(1.0, rel=0.05)
+    assert plain.lm_head.weight.std().item() == pytest.approx(0.02, rel=0.05)
     changes = {"mlp_ratio": 2, "position_factor": 8, "embedding_std": 0.5, "head_std": 0.1}
     changed = checkpoint.create(prepared["tokenizer"], **shape, **changes)
     assert changed.config.intermediate_size == 2 * 32
     assert changed.config.max_position_embeddings == 8 * 64
-    assert changed.model.embed_tokens.weight.std() == pytest.approx(0.5, rel=0.05)
-    assert changed.lm_head.weight.std() == pytest.approx(0.1, rel=0.05)
+    assert changed.model.embed_tokens.weight.std().item() == pytest.approx(0.5, rel=0.05)
+    assert changed.lm_head.weight.std().item() == pytest.approx(0.1, rel=0.05)
 
 
 def distilled(prepared, root, alpha):
