@@ -1,4 +1,4 @@
-"""Signal formats on a toy teacher: what each gives back, what it costs, and that the reported loss has the gradient that trains."""
+"""Soft-target formats on a toy teacher: what each reconstructs, what it costs, its gradient."""
 
 import dataclasses
 import json

@@ -1,4 +1,7 @@
-"""Laws of resuming: a stage killed at any moment ends bit for bit as one that was never interrupted, and a damaged checkpoint is never trained on."""
+"""Laws of resuming: a stage killed at any moment ends bit for bit as an uninterrupted one.
+
+A damaged checkpoint is never trained on.
+"""
 
 import multiprocessing
 import os
