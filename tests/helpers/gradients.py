@@ -4,9 +4,10 @@ import torch
 
 
 def assert_gradient(loss, student, step=1e-5):
-    """The gradient of a loss is what its value changes by: central differences in float64 along every coordinate."""
+    """Compare a loss's gradient with central differences in float64 along every coordinate."""
     student = student.detach().double()
-    (gradient,) = torch.autograd.grad(loss(leaf := student.clone().requires_grad_()), leaf)
+    leaf = student.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(leaf), leaf)
     steps = step * torch.eye(student.numel(), dtype=torch.float64).view(-1, *student.shape)
     with torch.no_grad():
         differences = torch.stack(

@@ -1,4 +1,4 @@
-"""Laws of attention inside documents: the one of a block-diagonal mask, at the price of the documents alone."""
+"""Attention inside documents equals a block-diagonal mask at the cost of the documents."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The output matrix chunk by chunk: the same loss and gradients as with all logits at once, in a fraction of the memory."""
+"""Chunks of the output matrix: the loss and gradients of all logits, in less memory."""
 
 import pytest
 import torch

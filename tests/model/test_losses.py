@@ -35,9 +35,13 @@ def test_equations_match_the_reference(tau, kl, mixed):
     assert eq2(TEACHER, STUDENT, labels(), 0.5, tau).item() / 2 == pytest.approx(mixed, abs=1e-6)
 
 
-@pytest.mark.parametrize(("tau", "reverse", "jensen_shannon", "squared"),
-                         [(1.0, 0.3370499312877655, 0.07339921593666077, 0.9420584887266159),
-                          (2.0, 0.09274844080209732, 0.022442186251282692, 0.9773088544607162)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tau", "reverse", "jensen_shannon", "squared"),
+    [
+        (1.0, 0.3370499312877655, 0.07339921593666077, 0.9420584887266159),
+        (2.0, 0.09274844080209732, 0.022442186251282692, 0.9773088544607162),
+    ],
+)
 def test_the_other_divergences_and_tau_squared_match_the_reference(
     tau, reverse, jensen_shannon, squared
 ):
@@ -79,10 +83,16 @@ def test_written_out_gradients_are_autograds(dtype):
         functional.log_softmax(each.float() / 3, dim=-1) for each in (student, teacher)
     )
     others = of_student.scatter(1, ids, -math.inf).logsumexp(-1, keepdim=True)
-    pairs = [(losses.kl_loss(teacher, student, 3.0), functional.kl_div(of_student, of_teacher, reduction="sum", log_target=True)),
-             (losses.cross_entropy(student, ids[:, 0]), functional.cross_entropy(student.float(), ids[:, 0], reduction="sum")),
-             (losses.log_probabilities(student, ids, 3.0).square().sum(), of_student.gather(1, ids).square().sum()),
-             (losses.log_shares(student, ids, 3.0).square().sum(), torch.cat([of_student.gather(1, ids), others], 1).square().sum())]  # fmt: skip
+    at_ids = of_student.gather(1, ids)
+    shares = torch.cat([at_ids, others], 1)
+    kl = functional.kl_div(of_student, of_teacher, reduction="sum", log_target=True)
+    cross_entropy = functional.cross_entropy(student.float(), ids[:, 0], reduction="sum")
+    pairs = [
+        (losses.kl_loss(teacher, student, 3.0), kl),
+        (losses.cross_entropy(student, ids[:, 0]), cross_entropy),
+        (losses.log_probabilities(student, ids, 3.0).square().sum(), at_ids.square().sum()),
+        (losses.log_shares(student, ids, 3.0).square().sum(), shares.square().sum()),
+    ]
     for mine, autograds in pairs:
         torch.testing.assert_close(mine, autograds, rtol=1e-6, atol=1e-6)
         (to_mine,), (to_autograds,) = (

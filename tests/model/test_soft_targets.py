@@ -21,7 +21,7 @@ ALL = [formats.Hidden(), formats.Full(), formats.TopK(7, TAUS, "float32"), forma
 
 
 def drawn(tokens=N):
-    """hidden_ND, head_VD, student_NV: a teacher sure of some tokens and unsure of others, and a student near it."""
+    """hidden_ND, head_VD, student_NV: a teacher sure of some tokens only, and a student near it."""
     generator = torch.Generator().manual_seed(0)
     hidden, head = (
         torch.randn(tokens, D, generator=generator),
@@ -164,7 +164,7 @@ def test_a_sure_teachers_tail_does_not_drown_in_rounding():
 
 
 def test_draws_are_the_teachers_on_average_whatever_the_offset():
-    """Averaged over a fine grid of offsets, the shares of the draws are the probabilities: by enumeration, not by chance."""
+    """By enumeration: over a fine grid of offsets the mean shares are the probabilities."""
     logits = torch.tensor([[2.0, 0.0, 1.0, -3.0, 0.5]])
     offsets = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
     for tau in TAUS:
@@ -226,22 +226,39 @@ def test_vocabularies_of_different_padding_meet_on_their_common_ids(each):
     )
 
 
-@pytest.mark.parametrize(("each", "tau", "kind", "words"), [
-    (ALL[2], 4.0, "forward", "tau=4: the soft targets are stored at 1, 2, 3, 5; add it to soft_targets.taus, or set soft_targets=hidden"),
-    (ALL[3], 4.0, "forward", "soft_targets=hidden"),
-    (ALL[3], 2.0, "reverse", "forward KL alone; set soft_targets=hidden"),
-    (ALL[0], -1.0, "forward", "tau=-1"),
-    (ALL[1], 2.0, "backward", "one of forward, reverse, total_variation"),
-])  # fmt: skip
+NOT_STORED = (
+    "tau=4: the soft targets are stored at 1, 2, 3, 5; add it to soft_targets.taus, "
+    "or set soft_targets=hidden"
+)
+
+
+@pytest.mark.parametrize(
+    ("each", "tau", "kind", "words"),
+    [
+        (ALL[2], 4.0, "forward", NOT_STORED),
+        (ALL[3], 4.0, "forward", "soft_targets=hidden"),
+        (ALL[3], 2.0, "reverse", "forward KL alone; set soft_targets=hidden"),
+        (ALL[0], -1.0, "forward", "tau=-1"),
+        (ALL[1], 2.0, "backward", "one of forward, reverse, total_variation"),
+    ],
+    ids=["topk tau", "sampled tau", "sampled divergence", "tau range", "unknown divergence"],
+)
 def test_what_a_format_cannot_serve_is_refused_with_the_way_out(each, tau, kind, words):
     with pytest.raises(ValueError, match=words):
         each.check_supports(tau, kind)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: formats.TopK(0, TAUS), lambda: formats.Sampled(0, TAUS), lambda: formats.TopK(3, []), lambda: formats.TopK(3, [0.0]),
-    lambda: formats.Hidden("int8"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: formats.TopK(0, TAUS),
+        lambda: formats.Sampled(0, TAUS),
+        lambda: formats.TopK(3, []),
+        lambda: formats.TopK(3, [0.0]),
+        lambda: formats.Hidden("int8"),
+    ],
+    ids=["k", "draws", "no taus", "tau zero", "dtype"],
+)
 def test_settings_out_of_range_are_refused(make):
     with pytest.raises(ValueError, match="k=|draws=|taus?=|dtype="):
         make()
@@ -263,8 +280,10 @@ def test_sizes_at_the_papers_shape():
 
 def test_fidelity_finds_what_a_format_loses():
     hidden, head, student = drawn(tokens=20)
-    exact, topk, sampled = (measure_fidelity(each, hidden, head, student, TAUS, 40, seeded()) for each in
-                            (formats.Hidden(), formats.TopK(7, TAUS), formats.Sampled(5, TAUS)))  # fmt: skip
+    exact, topk, sampled = (
+        measure_fidelity(each, hidden, head, student, TAUS, 40, seeded())
+        for each in (formats.Hidden(), formats.TopK(7, TAUS), formats.Sampled(5, TAUS))
+    )
     for one in exact:
         assert abs(one["kl"]) < 1e-9 and one["gradient_bias"] == one["gradient_variance"] == 0
     assert [one["gradient_bias"] for one in topk] == sorted(

@@ -286,7 +286,8 @@ def test_a_disk_too_small_for_checkpoints_is_told_before_the_first_step(toy, tmp
     seen = []
     with pytest.raises(
         ValueError,
-        match=r"checkpoints need [\d.]+ kB more in .*resume, 1.0 kB are free; free some space.*checkpoint_every=0",
+        match=r"checkpoints need [\d.]+ kB more in .*resume, 1.0 kB are free; "
+        r"free some space.*checkpoint_every=0",
     ):
         build(toy, tmp_path, "sft", seen=seen)
     assert seen == [(0, "validation")], "no step was taken"
@@ -299,7 +300,10 @@ def begin(folder, module, free, monkeypatch):
 
 
 def test_room_is_asked_for_what_checkpoints_will_hold(tmp_path, monkeypatch):
-    """A weight of 4 MB: with its two moments 12 MB, three times; alone where it is not trained; once where two layers have it."""
+    """A weight of 4 MB takes 12 MB with its two moments, three times.
+
+    It counts alone where it is not trained, and once where two layers share it.
+    """
     layer, folder = torch.nn.Linear(1000, 1000, bias=False), tmp_path / "resume"
     tied = torch.nn.ModuleList([layer, layer])
     for module in (layer, tied):
@@ -360,7 +364,7 @@ def in_a_process(toy, store, stage, **how):
 
 
 def kill_again_and_again(toy, store, stage, draw, kills, seconds=0.5):
-    """Deaths in a row: in a micro-batch of some step, or at any moment of the `seconds` that training takes."""
+    """Kill several times: in a micro-batch of some step, or at any moment of `seconds`."""
     for _ in range(kills):
         if draw.random() < 0.5:
             process = in_a_process(
