@@ -170,7 +170,9 @@ def test_a_row_that_the_overrides_leave_out_says_so(tmp_path):
         str(tmp_path),
         torch=False,
     )
-    assert two.returncode == 1 and two.stderr.startswith("error: 2 rows of table2 are instruct")
+    assert two.returncode == 1 and two.stderr.startswith(
+        "error: 2 jobs of table2 match row instruct"
+    )
 
 
 def test_a_cache_that_was_cut_short_is_composed_again(tmp_path):
