@@ -68,7 +68,7 @@ def test_the_wheel_plans_and_reports_from_any_folder(wheel, tmp_path):
 
     plan = output("-m", "soaes.run", "goal=evaluate", "scale=smoke", "dry=true", "logger=none")
     assert "11 stages to run" in plan
-    names = "import soaes.report.results as r; print(r.__file__, *r.table_names())"
+    names = "from soaes.report import table_spec as t; print(t.__file__, *t.table_names())"
     path, *tables = output("-c", names).split()
     assert path.startswith(str(installed)) and "table2" in tables
 
