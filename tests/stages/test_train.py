@@ -243,7 +243,9 @@ def test_half_precision_weights_leave_the_teacher_as_it_was_stored(
 
     class Listening(DistilledLM):
         def loss_sum(self, batch):
-            heard.append((batch["soft_targets"], self.teacher_head_VD, self.model.lm_head.weight.dtype))
+            heard.append(
+                (batch["soft_targets"], self.teacher_head_VD, self.model.lm_head.weight.dtype)
+            )
             return super().loss_sum(batch)
 
     for path in (signal := tmp_path / "soft_targets", out := tmp_path / "out"):
