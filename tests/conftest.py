@@ -1,11 +1,15 @@
 """Fixtures that tests of several packages share."""
 
+import os
+
 import pytest
 import torch
 
 from tests.helpers.toys import save_decoding_world
 
-torch.set_num_threads(1)  # as the worker does for a stage: tests that run side by side share cores
+# One thread, as the worker gives a stage: tests that run side by side share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that a test starts
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

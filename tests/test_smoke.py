@@ -1,4 +1,4 @@
-"""The main job itself at smoke: six tables, sanity checks, time, and a second run that builds none."""
+"""The main job at smoke: six tables, sanity checks, time, and a second run that builds none."""
 
 import os
 import subprocess

@@ -66,14 +66,26 @@ def _imported_modules(path: Path) -> Iterator[str]:
 
 def provenance() -> dict[str, Any]:
     """Return the commit of the code, the machine and the versions of the libraries."""
-    describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    command = ["git", "-C", str(Path(__file__).parent), *describe]
-    commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     return {
-        "commit": commit or "unknown",
+        "commit": _commit(),
         "machine": machine(),
         "versions": {name: metadata.version(name) for name in LIBRARIES},
     }
+
+
+def _commit() -> str:
+    """Return the commit of the checkout that this file is tracked in, or the installed version.
+
+    An installed package may lie in an environment inside somebody else's repository, whose commit
+    says nothing about this code.
+    """
+    here = Path(__file__)
+    git = ["git", "-C", str(here.parent)]
+    tracked = subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True)
+    if tracked.returncode:
+        return f"soaes {metadata.version('soaes')}"
+    describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    return subprocess.run([*git, *describe], capture_output=True, text=True).stdout.strip()
 
 
 @functools.cache

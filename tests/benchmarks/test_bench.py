@@ -1,4 +1,4 @@
-"""The benchmark of decoding on toys: ratios from planted timings, prompts by kind, and the format."""
+"""The benchmark of decoding on toys: ratios of planted timings, prompts by kind, the format."""
 
 import json
 from contextlib import ExitStack

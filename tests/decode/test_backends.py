@@ -213,7 +213,8 @@ for line in sys.stdin:
     n = first["engine"].get("speculative_config", dict()).get("num_speculative_tokens", 0)
     count = asked["max_tokens"]
     tokens = asked["ids"][-1:] * count
-    answer = dict(tokens=tokens, steps=count, seconds=n + asked["seed"], before=dict(), after=dict())
+    answer = dict(tokens=tokens, steps=count, seconds=n + asked["seed"])
+    answer |= dict(before=dict(), after=dict())
     print(json.dumps(answer if asked["max_tokens"] > 1 else dict(error="no room")), flush=True)
 """
 

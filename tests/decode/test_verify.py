@@ -1,4 +1,4 @@
-"""Warping, the rules at single blocks, and rates; test_exactness proves that the rules are exact."""
+"""Warping, the rules at single blocks, and rates; test_exactness proves the rules exact."""
 
 import itertools
 

@@ -1,4 +1,7 @@
-"""Intervals cover what they say they cover, pairs are compared in pairs, and a statistic at all ones is the stage's own number."""
+"""Intervals cover what they say they cover, and pairs are compared in pairs.
+
+A statistic at counts of one is the stage's own number.
+"""
 
 import numpy as np
 import pytest
@@ -26,7 +29,7 @@ def difference(terms):
 
 
 def coverage(seeds, of_seed, of_question, of_both, questions=200, trials=300):
-    """Share of simulated nulls, seeds and questions drawn anew in each, whose interval holds zero."""
+    """Share of simulated nulls, seeds and questions drawn anew, whose interval holds zero."""
     rng = np.random.default_rng(1)
     inside = 0
     for _ in range(trials):
@@ -75,7 +78,7 @@ def test_students_t():
 
 
 def test_a_drawn_mean_varies_as_a_mean_does():
-    """Of n samples in a stratum n - 1 are drawn: the variance of their mean is s^2 / n, even of five."""
+    """Of n samples in a stratum n - 1 are drawn: the variance of their mean is s^2 / n."""
     counts_BN = draws(tuple([("few", at) for at in range(5)] + [("alone", 0)]))
     values_N = np.array([1.0, 4.0, 2.0, 8.0, 5.0])
     assert (counts_BN[:, :5] @ values_N / 5).var() == pytest.approx(

@@ -1,4 +1,4 @@
-"""Exams are the harness's own prompts, and the letter with the highest log-likelihood is the answer."""
+"""Exams are the harness's own prompts; the answer is the letter of highest log-likelihood."""
 
 import json
 import math

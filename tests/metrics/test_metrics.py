@@ -1,4 +1,4 @@
-"""The scores reproduce the figures of the recipe that Chinese fine-tuning uses most; the laws are stated on toys."""
+"""The scores reproduce the recipe that Chinese fine-tuning uses most; laws stated on toys."""
 
 import os
 import random
@@ -11,7 +11,8 @@ from rouge_chinese import Rouge
 from soaes.metrics import bleu, rouge
 from soaes.metrics.scoring_info import scoring_info
 
-# Computed once with the packages themselves: jieba 0.42.1, rouge-chinese 1.0.3, nltk 3.10.4; rounded to 4 decimals.
+# Computed once with the packages themselves: jieba 0.42.1, rouge-chinese 1.0.3, nltk 3.10.4;
+# rounded to 4 decimals.
 FIGURES = [  # name, prediction, reference, rouge1, rouge2, rougeL, bleu
     (
         "identical",

@@ -1,4 +1,7 @@
-"""Laws of the store and the builder: built once, complete under a final name, and a failure takes only its descendants down."""
+"""Laws of the store and the builder.
+
+A stage is built once and is complete under a final name; a failure takes only its descendants down.
+"""
 
 import multiprocessing
 import os

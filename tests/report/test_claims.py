@@ -18,7 +18,10 @@ from soaes.report.table_spec import ColumnSpec, RowSpec, TableSpec, kept_at, par
 
 
 def line(folder, row, gain, seeds=(0, 1, 2)):
-    """A row whose Rouge-1 is `gain` above what the questions and the seed give all rows; predictions lie in a folder a seed."""
+    """A row whose Rouge-1 is `gain` above what the questions and the seed give all rows.
+
+    Its predictions lie in a folder for each seed.
+    """
     measured = {}
     for seed in seeds:
         rng = np.random.default_rng([seed, *row.encode()])

@@ -1,4 +1,4 @@
-"""Committed tables are stale when conf/ composes to other recipes, and not because another machine looks."""
+"""Committed tables are stale when conf/ composes to other recipes, not on another machine."""
 
 import json
 

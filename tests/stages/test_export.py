@@ -1,4 +1,7 @@
-"""Laws of export: a model with more vocabulary rows says what it said, but for the little that the added rows take."""
+"""Laws of export: a model with more vocabulary rows says what it said.
+
+Only the little that the added rows take is different.
+"""
 
 import shutil
 
