@@ -68,9 +68,21 @@ def prompt(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) -> list[
 
 def document(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
     """Encode plain texts, each ended by <|endoftext|>; every token bears loss."""
-    end = tokenizer.token_to_id(TEXT_END)
+    end = token_id(tokenizer, TEXT_END)
     encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
     return [np.array([*encoding.ids, end], np.int32) for encoding in encodings]
+
+
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """Return the id of a special token.
+
+    Raises:
+        ValueError: The tokenizer has no such token.
+    """
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise ValueError(f"the tokenizer has no {token}; use a ChatML tokenizer, as Qwen2's")
+    return found
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from statistics import mean
@@ -47,8 +47,10 @@ CLOZE = {
 private_api.cache_prompt_templates()
 
 Row = Mapping[str, Any]  # a question, or an answered one
-Exams = Mapping[str, Mapping[str, list[Row]]]  # exam -> "dev" or "test" -> questions
-Subject = tuple[str, str, list[Row], list[Row]]  # exam, subject, its dev and its test questions
+Exams = Mapping[str, Mapping[str, Sequence[Row]]]  # exam -> "dev" or "test" -> questions
+Subject = tuple[
+    str, str, Sequence[Row], Sequence[Row]
+]  # exam, subject, its dev and its test questions
 Judgement = tuple[float, bool]  # log-likelihood of an answer in nats, whether it is the greedy one
 
 

@@ -40,7 +40,7 @@ def export(model: Path, like: Path, *, out: Path) -> None:
             f"{model} has {own_rows:,} vocabulary rows and {like} {rows:,}: "
             "rows are added, never cut; export the other one"
         )
-    pad_vocabulary(network, rows, tokenizer.token_to_id(chat.START))
+    pad_vocabulary(network, rows, chat.token_id(tokenizer, chat.START))
     checkpoint.save(network, out, model)
 
 

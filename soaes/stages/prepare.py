@@ -351,7 +351,7 @@ def _pack_split(
             f"none of {len(lengths)} documents fits a row of {context} tokens; "
             "set a larger context, or packing.overflow=split"
         )
-    pad = words.token_to_id(chat.TEXT_END)
+    pad = chat.token_id(words, chat.TEXT_END)
     rows = token_store.fill(
         encoded.ids, encoded.bears_loss, packed.pieces_P4, packed.rows, context, pad
     )
