@@ -104,7 +104,11 @@ def _sweeps(words: list[str]) -> list[list[str]]:
 
     Hydra would merge the files of several experiments into one and ignore their sweeps.
     """
-    others = [word for word in words if not word.lstrip("+").startswith("experiment=")]
+    named = [word for word in words if word.lstrip("+").startswith("experiment=")]
+    if len(named) > 1:
+        joined = ",".join(word.partition("=")[2] for word in named)
+        raise ValueError(f"{' '.join(named)}: give experiment= once, as experiment={joined}")
+    others = [word for word in words if word not in named]
     sweeps = []
     for name in sweep.experiment_names(words):
         sweeps.append([f"experiment={name}", *others] if name else others)

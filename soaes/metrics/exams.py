@@ -48,9 +48,7 @@ private_api.cache_prompt_templates()
 
 Row = Mapping[str, Any]  # a question, or an answered one
 Exams = Mapping[str, Mapping[str, Sequence[Row]]]  # exam -> "dev" or "test" -> questions
-Subject = tuple[
-    str, str, Sequence[Row], Sequence[Row]
-]  # exam, subject, its dev and its test questions
+Subject = tuple[str, str, list[Row], list[Row]]  # exam, subject, its dev and its test questions
 Judgement = tuple[float, bool]  # log-likelihood of an answer in nats, whether it is the greedy one
 
 

@@ -52,16 +52,27 @@ def _add_sources(module: str, files: set[Path]) -> None:
 
 
 def _imported_modules(path: Path) -> Iterator[str]:
-    """Yield the modules of ours that a file names in `from ... import ...`."""
+    """Yield the modules of ours that a file names, in an import or as a dotted path in a string.
+
+    Settings name the class that they build as a string, so that they need not import it.
+    """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            module = node.value.rpartition(".")[0]
+            if module.startswith("soaes.") and _is_module(module):
+                yield module
         if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("soaes"):
             continue
         # `from soaes.data import chat` names a module of ours in either part
         names = [str(node.module)]
         names.extend(f"{node.module}.{alias.name}" for alias in node.names)
         for name in names:
-            if name != "soaes" and (ROOT / f"{name.replace('.', '/')}.py").exists():
+            if name != "soaes" and _is_module(name):
                 yield name
+
+
+def _is_module(name: str) -> bool:
+    return (ROOT / f"{name.replace('.', '/')}.py").exists()
 
 
 def provenance() -> dict[str, Any]:

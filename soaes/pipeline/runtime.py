@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from soaes.pipeline.validation import (
+    STAGE_ARGUMENTS,
     check_at_least,
     check_flag,
     check_one_of,
@@ -132,6 +133,8 @@ class Runtime:
 
     def __post_init__(self) -> None:
         check_whole("parallel_stages", self.parallel_stages, 1, "the stages side by side")
+        _check_stages("exclusive_stages", self.exclusive_stages)
+        _check_stages("torchrun", self.torchrun)
         check_flag("dry", self.dry)
 
     @classmethod
@@ -148,13 +151,22 @@ class Runtime:
         values["store"] = Path(values["store"])
         values["execution"] = _from_mapping(Execution, values["execution"], "runtime.execution")
         values["logger"] = _from_mapping(LoggerSettings, values["logger"], "logger")
-        values["exclusive_stages"] = tuple(values["exclusive_stages"])
-        values["torchrun"] = tuple(values["torchrun"])
+        for name in ("exclusive_stages", "torchrun"):
+            if isinstance(values.get(name), list):
+                values[name] = tuple(values[name])
         return _from_mapping(cls, values, "runtime")
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values that JSON can hold and `from_plain` reads."""
         return {**asdict(self), "store": str(self.store)}
+
+
+def _check_stages(name: str, value: object) -> None:
+    """Check that a setting is a sequence of names of stages; a bare word is not one."""
+    if not isinstance(value, tuple):
+        raise ValueError(f"runtime.{name}={value}: must be a list of stages, e.g. [speed]")
+    for stage in value:
+        check_one_of(f"runtime.{name}", stage, sorted(STAGE_ARGUMENTS))
 
 
 Settings = TypeVar("Settings")

@@ -310,14 +310,16 @@ def parse_claim(spec: Mapping[str, Any]) -> ClaimSpec:
 
 
 def _pair(spec: Mapping[str, Any], metric: str | None) -> Pair:
+    _refuse_unknown(spec, ("left", "right", "metric"))
     own = spec.get("metric", metric)
     return Pair(_side(spec["left"], own), _side(spec["right"], own))
 
 
 def _side(spec: Any, metric: str | None) -> Side:
-    if isinstance(spec, (int, float)):
+    if isinstance(spec, (int, float)) and not isinstance(spec, bool):
         return Number(spec)
     if isinstance(spec, Mapping) and "curve" in spec:
+        _refuse_unknown(spec, ("curve", "score", "matched", "level"))
         return Curve(tuple(spec["curve"]), spec["score"], spec["matched"], spec["level"])
     if metric is None:
         raise ValueError(
@@ -333,6 +335,15 @@ def _side(spec: Any, metric: str | None) -> Side:
         f"side {spec!r} of a claim is none of: a row, a number, {{table, row}}, "
         "{numerator, denominator}, {curve, score, matched, level}"
     )
+
+
+def _refuse_unknown(spec: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Refuse a key that a pair or a side does not have: it would be ignored."""
+    for key in spec:
+        if key not in known:
+            raise ValueError(
+                f"{key}: a claim's {spec!r} has no such key; known: {', '.join(known)}"
+            )
 
 
 def _cell(row: str, metric: str) -> Cell:

@@ -3,6 +3,7 @@
 import subprocess
 
 from soaes.pipeline import provenance
+from soaes.pipeline.recipe import Recipe
 
 
 def test_a_package_inside_another_repository_records_its_version(tmp_path, monkeypatch):
@@ -19,3 +20,13 @@ def test_a_package_inside_another_repository_records_its_version(tmp_path, monke
 def test_a_checkout_records_its_commit():
     commit = provenance.provenance()["commit"]
     assert len(commit.removesuffix("-dirty")) == 12 and not commit.startswith("soaes")
+
+
+def test_the_code_of_a_decoder_is_in_the_digest_of_what_it_decodes(monkeypatch):
+    """Settings name their decoder's class as a string: its module counts as imported."""
+    decode = {"_target_": "soaes.decode.settings.PromptLookupSettings", "n": 3}
+    files: set = set()
+    provenance._add_sources(decode["_target_"].rpartition(".")[0], files)
+    assert {"prompt_lookup.py", "speculative.py"} <= {path.name for path in files}
+    recipe = Recipe("soaes.stages.speculate.speed", {"decode": decode})
+    assert len(provenance.code_digest(recipe)) == 12

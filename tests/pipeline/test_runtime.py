@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from soaes.pipeline import compose, worker
+from soaes.pipeline import compose, sweep, worker
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import Execution, LoggerSettings, Runtime
 from soaes.pipeline.store import Store
@@ -83,3 +83,18 @@ def test_the_worker_leaves_the_threads_of_other_stages(tmp_path, monkeypatch, re
     runtime = Runtime(tmp_path, execution=Execution(threads=2))
     worker.run(Store(tmp_path), Recipe("soaes.stages.export.export", {}), runtime, tmp_path)
     assert seen == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        pytest.param("exclusive_stages", "speed", "must be a list of stages", id="a-word"),
+        pytest.param("torchrun", "sft", "must be a list of stages", id="a-word-for-torchrun"),
+        pytest.param("exclusive_stages", ["sped"], "must be one of", id="misspelt"),
+        pytest.param("torchrun", None, "must be a list of stages", id="null"),
+    ],
+)
+def test_stages_that_run_otherwise_are_a_list_of_known_names(name, value, message):
+    (job,) = sweep.jobs(["goal=rows.stage2", "logger=none"])
+    with pytest.raises(ValueError, match=message):
+        Runtime.from_plain(job.runtime.to_plain() | {name: value})

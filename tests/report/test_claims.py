@@ -258,8 +258,9 @@ def test_sizes_are_compared_where_they_know_equally_much(tmp_path):
         ({"left": "full", "right": 1}, "has no metric"),
         ({"left": {"row": "full"}, "right": 1, "metric": "rouge1"}, "is none of"),
         ({"left": 2, "right": 1}, "compares two numbers"),
+        ({"left": "full", "right": 1, "metrc": "rouge1"}, "metrc: .*no such key"),
     ],
-    ids=["no_metric", "unknown_side", "two_numbers"],
+    ids=["no_metric", "unknown_side", "two_numbers", "misspelt_key"],
 )
 def test_a_pair_that_cannot_be_read_is_an_error(spec, message):
     with pytest.raises(ValueError, match=message):
