@@ -92,6 +92,7 @@ def _error(name: str, value: object, rule: str, what: str) -> ValueError:
 DTYPES = ("float32", "bfloat16", "float16")
 SPLITS = ("train", "dev", "test")
 SCORINGS = ("letter", "text")
+SOURCES = ("general", "corpus", "dialogue", "qa")
 
 
 def check_seed(seed: object) -> None:
@@ -107,14 +108,42 @@ def check_per_task(name: str, values: object, what: str) -> None:
         check_whole(f"{name}.{task}", value, 1, what)
 
 
+def check_words(name: str, values: object, what: str, options: Sequence[str] = ()) -> None:
+    """Check that a setting is a list of words, of a few if there are `options`.
+
+    A word instead of a list is refused: it would be read letter by letter.
+    """
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise _error(name, values, "must be a list, as in [a, b]", what)
+    for value in values:
+        if not isinstance(value, str):
+            raise _error(name, value, "must be a list of words", what)
+        if options:
+            check_one_of(name, value, options, what)
+
+
+def check_revision(revision: object) -> None:
+    """Check the `revision` that a node in conf/ tells the meanings of its function apart by."""
+    check_whole("revision", revision, 1, "raised by one when a function changes its meaning")
+
+
 @dataclass(frozen=True)
 class FilesArguments:
     """files: read a user's own data."""
 
     seed: int
+    held_out: float = 0.2
+    split_one_in: int = 10
+    min_chars: int = 20
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        general = "the corpus's share that becomes general text"
+        check_in_range("held_out", self.held_out, "(0, 1)", general)
+        questions = "of so many train questions one is split off"
+        check_whole("split_one_in", self.split_one_in, 2, questions)
+        shortest = "the shortest document that is kept, in characters"
+        check_whole("min_chars", self.min_chars, 0, shortest)
 
 
 @dataclass(frozen=True)
@@ -134,11 +163,21 @@ class WorldArguments:
     exam_questions: int
     unseen_enterprises: int = 0
     unseen_questions: int = 0
+    report_share: float = 0.03
+    dev_share: float = 0.1
+    test_share: float = 0.1
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
         for field in fields(self):
-            check_whole(field.name, getattr(self, field.name), 0, "a size of the world")
+            value = getattr(self, field.name)
+            if field.name.endswith("_share"):
+                check_in_range(field.name, value, "[0, 1)", "a share of the questions")
+            else:
+                check_whole(field.name, value, 0, "a size of the world")
+        if self.dev_share + self.test_share >= 1:
+            rule = f"must be less than 1 together with test_share={self.test_share}"
+            raise _error("dev_share", self.dev_share, rule, "the rest is for train; lower either")
 
 
 @dataclass(frozen=True)
@@ -146,22 +185,44 @@ class TokenizerArguments:
     """tokenizer: train a tokenizer."""
 
     vocabulary: int
+    alphabet_size: int = 800
+    alphabet_weight: int = 20
 
     def __post_init__(self) -> None:
         check_whole("vocabulary", self.vocabulary, 1, "the ids of the tokenizer")
+        learnt = "the most frequent characters that are learnt from every text; 0 for none"
+        check_whole("alphabet_size", self.alphabet_size, 0, learnt)
+        seen = "how often each of the alphabet's characters counts as seen"
+        check_whole("alphabet_weight", self.alphabet_weight, 0, seen)
 
 
 @dataclass(frozen=True)
 class PackArguments:
     """pack: tokenize documents and pack them into rows."""
 
+    sources: Sequence[str]
+    categories: Sequence[str] | None
     context: int
     replay: float = 0.0
+    replay_seed: int = 0
+    dev_one_in: int = 50
+    dev_prompts: int = 16
 
     def __post_init__(self) -> None:
+        check_words("sources", self.sources, "what is packed into rows", SOURCES)
+        if not self.sources:
+            raise _error("sources", "[]", f"must name one or more of {', '.join(SOURCES)}", "")
+        if self.categories is not None:
+            kept = "the dialogue categories to keep; null for all"
+            check_words("categories", self.categories, kept)
         check_whole("context", self.context, 16, "the tokens of a row")
         share = "general text's share of the tokens; 0 is CPT on the domain alone, as in the paper"
         check_in_range("replay", self.replay, "[0, 1)", share)
+        check_whole("replay_seed", self.replay_seed, 0, "a random seed")
+        held_out = "one document in so many is for validation, and the others are for training"
+        check_whole("dev_one_in", self.dev_one_in, 2, held_out)
+        prompts = "the conversations of the validation Rouge-1; 0 for none"
+        check_whole("dev_prompts", self.dev_prompts, 0, prompts)
 
 
 @dataclass(frozen=True)
@@ -174,14 +235,27 @@ class PretrainArguments:
     kv_heads: int
     context: int
     seed: int
+    mlp_ratio: float = 3
+    position_factor: int = 4
+    embedding_std: float = 1.0
+    head_std: float = 0.02
 
     def __post_init__(self) -> None:
         check_whole("layers", self.layers, 1, "the layers of the model")
         check_whole("width", self.width, 1, "the width of the hidden states")
         check_whole("heads", self.heads, 1, "the attention heads")
         check_whole("kv_heads", self.kv_heads, 1, "the heads of keys and values")
+        if self.width % self.heads:
+            raise _error("heads", self.heads, f"must divide width={self.width}", "")
+        if self.heads % self.kv_heads:
+            raise _error("kv_heads", self.kv_heads, f"must divide heads={self.heads}", "")
         check_whole("context", self.context, 16, "the tokens of a row")
         check_seed(self.seed)
+        check_positive("mlp_ratio", self.mlp_ratio, "the feed-forward layers' width over width")
+        check_whole("position_factor", self.position_factor, 1, "the positions over context")
+        spread = "the standard deviation of initial weights"
+        check_positive("embedding_std", self.embedding_std, spread)
+        check_positive("head_std", self.head_std, spread)
 
 
 @dataclass(frozen=True)
@@ -201,10 +275,13 @@ class DistillArguments:
     alpha: float
     tau: float
     seed: int
+    max_gradient_bias: float = 0.05
 
     def __post_init__(self) -> None:
         check(alpha=self.alpha, tau=self.tau)
         check_seed(self.seed)
+        refused = "soft targets whose gradient misses the exact one by more are refused"
+        check_at_least("max_gradient_bias", self.max_gradient_bias, 0, refused)
 
 
 @dataclass(frozen=True)

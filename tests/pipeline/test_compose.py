@@ -1,6 +1,7 @@
 """Every experiment composes at every scale; the paper's scale has the paper's settings."""
 
 import dataclasses
+import inspect
 import re
 import shlex
 
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 from soaes.data.settings import PackingSettings
 from soaes.pipeline import compose, labels, sweep, validation
 from soaes.report import results, table_spec
+from soaes.stages import curate, evaluate, export, prepare, speculate, teach, trace, train
 
 EXPERIMENTS = sorted(path.stem for path in (compose.CONF / "experiment").glob("*.yaml"))
 
@@ -239,11 +241,224 @@ def test_the_papers_scale_carries_the_papers_settings():
             ["subject=distill", "distill.module.divergence=backward"],
             "divergence=backward: must be one of",
         ),
+        pytest.param(
+            ["optim=adamw", "optim.sft2.lr=-1"],
+            r"optim=\{\.\.\.\} without a _target_: must be OptimizerSettings.*conf/optim",
+            id="optim-option-at-the-wrong-place",
+        ),
+        pytest.param(
+            ["goal=target.sft2", "~optim.sft2._target_", "optim.sft2.lr=-1"],
+            "optim=.*must be OptimizerSettings",
+            id="optim-without-target",
+        ),
+        pytest.param(
+            ["target.sft2.optim=null"],
+            "optim=null: must be OptimizerSettings",
+            id="optim-null",
+        ),
+        pytest.param(
+            ["target.sft2.optim=${packing}"],
+            r"optim=\{_target_: .*PackingSettings, \.\.\.\}: must be OptimizerSettings",
+            id="optim-of-another-class",
+        ),
+        pytest.param(
+            ["~target.sft2.optim"],
+            "sft: it needs optim, which was deleted",
+            id="optim-deleted",
+        ),
+        pytest.param(
+            ["~optim.sft2.lr"],
+            "OptimizerSettings: it needs lr, which was deleted",
+            id="lr-deleted",
+        ),
+        pytest.param(
+            ["~packing._target_"],
+            "packing=.*must be PackingSettings",
+            id="packing-without-target",
+        ),
+        pytest.param(
+            ["target.sft2.validation=null"],
+            "validation=null: must be ValidationSettings",
+            id="validation-null",
+        ),
+        pytest.param(
+            ["goal=teacher_logits", "teacher_logits.probe=null"],
+            "probe=null: must be ProbeSettings",
+            id="probe-null",
+        ),
+        pytest.param(
+            ["goal=speed", "subject=distill", "~sampling._target_"],
+            "sampling=.*must be SamplingSettings",
+            id="sampling-without-target",
+        ),
+        pytest.param(
+            ["goal=speed", "subject=distill", "speed.decode=null"],
+            "decode=null: must be AutoregressiveSettings or SpeculativeSettings",
+            id="decode-null",
+        ),
+        pytest.param(
+            ["goal=teacher_logits", "teacher_logits.soft_targets=null"],
+            "soft_targets=null: must be Hidden or Full or",
+            id="soft-targets-null",
+        ),
+        pytest.param(
+            ["subject=distill", "distill.module=null"],
+            "module=null: must have a _target_ and _partial_",
+            id="module-null",
+        ),
+        pytest.param(
+            ["~optim.sft2.schedule._target_"],
+            "schedule=.*must have a _target_ and _partial_",
+            id="schedule-without-target",
+        ),
+        pytest.param(
+            ["subject=distill", "distill.max_gradient_bias=nan"],
+            "max_gradient_bias=nan: must be a number of at least 0",
+            id="max-gradient-bias-nan",
+        ),
+        pytest.param(
+            ["subject=distill", "distill.max_gradient_bias=null"],
+            "max_gradient_bias=null: must be a number of at least 0",
+            id="max-gradient-bias-null",
+        ),
+        pytest.param(
+            ["subject=distill", "distill.max_gradient_bias=no"],
+            "max_gradient_bias=no: must be a number of at least 0",
+            id="max-gradient-bias-no",
+        ),
+        pytest.param(
+            ["subject=distill", "distill.max_gradient_bias=-0.1"],
+            "max_gradient_bias=-0.1: must be a number of at least 0",
+            id="max-gradient-bias--0.1",
+        ),
+        pytest.param(
+            ["goal=target.cpt", "rows.corpus.dev_prompts=-1"],
+            "dev_prompts=-1: must be a whole number of at least 0",
+            id="dev-prompts",
+        ),
+        pytest.param(
+            ["goal=target.cpt", "rows.corpus.dev_one_in=1"],
+            "dev_one_in=1: must be a whole number of at least 2",
+            id="dev-one-in",
+        ),
+        pytest.param(
+            ["goal=target.cpt", "rows.corpus.replay_seed=-1"],
+            "replay_seed=-1: must be a whole number of at least 0",
+            id="replay-seed",
+        ),
+        pytest.param(
+            ["goal=target.cpt", "rows.corpus.sources=[corpos]"],
+            "sources=corpos: must be one of general, corpus, dialogue, qa",
+            id="sources-unknown",
+        ),
+        pytest.param(
+            ["goal=target.cpt", "rows.corpus.sources=corpus"],
+            "sources=corpus: must be a list",
+            id="sources-a-word",
+        ),
+        pytest.param(
+            ["goal=target.cpt", "rows.corpus.sources=[]"],
+            r"sources=\[\]: must name one or more",
+            id="sources-empty",
+        ),
+        pytest.param(
+            ["data.categories=finance"],
+            "categories=finance: must be a list.*null for all",
+            id="categories-a-word",
+        ),
+        pytest.param(
+            ["data.categories=[finance,3]"],
+            "categories=3: must be a list of words",
+            id="categories-a-number",
+        ),
+        pytest.param(
+            ["+evaluate.revision=soon"],
+            "revision=soon: must be a whole number of at least 1",
+            id="revision-of-a-stage",
+        ),
+        pytest.param(
+            ["subject=distill", "+distill.module.revision=0"],
+            "revision=0: must be a whole number of at least 1",
+            id="revision-of-an-option",
+        ),
+        pytest.param(
+            ["tokenizer.alphabet_size=-1"],
+            "alphabet_size=-1: must be a whole number of at least 0",
+            id="alphabet-size",
+        ),
+        pytest.param(
+            ["tokenizer.alphabet_weight=2.5"],
+            "alphabet_weight=2.5: must be a whole number of at least 0",
+            id="alphabet-weight",
+        ),
+        pytest.param(
+            ["target.origin.base.mlp_ratio=0"],
+            "mlp_ratio=0: must be positive",
+            id="mlp-ratio",
+        ),
+        pytest.param(
+            ["target.origin.base.position_factor=0"],
+            "position_factor=0: must be a whole number of at least 1",
+            id="position-factor",
+        ),
+        pytest.param(
+            ["target.origin.base.embedding_std=nan"],
+            "embedding_std=nan: must be positive",
+            id="embedding-std",
+        ),
+        pytest.param(
+            ["target.origin.base.head_std=-1"],
+            "head_std=-1: must be positive",
+            id="head-std",
+        ),
+        pytest.param(
+            ["target.origin.base.heads=5", "target.origin.base.kv_heads=1"],
+            "heads=5: must divide width=96",
+            id="heads",
+        ),
+        pytest.param(
+            ["target.origin.base.kv_heads=2"],
+            "kv_heads=2: must divide heads=3",
+            id="kv-heads",
+        ),
+        pytest.param(
+            ["data.documents.report_share=1"],
+            r"report_share=1: must lie in \[0, 1\)",
+            id="report-share",
+        ),
+        pytest.param(
+            ["data.documents.dev_share=-0.1"],
+            r"dev_share=-0.1: must lie in \[0, 1\)",
+            id="dev-share",
+        ),
+        pytest.param(
+            ["data.documents.test_share=many"],
+            r"test_share=many: must lie in \[0, 1\)",
+            id="test-share",
+        ),
+        pytest.param(
+            ["data.documents.dev_share=0.6", "data.documents.test_share=0.4"],
+            "dev_share=0.6: must be less than 1 together with test_share=0.4",
+            id="nothing-to-train-on",
+        ),
     ],
 )
 def test_a_slip_is_one_clear_error_before_anything_is_built(words, message):
     with pytest.raises(ValueError, match=message):
         sweep.jobs(words)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        pytest.param("held_out=1", r"held_out=1: must lie in \(0, 1\)", id="held-out"),
+        pytest.param("split_one_in=1", "split_one_in=1: .*at least 2", id="split-one-in"),
+        pytest.param("min_chars=null", "min_chars=null: .*at least 0", id="min-chars"),
+    ],
+)
+def test_a_slip_about_a_users_own_files_is_told_before_anything_is_built(option, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        sweep.jobs(["data=files", f"data.root={tmp_path}", f"data.documents.{option}"])
 
 
 def test_what_must_not_matter_is_not_in_the_recipe():
@@ -389,6 +604,37 @@ def test_every_stage_of_conf_has_its_arguments_checked():
     for file in compose.CONF.rglob("*.yaml"):
         stages |= set(re.findall(r"_target_: soaes\.stages\.\w+\.(\w+)", file.read_text("utf-8")))
     assert stages == set(validation.STAGE_ARGUMENTS)
+
+
+def stage_parameters(stage):
+    """The parameters of a stage's function that a recipe gives it, by name."""
+    for module in (prepare, curate, train, teach, evaluate, trace, speculate, export):
+        function = getattr(module, stage, None)
+        if getattr(function, "__module__", "") == module.__name__:
+            parameters = dict(inspect.signature(function).parameters)
+            return {name: parameters[name] for name in parameters if name != "out"}
+    raise AssertionError(stage)
+
+
+@pytest.mark.parametrize("stage", list(validation.STAGE_ARGUMENTS))
+def test_every_number_of_a_stage_is_checked_with_the_functions_default(stage):
+    numbers = {
+        name: parameter.default
+        for name, parameter in stage_parameters(stage).items()
+        if re.search(r"\b(int|float)\b", str(parameter.annotation))
+    }
+    checked = validation.STAGE_ARGUMENTS[stage] or dict
+    known = inspect.signature(checked).parameters if numbers else {}
+    assert {name: known[name].default for name in numbers if name in known} == numbers
+
+
+@pytest.mark.parametrize("stage", list(validation.STAGE_ARGUMENTS))
+def test_settings_that_a_stage_has_no_default_for_are_listed(stage):
+    """And no stage takes None for settings, as `sweep.SETTINGS` says."""
+    found = {name: each for name, each in stage_parameters(stage).items() if name in sweep.SETTINGS}
+    needed = {name for name, each in found.items() if each.default is inspect.Parameter.empty}
+    assert needed == set(sweep.NEEDED_SETTINGS.get(stage, ()))
+    assert not [name for name, each in found.items() if "None" in str(each.annotation)]
 
 
 @pytest.mark.parametrize(
