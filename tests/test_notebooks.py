@@ -88,7 +88,9 @@ def test_tables(environment, capsys):
     for words in ("## Table 2", "not built", "pretrain-", "world-", "won"):
         assert words in output
     assert names["picture"]._repr_png_().startswith(b"\x89PNG")
-    better, worse = (names["rows"][names[row]].values["rouge1"] for row in ("better", "worse"))
+    better, worse = (
+        names["table_rows"][names[row]].values["rouge1"] for row in ("better", "worse")
+    )
     assert better > worse
     margins = [margin for (split, _), margin in names["margins"].items() if split == "test"]
     mean = sum(margins) / len(margins)

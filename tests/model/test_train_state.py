@@ -266,7 +266,7 @@ def test_a_save_that_fails_stops_the_stage_and_leaves_the_one_before(
         path: path.read_bytes() for path in (folder / "resume").rglob("*") if path.is_file()
     }
     with monkeypatch.context() as disk:
-        disk.setattr(os, "replace", partial(fail, 28))
+        disk.setattr(os, "replace", no_space_for_checkpoints(os.replace))
         with pytest.raises(OSError, match="no checkpoint of step 4 .*No space left"):
             build(toy, tmp_path, "sft")
     assert before == {
@@ -277,6 +277,17 @@ def test_a_save_that_fails_stops_the_stage_and_leaves_the_one_before(
 
 def fail(number, *_):
     raise OSError(number, os.strerror(number))
+
+
+def no_space_for_checkpoints(replace):
+    """A rename that fails for checkpoints alone: the store renames its own files too."""
+
+    def replace_or_fail(source, target):
+        if Path(target).name.startswith("step-"):
+            fail(28)
+        replace(source, target)
+
+    return replace_or_fail
 
 
 def test_a_disk_too_small_for_checkpoints_is_told_before_the_first_step(toy, tmp_path, monkeypatch):
