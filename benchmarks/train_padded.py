@@ -30,8 +30,9 @@ from benchmarks.rounds import row
 from benchmarks.train_turns import Turns
 from soaes.data.datamodule import PackedDataModule
 from soaes.data.token_store import IGNORE, Rows
-from soaes.model import attention, schedules
+from soaes.model import attention
 from soaes.model.causal_lm import CausalLM
+from soaes.model.settings import ConstantSchedule
 
 WARM_UP = 2  # steps
 LR, BETAS, WEIGHT_DECAY, GRAD_CLIP = 3e-4, (0.9, 0.95), 0.1, 1.0
@@ -166,7 +167,7 @@ class Padding:
     def _lit_module(self) -> CausalLM:
         model = copy.deepcopy(self.model)
         attention.set_attention(model, "documents")
-        schedule = partial(schedules.constant, warmup=0)
+        schedule = ConstantSchedule(warmup=0)
         return CausalLM(model.train(), LR, schedule, BETAS, WEIGHT_DECAY, self.steps)
 
     def _trainer_rate(self, name: str) -> float:

@@ -21,10 +21,11 @@ from benchmarks.rounds import row
 from benchmarks.train_padded import BETAS, GRAD_CLIP, LR, WEIGHT_DECAY, tensors
 from benchmarks.train_turns import Turns
 from soaes.data.token_store import IGNORE, Rows
-from soaes.model import attention, schedules
+from soaes.model import attention
 from soaes.model import soft_targets as formats
 from soaes.model.causal_lm import CausalLM
 from soaes.model.distilled_lm import DistilledLM
+from soaes.model.settings import ConstantSchedule
 
 TAUS = (1.0, 2.0, 3.0, 5.0)
 FORMATS = (formats.Hidden(), formats.TopK(256, TAUS), formats.Sampled(64, TAUS))  # as in conf
@@ -153,7 +154,7 @@ def _settings(model: Any) -> dict[str, Any]:
     return {
         "model": model,
         "lr": LR,
-        "schedule": partial(schedules.constant, warmup=0),
+        "schedule": ConstantSchedule(warmup=0),
         "betas": BETAS,
         "weight_decay": WEIGHT_DECAY,
         "steps": 1,

@@ -52,6 +52,7 @@ def main() -> None:
     words = sys.argv[1:]
     try:
         if any(word.split("=")[0] in HYDRA_FLAGS for word in words):
+            _check_experiments(words)
             _hydra_main(lambda cfg: None)  # Hydra prints what was asked for and runs nothing
             sys.exit(0)
         sys.exit(run([word for word in words if word not in MULTIRUN]))
@@ -113,6 +114,13 @@ def _sweeps(words: list[str]) -> list[list[str]]:
     for name in sweep.experiment_names(words):
         sweeps.append([f"experiment={name}", *others] if name else others)
     return sweeps
+
+
+def _check_experiments(words: list[str]) -> None:
+    """Refuse an experiment that does not exist; Hydra leaves an optional one out in silence."""
+    overrides = [word for word in words if "=" in word and not word.startswith("-")]
+    for line in _sweeps(overrides):
+        sweep.combinations(line)
 
 
 def _check_hydra_settings(words: list[str], launched: bool, sweeps: int) -> None:

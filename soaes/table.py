@@ -19,6 +19,7 @@ from pathlib import Path
 from soaes.pipeline import compose, labels
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store
+from soaes.pipeline.validation import nearest
 from soaes.report import freshness, index, plots, sanity_checks, table_spec
 from soaes.report.markdown import write_table, write_verdicts
 from soaes.report.results import Table, read_table, store_of
@@ -98,7 +99,7 @@ def _check_names(names: list[str]) -> None:
     known = table_names()
     for name in names:
         if name not in known:
-            raise ValueError(f"{name}: there is no such table; {compose.nearest(name, known)}")
+            raise ValueError(f"{name}: there is no such table; {nearest(name, known)}")
 
 
 def _read(names: list[str], overrides: list[str]) -> dict[str, Table]:
@@ -175,7 +176,7 @@ def explain(tables: Mapping[str, Table], name: str, row: str, store: Store) -> l
     key, _, column = row.partition(".")
     rows = tables[name].rows
     if key not in rows:
-        hint = compose.nearest(key, list(rows))
+        hint = nearest(key, list(rows))
         raise ValueError(f"{name}.{key}: there is no such row; {hint}")
     table_row = rows[key]
     if not table_row.recipes:

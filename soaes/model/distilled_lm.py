@@ -14,7 +14,7 @@ import torch
 from soaes.data.teacher_store import TeacherStore
 from soaes.model import losses
 from soaes.model.causal_lm import CausalLM
-from soaes.pipeline import validation
+from soaes.pipeline.validation import check_alpha, check_tau
 
 
 class DistilledLM(CausalLM):
@@ -44,7 +44,8 @@ class DistilledLM(CausalLM):
         **causal_lm: Any,
     ) -> None:
         super().__init__(**causal_lm)
-        validation.check(alpha=alpha, tau=tau)
+        check_alpha(alpha)
+        check_tau(tau)
         teacher_store.check_supports(tau, divergence, self.model.config.vocab_size)
         self.alpha = alpha
         self.tau = tau

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from soaes.pipeline import validation
+from soaes.pipeline.validation import check_alpha, check_tau
 
 
 def cross_entropy(logits_NV: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
@@ -126,7 +126,8 @@ def distillation_loss(
         tau_squared: Multiply L_KL by tau**2, which keeps the size of its gradient at any tau
             (Hinton et al. 2015, section 2). The paper omits this factor.
     """
-    validation.check(alpha=alpha, tau=tau)
+    check_alpha(alpha)
+    check_tau(tau)
     if alpha == 0:
         return cross_entropy(student_NV, labels_N)
     if soft_target_loss is None:
@@ -139,7 +140,7 @@ def distillation_loss(
 
 def entropy(logits_NV: torch.Tensor, tau: float) -> torch.Tensor:
     """Return the sum over N tokens of the entropy of softmax(logits / tau), in nats."""
-    validation.check(tau=tau)
+    check_tau(tau)
     log_probs_NV = F.log_softmax(_at_least_float32(logits_NV) / tau, dim=-1)
     return -(log_probs_NV.exp() * log_probs_NV).sum()
 
@@ -149,7 +150,7 @@ def log_probabilities(logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float)
 
     An id may occur more than once.
     """
-    validation.check(tau=tau)
+    check_tau(tau)
     return _LogProbabilities.apply(_at_least_float32(logits_NV), ids_NK, tau)
 
 
@@ -158,7 +159,7 @@ def log_shares(logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float) -> tor
 
     The tail is the probability mass of all other ids together.
     """
-    validation.check(tau=tau)
+    check_tau(tau)
     return _LogShares.apply(_at_least_float32(logits_NV), ids_NK, tau)
 
 
@@ -170,7 +171,7 @@ def _common_vocabulary(
     teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Check tau, and cut both to the ids that they have in common."""
-    validation.check(tau=tau)
+    check_tau(tau)
     common = min(teacher_NV.shape[-1], student_NV.shape[-1])
     return _at_least_float32(teacher_NV[:, :common]), _at_least_float32(student_NV[:, :common])
 

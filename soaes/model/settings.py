@@ -6,22 +6,84 @@ Knows values only: it imports no torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from soaes.pipeline.validation import (
+    DTYPES,
     check_at_least,
     check_in_range,
+    check_numbers,
     check_one_of,
     check_positive,
+    check_tau,
     check_whole,
 )
 
 # Lightning's names: "true" stores the weights in this type, "mixed" computes in it
 PRECISIONS = ("64-true", "32-true", "bf16-true", "bf16-mixed", "16-true", "16-mixed")
 
-Schedule = Callable[[int, int], float]  # (step, number of steps) -> factor on the peak rate
+
+class Schedule:
+    """A learning-rate schedule: the factor on the peak rate, as a function of the step."""
+
+    def __call__(self, step: int, steps: int) -> float:
+        """Return the factor, in [0, 1].
+
+        Args:
+            step: optimizer steps completed.
+            steps: optimizer steps of the whole training.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ConstantSchedule(Schedule):
+    """A linear warm-up, then the constant peak rate.
+
+    Attributes:
+        warmup: share of the steps that the warm-up takes, in [0, 1].
+    """
+
+    warmup: float
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup)
+
+    def __call__(self, step: int, steps: int) -> float:
+        """See Schedule."""
+        warmup_steps = max(1, math.ceil(self.warmup * steps))
+        return min(1.0, (step + 1) / warmup_steps)
+
+
+@dataclass(frozen=True)
+class CosineSchedule(Schedule):
+    """A linear warm-up, then half a cosine down to `final`.
+
+    Attributes:
+        warmup: share of the steps that the warm-up takes, in [0, 1].
+        final: factor at the last step, in [0, 1]; the paper's 1e-5 -> 1e-6 is 0.1.
+    """
+
+    warmup: float
+    final: float
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup)
+        check_in_range("final", self.final, "[0, 1]", "the last step's share of the peak rate")
+
+    def __call__(self, step: int, steps: int) -> float:
+        """See Schedule."""
+        warmup_steps = math.ceil(self.warmup * steps)
+        if step < warmup_steps:
+            return ConstantSchedule(self.warmup)(step, steps)
+        progress = (step - warmup_steps) / max(1, steps - 1 - warmup_steps)
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+
+def _check_warmup(warmup: float) -> None:
+    check_in_range("warmup", warmup, "[0, 1]", "the share of the steps that the warm-up takes")
 
 
 @dataclass(frozen=True)
@@ -31,7 +93,7 @@ class OptimizerSettings:
     Attributes:
         lr: peak learning rate.
         global_batch_size: rows of one optimizer step, over all devices and micro-batches.
-        schedule: factor on the peak rate by (step, number of steps).
+        schedule: factor on the peak rate, as a function of the step.
         epochs: passes over the rows; a fraction ends within a pass.
         max_tokens: budget of tokens, padding included, that may end training earlier; None: none.
         betas: AdamW's decay rates of the first and the second moment.
@@ -52,12 +114,16 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         check_positive("lr", self.lr, "the peak learning rate")
+        if not isinstance(self.schedule, Schedule):
+            raise ValueError(
+                f"schedule={self.schedule}: must be a schedule of soaes.model.settings, as in "
+                "'schedule={_target_: soaes.model.settings.ConstantSchedule, warmup: 0.05}'"
+            )
         check_whole("global_batch_size", self.global_batch_size, 1, "the rows of a step")
         check_positive("epochs", self.epochs, "the passes over the rows")
         if self.max_tokens is not None:
             check_whole("max_tokens", self.max_tokens, 1, "a token budget; null for none")
-        if len(self.betas) != 2:
-            raise ValueError(f"betas={list(self.betas)}: must be two numbers, as in [0.9, 0.95]")
+        check_numbers("betas", self.betas, "two numbers, as in [0.9, 0.95]", count=2)
         for beta in self.betas:
             check_in_range("betas", beta, "[0, 1)", "the decay rates of AdamW's moments")
         check_at_least("weight_decay", self.weight_decay, 0, "AdamW's decay; 0 is none")
@@ -109,8 +175,7 @@ class ProbeSettings:
     student_temperature: float = 1.5
 
     def __post_init__(self) -> None:
-        if not self.taus:
-            raise ValueError("taus=[]: must hold a temperature or more, as in [1, 2, 3, 5]")
+        check_numbers("taus", self.taus, "a list of temperatures, as in [1, 2, 3, 5]")
         for tau in self.taus:
             check_positive("taus", tau, "the temperatures of distillation")
         check_whole("rows", self.rows, 1, "the packed rows of the probe")
@@ -122,7 +187,6 @@ class ProbeSettings:
 # ------------------------------------------------------------------------- formats of soft targets
 
 DIVERGENCES = ("forward", "reverse", "total_variation")
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -227,6 +291,29 @@ class Sampled:
 SoftTargets = Hidden | Full | TopK | Sampled
 
 
+def check_probed(soft_targets: SoftTargets, probe: ProbeSettings, tau: float) -> None:
+    """Check that what a format loses was measured at a temperature, or that it loses nothing.
+
+    Args:
+        soft_targets: The format's settings.
+        probe: The settings of the probe that stored them.
+        tau: The temperature of distillation.
+
+    Raises:
+        ValueError: It was not, so that `max_gradient_bias` would have nothing to refuse.
+    """
+    is_exact = isinstance(soft_targets, Hidden | Full) and soft_targets.dtype == "float32"
+    has_own_taus = isinstance(soft_targets, TopK | Sampled)  # and is probed at these
+    if is_exact or has_own_taus or tau in probe.taus:
+        return
+    probed = ", ".join(f"{each:g}" for each in probe.taus)
+    raise ValueError(
+        f"tau={tau:g}: what soft_targets={soft_targets.name} loses as {soft_targets.dtype} is "
+        f"measured at {probed} alone; add it to taus, or set soft_targets.dtype=float32, "
+        "which is exact"
+    )
+
+
 def check_vllm_supports(soft_targets: SoftTargets, vocabulary: int | None = None) -> None:
     """Check that vLLM can give what a format stores.
 
@@ -257,7 +344,7 @@ def check_vllm_supports(soft_targets: SoftTargets, vocabulary: int | None = None
 
 
 def _check_divergence(tau: float, kind: str) -> None:
-    check_positive("tau", tau, "the temperature of distillation; the paper sweeps 1, 2, 3, 5")
+    check_tau(tau)
     check_one_of("divergence", kind, DIVERGENCES)
 
 

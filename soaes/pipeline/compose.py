@@ -28,7 +28,7 @@ from omegaconf.errors import (
 from soaes.pipeline import resolvers
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import Runtime
-from soaes.pipeline.validation import check_target
+from soaes.pipeline.validation import check_target, nearest
 
 # A node whose _target_ lies here is a stage; every other _target_ is an option of a stage.
 STAGES = "soaes.stages."
@@ -142,6 +142,10 @@ def recipe_at(cfg: DictConfig, key: str) -> Recipe:
     Raises:
         ValueError: The key is no stage, or something that the stage needs has no value.
     """
+    if not isinstance(key, str):
+        raise ValueError(
+            f"goal={'null' if key is None else key}: must name a node{suggest(cfg, '')}"
+        )
     try:
         value = _resolved(_select(cfg, key), {})
     except MissingMandatoryValue as error:
@@ -243,9 +247,3 @@ def _advice(message: str, job: list[str]) -> str:
 def _groups() -> list[str]:
     folders = [path.name for path in CONF.iterdir() if path.is_dir()]
     return [*folders, "chain@target", "chain@draft"]
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """Return `Did you mean WORD?` for the nearest known word, or the list of them all."""
-    near = get_close_matches(word, known, 1, 0.5)
-    return f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sorted(known))}"

@@ -7,9 +7,9 @@ a section of `conf/runtime` and `conf/logger`, checked when it is created.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,6 +20,31 @@ from soaes.pipeline.validation import (
     check_one_of,
     check_target,
     check_whole,
+    nearest,
+)
+
+# Of soaes.model.attention, and of transformers.
+ATTENTIONS = (
+    "documents",
+    "eager",
+    "sdpa",
+    "flex_attention",
+    "flash_attention_2",
+    "flash_attention_3",
+)
+
+# Lightning's names of the strategies that train on one machine or several.
+STRATEGIES = (
+    "auto",
+    "ddp",
+    "fsdp",
+    "deepspeed",
+    "deepspeed_stage_1",
+    "deepspeed_stage_1_offload",
+    "deepspeed_stage_2",
+    "deepspeed_stage_2_offload",
+    "deepspeed_stage_3",
+    "deepspeed_stage_3_offload",
 )
 
 
@@ -63,7 +88,7 @@ class Execution:
     Only where every rank holds the whole state (strategy `auto` or `ddp`)."""
 
     def __post_init__(self) -> None:
-        check_one_of("device", self.device.partition(":")[0], ("cpu", "cuda"))
+        _check_device(self.device)
         check_whole("devices", self.devices, 1, "the devices of a stage")
         check_whole("threads", self.threads, 1, "the threads of a stage")
         check_whole("micro_batch_size", self.micro_batch_size, 1, "the rows at once on a device")
@@ -73,7 +98,8 @@ class Execution:
         check_whole("num_workers", self.num_workers, 0, "processes that read rows; 0: none")
         interval = "seconds of training between two checkpoints; 0 for none"
         check_at_least("checkpoint_every", self.checkpoint_every, 0, interval)
-        _check_targets(self.strategy)
+        check_one_of("attention", self.attention, ATTENTIONS, "how attention is computed")
+        _check_strategy(self.strategy)
 
 
 @dataclass(frozen=True)
@@ -148,7 +174,10 @@ class Runtime:
             ValueError: A key is unknown or a value is out of its range.
         """
         values = dict(plain)
-        values["store"] = Path(values["store"])
+        store = values.get("store")
+        if not isinstance(store, (str, Path)) or not str(store):
+            raise ValueError(f"runtime.store={_word(store)}: must be the folder of all outputs")
+        values["store"] = Path(store)
         values["execution"] = _from_mapping(Execution, values["execution"], "runtime.execution")
         values["logger"] = _from_mapping(LoggerSettings, values["logger"], "logger")
         for name in ("exclusive_stages", "torchrun"):
@@ -172,15 +201,34 @@ def _check_stages(name: str, value: object) -> None:
 Settings = TypeVar("Settings")
 
 
-def _from_mapping(settings: type[Settings], values: Mapping[str, Any], path: str) -> Settings:
+def _from_mapping(settings: type[Settings], values: object, path: str) -> Settings:
     """Create a dataclass from a mapping; an unknown key is the user's, and is named."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{path}={_word(values)}: must be the settings of conf/, one by one")
     known = [known_field.name for known_field in fields(settings)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
-            near = get_close_matches(key, known, 1, 0.5)
-            advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            raise ValueError(f"{path}.{key}: there is no such setting; {advice}")
+            raise ValueError(f"{path}.{key}: there is no such setting; {nearest(key, known)}")
     return settings(**values)
+
+
+def _word(value: object) -> str:
+    return "null" if value is None else str(value)
+
+
+def _check_device(device: object) -> None:
+    """Check `cpu`, `cuda`, or one GPU by number."""
+    if isinstance(device, str) and re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        return
+    raise ValueError(f"device={_word(device)}: must be cpu or cuda, or one GPU as in cuda:1")
+
+
+def _check_strategy(strategy: object) -> None:
+    """Check a strategy's name or node; a stage is given the object that its node describes."""
+    if strategy is None or isinstance(strategy, str):
+        written = _word(strategy)
+        check_one_of("strategy", written, STRATEGIES, "or a node with a Lightning _target_")
+    _check_targets(strategy)
 
 
 def _check_targets(node: Any) -> None:

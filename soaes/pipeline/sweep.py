@@ -10,36 +10,27 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import importlib
-import inspect
 import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from soaes.data.settings import PackingSettings
 from soaes.decode.backends.vllm_environment import BACKENDS, library
-from soaes.decode.settings import DecoderSettings, SamplingSettings
-from soaes.model.settings import (
-    OptimizerSettings,
-    ProbeSettings,
-    SoftTargets,
-    ValidationSettings,
-    check_vllm_supports,
-)
-from soaes.pipeline import compose, labels, validation
-from soaes.pipeline.compose import CONF, compose_job, nearest, runtime_settings
+from soaes.pipeline import compose
+from soaes.pipeline.compose import CONF, compose_job, runtime_settings
 from soaes.pipeline.provenance import machine
-from soaes.pipeline.recipe import Recipe, declared_name, revive
+from soaes.pipeline.recipe import Recipe, revive
+from soaes.pipeline.recipe_checks import check_recipe
 from soaes.pipeline.resolvers import cache_folder, data_digest
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.store import read_json, write_json
+from soaes.pipeline.validation import nearest
 
 
 @dataclass(frozen=True)
@@ -185,157 +176,14 @@ def experiment_of(arguments: list[str]) -> str:
     return ""
 
 
-# ------------------------------------------------------------------------------------ checks
-
-
-# The settings that a stage's argument of a name holds, whichever stage it is. No stage takes None
-# for them: one that can do without has a default, and its node can be deleted.
-SETTINGS: dict[str, tuple[type, ...]] = {
-    "optim": (OptimizerSettings,),
-    "packing": (PackingSettings,),
-    "validation": (ValidationSettings,),
-    "probe": (ProbeSettings,),
-    "sampling": (SamplingSettings,),
-    "decode": tuple(DecoderSettings.__subclasses__()),
-    "soft_targets": get_args(SoftTargets),
-}
-
-# The settings that a stage has no default for.
-NEEDED_SETTINGS: dict[str, tuple[str, ...]] = {
-    "pack": ("packing",),
-    "pretrain": ("optim",),
-    "instruct": ("optim",),
-    "cpt": ("optim",),
-    "sft": ("optim",),
-    "distill": ("optim",),
-    "teach": ("soft_targets",),
-    "teach_vllm": ("soft_targets",),
-    "target_trace": ("sampling",),
-    "acceptance": ("decode", "sampling"),
-    "speed": ("decode", "sampling"),
-}
-
-# The arguments, of a stage or of settings, that hold a function or class of which some arguments
-# are bound.
-PARTIALS = ("module", "schedule", "backend")
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Check a stage's arguments and options, before anything is built.
-
-    Raises:
-        ValueError: A value is out of its range, a `_target_` is not the project's, or a node is
-            not what the stage's argument takes.
-    """
-    validation.check_stage(recipe.stage, recipe.arguments)
-    _check_leaves(recipe.written, recipe.stage)
-    _check_settings(recipe)
-    if recipe.stage == "distill":
-        stored = recipe.arguments["teacher_logits"].arguments["soft_targets"]
-        divergence = recipe.arguments["module"].get("divergence", "forward")
-        instantiate_settings(stored).check_supports(recipe.arguments["tau"], divergence)
-    if recipe.stage == "teach_vllm":
-        check_vllm_supports(instantiate_settings(recipe.arguments["soft_targets"]))
-
-
-def _check_leaves(plain: dict[str, Any], stage: str) -> None:
-    """Check that every `_target_` is ours, and the settings of modules and soft targets."""
-    for key, value in labels.flatten(plain).items():
-        name = key.rpartition(".")[2]
-        if name == "_target_":
-            validation.check_target(value)
-        if name == "revision" and stage != "fetch":  # there it is a commit
-            validation.check_revision(value)
-        validation.check(**{name: value})
-
-
-def _check_settings(recipe: Recipe) -> None:
-    """Check that settings instantiate, and that each is of the class that its argument takes."""
-    for name in NEEDED_SETTINGS.get(recipe.stage, ()):
-        if name not in recipe.arguments:
-            raise ValueError(
-                f"{recipe.stage}: it needs {name}, which was deleted; set {name} again"
-            )
-    for name, value in instantiate_settings(recipe.arguments).items():
-        classes = SETTINGS.get(name)
-        if classes is not None and not isinstance(value, classes):
-            written = _in_short(recipe.arguments[name])
-            wanted = " or ".join(each.__name__ for each in classes)
-            raise ValueError(
-                f"{name}={written}: must be {wanted} (settings are known by their _target_); "
-                f"keep the node of conf/{name} whole and change its values alone"
-            )
-    _check_partials(recipe.arguments)
-
-
-def _check_partials(arguments: dict[str, Any]) -> None:
-    """Check that functions and classes with bound arguments still name what they bind."""
-    for name, value in arguments.items():
-        if name not in PARTIALS:
-            if isinstance(value, dict):
-                _check_partials(value)
-        elif not _is_partial(value):
-            raise ValueError(
-                f"{name}={_in_short(value)}: must have a _target_ and _partial_: true; "
-                "keep its node of conf/ whole and change its values alone"
-            )
-
-
-def _is_partial(value: Any) -> bool:
-    return isinstance(value, dict) and "_target_" in value and value.get("_partial_") is True
-
-
-def _in_short(value: Any) -> str:
-    """Return a node's value for an error: of a mapping its `_target_`, or that it has none."""
-    if isinstance(value, dict):
-        target = value.get("_target_")
-        return f"{{_target_: {target}, ...}}" if target else "{...} without a _target_"
-    return "null" if value is None else str(value)
-
-
-def instantiate_settings(value: Any) -> Any:
-    """Instantiate every settings node in a resolved value, innermost first.
-
-    A settings node is one whose `_target_` lies in a module called `settings`: a frozen dataclass,
-    free of torch, that checks itself when it is created. Parents, and options that are no settings,
-    are passed on as they are.
-
-    Raises:
-        ValueError: The settings refuse a value, lack one, or know no argument of that name.
-    """
-    if isinstance(value, list):
-        return [instantiate_settings(inner) for inner in value]
-    if not isinstance(value, dict):
-        return value
-    plain = {key: instantiate_settings(inner) for key, inner in value.items()}
-    target = str(value.get("_target_", ""))
-    module_name, _, class_name = target.rpartition(".")
-    if declared_name(module_name) != "settings":
-        return plain
-    validation.check_target(target)
-    settings = getattr(importlib.import_module(module_name), class_name, None)
-    if settings is None:
-        raise ValueError(f"_target_: {module_name} has no settings called {class_name}")
-    known = list(inspect.signature(settings).parameters)
-    arguments = {}
-    for key, inner in plain.items():
-        if key in known:
-            arguments[key] = inner
-        elif key not in ("_target_", "_partial_", "revision"):  # these are not passed on
-            raise ValueError(f"{key}: {class_name} has no such setting; {nearest(key, known)}")
-    for key, parameter in inspect.signature(settings).parameters.items():
-        if parameter.default is parameter.empty and key not in arguments:
-            raise ValueError(f"{class_name}: it needs {key}, which was deleted; set {key} again")
-    return settings(**arguments)
-
-
 # ------------------------------------------------------------------------------------- cache
 
 
 def _cache_key(arguments: list[str]) -> str:
     """Digest everything that the jobs are a function of, except the user's data."""
-    files = [*sorted(CONF.rglob("*.yaml")), *sorted(Path(__file__).parent.glob("*.py"))]
-    files += sorted(Path(__file__).parent.parent.rglob("settings.py"))
+    files = sorted(CONF.rglob("*.yaml"))
+    for folder in ("pipeline", "data", "decode", "model", "stages"):  # what jobs are checked by
+        files += sorted((Path(__file__).parent.parent / folder).rglob("*.py"))
     state = hashlib.sha256(b"".join(path.read_bytes() for path in files))
     libraries = [library(backend) for backend in BACKENDS]
     machines = [machine("cpu"), machine("cuda")]

@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any, TypeGuard
 
 # ----------------------------------------------------------------------------- helpers for checks
@@ -84,6 +85,12 @@ def _error(name: str, value: object, rule: str, what: str) -> ValueError:
     return ValueError(f"{name}={written}: {rule}{explanation}")
 
 
+def nearest(word: str, known: list[str]) -> str:
+    """Return `Did you mean WORD?` for the nearest known word, or the list of them all."""
+    near = get_close_matches(word, known, 1, 0.5)
+    return f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sorted(known))}"
+
+
 # ------------------------------------------------------ the scalar arguments of every stage
 #
 # One dataclass per stage or group of stages, with the arguments that are checked when a job is
@@ -93,6 +100,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 SPLITS = ("train", "dev", "test")
 SCORINGS = ("letter", "text")
 SOURCES = ("general", "corpus", "dialogue", "qa")
+TASKS = ("qa", "report")
 
 
 def check_seed(seed: object) -> None:
@@ -100,12 +108,46 @@ def check_seed(seed: object) -> None:
     check_whole("seed", seed, 0, "a random seed")
 
 
+def check_numbers(name: str, values: object, what: str, count: int | None = None) -> None:
+    """Check that a setting is a list of numbers, of `count` if that is given, else of any but none.
+
+    Args:
+        name: The setting's name.
+        values: Its value.
+        what: What it must be, as the error says it: "two numbers, as in [0.9, 0.95]".
+        count: The numbers that it must hold.
+
+    Raises:
+        ValueError: It is no such list.
+    """
+    is_list = isinstance(values, Sequence) and not isinstance(values, str)
+    if not is_list or len(values) == 0 or count not in (None, len(values)):
+        raise _error(name, values, f"must be {what}", "")
+    for value in values:
+        if not _is_number(value):
+            raise _error(name, values, f"must be {what}", "")
+
+
 def check_per_task(name: str, values: object, what: str) -> None:
     """Check whole numbers of at least 1 by task, as in `{qa: 48, report: 160}`."""
     if not isinstance(values, Mapping):
         raise _error(name, values, "must be one number per task, as in {qa: 48, report: 160}", what)
     for task, value in values.items():
+        if task not in TASKS:
+            raise _error(f"{name}.{task}", value, f"the tasks are {', '.join(TASKS)}", what)
         check_whole(f"{name}.{task}", value, 1, what)
+
+
+def check_prompts(prompts: object, max_new_tokens: object) -> None:
+    """Check how many prompts of each task are answered, and the longest answer of each."""
+    check_per_task("prompts", prompts, "the prompts that are answered")
+    check_per_task("max_new_tokens", max_new_tokens, "the longest answer, in tokens")
+    assert isinstance(prompts, Mapping) and isinstance(max_new_tokens, Mapping)
+    for task, count in prompts.items():
+        if task not in max_new_tokens:
+            raise _error(
+                f"prompts.{task}", count, f"max_new_tokens.{task} is missing", "set it as well"
+            )
 
 
 def check_words(name: str, values: object, what: str, options: Sequence[str] = ()) -> None:
@@ -120,6 +162,16 @@ def check_words(name: str, values: object, what: str, options: Sequence[str] = (
             raise _error(name, value, "must be a list of words", what)
         if options:
             check_one_of(name, value, options, what)
+
+
+def check_alpha(alpha: object) -> None:
+    """Check the weight of the divergence in Eq. 2."""
+    check_in_range("alpha", alpha, "[0, 1]", "the KD weight; 0 is plain SFT, 1 distillation alone")
+
+
+def check_tau(tau: object) -> None:
+    """Check the temperature of Eq. 1."""
+    check_positive("tau", tau, "the temperature of distillation; the paper sweeps 1, 2, 3, 5")
 
 
 def check_revision(revision: object) -> None:
@@ -189,7 +241,7 @@ class TokenizerArguments:
     alphabet_weight: int = 20
 
     def __post_init__(self) -> None:
-        check_whole("vocabulary", self.vocabulary, 1, "the ids of the tokenizer")
+        check_whole("vocabulary", self.vocabulary, 512, "bytes and special tokens come first")
         learnt = "the most frequent characters that are learnt from every text; 0 for none"
         check_whole("alphabet_size", self.alphabet_size, 0, learnt)
         seen = "how often each of the alphabet's characters counts as seen"
@@ -278,7 +330,8 @@ class DistillArguments:
     max_gradient_bias: float = 0.05
 
     def __post_init__(self) -> None:
-        check(alpha=self.alpha, tau=self.tau)
+        check_alpha(self.alpha)
+        check_tau(self.tau)
         check_seed(self.seed)
         refused = "soft targets whose gradient misses the exact one by more are refused"
         check_at_least("max_gradient_bias", self.max_gradient_bias, 0, refused)
@@ -341,8 +394,7 @@ class DecodingArguments:
     split: str = "dev"
 
     def __post_init__(self) -> None:
-        check_per_task("prompts", self.prompts, "the prompts that are answered")
-        check_per_task("max_new_tokens", self.max_new_tokens, "the longest answer, in tokens")
+        check_prompts(self.prompts, self.max_new_tokens)
         check_one_of("dtype", self.dtype, DTYPES)
         check_seed(self.seed)
         check_one_of("split", self.split, SPLITS)
@@ -371,8 +423,7 @@ class SpeedArguments:
     warmup: int = 1
 
     def __post_init__(self) -> None:
-        check_per_task("prompts", self.prompts, "the prompts that are timed")
-        check_per_task("max_new_tokens", self.max_new_tokens, "the longest answer, in tokens")
+        check_prompts(self.prompts, self.max_new_tokens)
         check_whole("rounds", self.rounds, 3, "timed rounds, of which the median counts")
         check_whole("threads", self.threads, 1, "the CPU threads of the stage")
         check_one_of("dtype", self.dtype, DTYPES)
@@ -408,7 +459,7 @@ def check_stage(stage: str, arguments: Mapping[str, Any]) -> None:
 
     Args:
         stage: The stage's name; one that is not in STAGE_ARGUMENTS is not checked.
-        arguments: All its arguments.
+        arguments: All its arguments, none of them missing.
 
     Raises:
         ValueError: One is out of its range.
@@ -417,46 +468,7 @@ def check_stage(stage: str, arguments: Mapping[str, Any]) -> None:
     if dataclass_of_stage is None:
         return
     known = inspect.signature(dataclass_of_stage).parameters
-    for name, parameter in known.items():
-        if parameter.default is parameter.empty and name not in arguments:
-            raise ValueError(f"{stage}: it needs {name}, which was deleted; set {name} again")
     dataclass_of_stage(**{key: value for key, value in arguments.items() if key in known})
-
-
-# -------------------------------------------------------------------- the loss of distillation
-
-DIVERGENCES = ("forward", "reverse", "total_variation")
-
-
-def check(**values: Any) -> None:
-    """Check settings of distillation by name, as losses and modules are given them.
-
-    Names without a rule here are not checked.
-
-    Raises:
-        ValueError: One is out of its range.
-    """
-    for name, value in values.items():
-        rule = _DISTILLATION.get(name)
-        if rule is not None:
-            rule(name, value)
-
-
-def _check_alpha(name: str, value: object) -> None:
-    check_in_range(name, value, "[0, 1]", "the KD weight; 0 is plain SFT, 1 distillation alone")
-
-
-def _check_tau(name: str, value: object) -> None:
-    check_positive(name, value, "the temperature of distillation; the paper sweeps 1, 2, 3, 5")
-
-
-_DISTILLATION: dict[str, Callable[[str, object], None]] = {
-    "alpha": _check_alpha,
-    "tau": _check_tau,
-    "divergence": lambda name, value: check_one_of(name, value, DIVERGENCES),
-    "tau_squared": check_flag,
-    "dtype": lambda name, value: check_one_of(name, value, DTYPES),
-}
 
 
 # ------------------------------------------------------------------ what conf/ may instantiate

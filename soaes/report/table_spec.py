@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from soaes.pipeline import compose
+from soaes.pipeline.validation import nearest
 
 EXPERIMENTS = compose.shipped_folder("experiments")
 
@@ -353,7 +354,7 @@ def _cell(row: str, metric: str) -> Cell:
 def _record(kind: Any, spec: Mapping[str, Any]) -> Any:
     known = [known_field.name for known_field in fields(kind)]
     if unknown := [key for key in spec if key not in known]:
-        hint = compose.nearest(unknown[0], known)
+        hint = nearest(unknown[0], known)
         raise ValueError(f"{unknown[0]} is no key of a {kind.__name__}; {hint}")
     return kind(**spec)
 

@@ -29,8 +29,8 @@ from soaes.model import soft_targets as formats
 from soaes.model.fidelity import Fidelity, measure_fidelity
 from soaes.model.settings import ProbeSettings, SoftTargets, check_vllm_supports
 from soaes.model.soft_targets import TopK, bits
-from soaes.pipeline import validation
 from soaes.pipeline.runtime import Execution
+from soaes.pipeline.validation import DTYPES, check_one_of
 
 IN_METRICS = ("bytes_per_token", "tokens", "packed_rows", "fidelity")
 
@@ -192,7 +192,7 @@ def teach_vllm(
     Raises:
         ValueError: for any other format, and where vLLM's environment is missing.
     """
-    validation.check(dtype=dtype)
+    check_one_of("dtype", dtype, DTYPES)
     config = json.loads((model / "config.json").read_text("utf-8"))
     vocabulary, width = config["vocab_size"], config["hidden_size"]
     check_vllm_supports(soft_targets, vocabulary)

@@ -10,11 +10,10 @@ import pytest
 
 from soaes.data import token_store
 from soaes.data.jsonl import write_jsonl
-from soaes.model import schedules
 from soaes.model import soft_targets as formats
 from soaes.model.causal_lm import CausalLM
 from soaes.model.distilled_lm import DistilledLM
-from soaes.model.settings import OptimizerSettings
+from soaes.model.settings import CosineSchedule, OptimizerSettings
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import Execution
 from soaes.pipeline.store import Store
@@ -29,7 +28,7 @@ OPTIM = OptimizerSettings(
     lr=1e-2,
     global_batch_size=4,
     epochs=2,
-    schedule=partial(schedules.cosine, warmup=0.2, final=0.1),
+    schedule=CosineSchedule(warmup=0.2, final=0.1),
     precision="32-true",
 )
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from soaes.model import losses, schedules
-from soaes.pipeline import validation
+from soaes.model import losses
+from soaes.model.settings import ConstantSchedule, CosineSchedule, Hidden
 from tests.helpers.gradients import assert_gradient
 
 STUDENT = torch.tensor([[2.0, 1.0, 0.5, -1.0, 0.0], [0.1, 0.2, 0.3, 0.4, 0.5]])
@@ -177,16 +177,17 @@ def test_an_unknown_divergence_is_refused_by_name():
     with pytest.raises(
         ValueError, match="divergence=backward: must be one of forward, reverse, total_variation"
     ):
-        validation.check(divergence="backward")
+        Hidden().check_supports(2.0, "backward")
 
 
 def test_schedules_warm_up_and_end_as_the_paper_says():
-    cosine = [schedules.cosine(step, 1000, warmup=0.05, final=0.1) for step in range(1000)]
+    schedule = CosineSchedule(warmup=0.05, final=0.1)
+    cosine = [schedule(step, 1000) for step in range(1000)]
     assert (
         cosine[0] == pytest.approx(1 / 50)
         and max(cosine) == pytest.approx(1.0)
         and cosine[-1] == pytest.approx(0.1)
     )
     assert all(later <= earlier for earlier, later in zip(cosine[50:], cosine[51:], strict=False))
-    constant = [schedules.constant(step, 1000, warmup=0.05) for step in range(1000)]
+    constant = [ConstantSchedule(warmup=0.05)(step, 1000) for step in range(1000)]
     assert constant[24] == pytest.approx(0.5) and set(constant[49:]) == {1.0}

@@ -11,11 +11,16 @@ import torch
 
 from soaes.data import chat, teacher_store, token_store
 from soaes.data.settings import PackingSettings
-from soaes.model import checkpoint, schedules
+from soaes.model import checkpoint
 from soaes.model import soft_targets as formats
 from soaes.model.causal_lm import CausalLM
 from soaes.model.distilled_lm import DistilledLM
-from soaes.model.settings import OptimizerSettings, ProbeSettings, ValidationSettings
+from soaes.model.settings import (
+    ConstantSchedule,
+    OptimizerSettings,
+    ProbeSettings,
+    ValidationSettings,
+)
 from soaes.pipeline.runtime import Execution
 from soaes.pipeline.tracking import Tracker
 from soaes.stages import prepare, teach, train
@@ -23,7 +28,7 @@ from soaes.stages import prepare, teach, train
 OPTIM = OptimizerSettings(
     lr=2e-3,
     global_batch_size=4,
-    schedule=partial(schedules.constant, warmup=0.05),
+    schedule=ConstantSchedule(warmup=0.05),
     precision="32-true",
 )
 MODULE = partial(CausalLM)

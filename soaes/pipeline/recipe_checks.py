@@ -1,0 +1,231 @@
+"""Check a recipe before anything is built: names, kinds and ranges of all that a stage is given.
+
+Names and kinds are those of the function's own parameters, read from its source. Ranges are those
+of the settings (modules called `settings`) and of `validation.STAGE_ARGUMENTS`. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from typing import Any, get_args
+
+from soaes.data.settings import PackingSettings
+from soaes.decode.settings import DecoderSettings, SamplingSettings
+from soaes.model.settings import (
+    OptimizerSettings,
+    ProbeSettings,
+    SoftTargets,
+    ValidationSettings,
+    check_probed,
+    check_vllm_supports,
+)
+from soaes.pipeline import labels, signatures, validation
+from soaes.pipeline.recipe import Recipe, declared_name
+from soaes.pipeline.signatures import Parameter
+from soaes.pipeline.validation import nearest
+
+# The settings that a stage's argument of a name holds, whichever stage it is. No stage takes None
+# for them: one that can do without has a default, and its node can be deleted.
+SETTINGS: dict[str, tuple[type, ...]] = {
+    "optim": (OptimizerSettings,),
+    "packing": (PackingSettings,),
+    "validation": (ValidationSettings,),
+    "probe": (ProbeSettings,),
+    "sampling": (SamplingSettings,),
+    "decode": tuple(DecoderSettings.__subclasses__()),
+    "soft_targets": get_args(SoftTargets),
+}
+
+# The arguments that hold a function or class of which some arguments are bound.
+PARTIALS = ("module", "backend")
+
+# The parameters of a stage that no recipe holds: the worker gives them.
+GIVEN_BY_THE_WORKER = ("execution", "root", "tracker", "out")
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check a stage's arguments and options, before anything is built.
+
+    Raises:
+        ValueError: An argument is unknown or missing, a value is out of its range or of another
+            kind, a `_target_` is not the project's, or a node is not what the argument takes.
+    """
+    parameters = _parameters(recipe.target)
+    _check_names(recipe, parameters)
+    _check_targets(recipe)
+    validation.check_stage(recipe.stage, recipe.arguments)
+    _check_settings(recipe)
+    for name in PARTIALS:
+        if name in recipe.arguments:
+            _check_partial(name, recipe.arguments[name])
+    for name, value in recipe.arguments.items():
+        if name in parameters:
+            _check_kind(recipe.stage, name, value, parameters[name].annotation)
+    if recipe.stage == "distill":
+        _check_distillation(recipe.arguments)
+    if recipe.stage == "teach_vllm":
+        check_vllm_supports(instantiate_settings(recipe.arguments["soft_targets"]))
+
+
+# ------------------------------------------------------------------------- names and kinds
+
+
+def _parameters(target: str) -> dict[str, Parameter]:
+    """Return the parameters of a stage's function that a recipe gives it."""
+    parameters = signatures.parameters(validation.check_target(target))
+    return {name: parameters[name] for name in parameters if name not in GIVEN_BY_THE_WORKER}
+
+
+def _check_names(recipe: Recipe, parameters: dict[str, Parameter]) -> None:
+    """Check that a stage is given all that it needs, and nothing that it does not know."""
+    for name in recipe.arguments:
+        if name not in parameters and name != "revision":  # which is hashed and not passed on
+            advice = nearest(name, list(parameters))
+            raise ValueError(f"{name}: {recipe.stage} has no such argument; {advice}")
+    for name, parameter in parameters.items():
+        if parameter.required and name not in recipe.arguments:
+            raise ValueError(
+                f"{recipe.stage}: it needs {name}, which was deleted; set {name} again"
+            )
+
+
+def _check_targets(recipe: Recipe) -> None:
+    """Check that every `_target_` of a stage's options is ours, and every `revision`."""
+    for key, value in labels.flatten(recipe.written).items():
+        name = key.rpartition(".")[2]
+        if name == "_target_":
+            validation.check_target(value)
+        if name == "revision" and recipe.stage != "fetch":  # there it is a commit
+            validation.check_revision(value)
+
+
+def _check_kind(stage: str, name: str, value: Any, annotation: str) -> None:
+    """Check that a parameter that takes a folder is given a stage, and null where it may be."""
+    words = re.findall(r"\w+", annotation)
+    optional = "None" in words or "Any" in words
+    if value is None and not optional:
+        raise ValueError(f"{name}=null: {stage} cannot do without {name}; set it again")
+    if value is not None and "Path" in words and not isinstance(value, Recipe):
+        raise ValueError(
+            f"{name}={_in_short(value)}: must be a stage, as in '{name}=${{target.chat}}'"
+        )
+    if isinstance(value, Recipe) and "Path" not in words:
+        raise ValueError(f"{name}: must be {annotation}, and {value.stage} is a stage")
+    if annotation == "bool":
+        validation.check_flag(name, value)
+
+
+# -------------------------------------------------------------------- settings and partials
+
+
+def _check_settings(recipe: Recipe) -> None:
+    """Check that settings instantiate, and that each is of the class that its argument takes."""
+    for name, node in recipe.arguments.items():
+        classes = SETTINGS.get(name)
+        is_settings = isinstance(node, dict) and "_target_" in node
+        if classes is not None and not is_settings:
+            raise _not_the_settings(name, node, classes)
+        settings = instantiate_settings(node)
+        if classes is not None and not isinstance(settings, classes):
+            raise _not_the_settings(name, node, classes)
+
+
+def _not_the_settings(name: str, node: Any, classes: tuple[type, ...]) -> ValueError:
+    wanted = " or ".join(each.__name__ for each in classes)
+    return ValueError(
+        f"{name}={_in_short(node)}: must be {wanted} (settings are known by their _target_); "
+        f"keep the node of conf/{name} whole and change its values alone"
+    )
+
+
+def _check_partial(name: str, node: Any) -> None:
+    """Check a function or class of which some arguments are bound.
+
+    The arguments that may be bound are those with a default; the stage gives the others, and what
+    is bound beside them would count for nothing.
+    """
+    is_partial = isinstance(node, dict) and "_target_" in node and node.get("_partial_") is True
+    if not is_partial:
+        raise ValueError(
+            f"{name}={_in_short(node)}: must have a _target_ and _partial_: true; "
+            "keep its node of conf/ whole and change its values alone"
+        )
+    target = node["_target_"]
+    parameters = signatures.parameters(validation.check_target(target))
+    bindable = [key for key in parameters if not parameters[key].required]
+    for key, value in node.items():
+        if key in ("_target_", "_partial_", "revision"):
+            continue
+        if key not in parameters:
+            advice = nearest(key, bindable) if bindable else "it has none"
+            raise ValueError(f"{name}.{key}: {declared_name(target)} has no such setting; {advice}")
+        if key not in bindable:
+            raise ValueError(f"{name}.{key}: the stage itself sets {key}; leave it out")
+        _check_kind(declared_name(target), f"{name}.{key}", value, parameters[key].annotation)
+
+
+def instantiate_settings(value: Any) -> Any:
+    """Instantiate every settings node in a resolved value, innermost first.
+
+    A settings node is one whose `_target_` lies in a module called `settings`: a frozen dataclass,
+    free of torch, that checks itself when it is created. Parents, and options that are no settings,
+    are passed on as they are.
+
+    Raises:
+        ValueError: The settings refuse a value, lack one, or know no argument of that name.
+    """
+    if isinstance(value, list):
+        return [instantiate_settings(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    plain = {key: instantiate_settings(inner) for key, inner in value.items()}
+    target = str(value.get("_target_", ""))
+    module_name, _, class_name = target.rpartition(".")
+    if declared_name(module_name) != "settings":
+        return plain
+    validation.check_target(target)
+    settings = getattr(importlib.import_module(module_name), class_name, None)
+    if settings is None:
+        raise ValueError(f"_target_: {module_name} has no settings called {class_name}")
+    if plain.get("_partial_", False) is not False:
+        raise ValueError(f"_partial_: {class_name} are settings, which are created whole")
+    known = inspect.signature(settings).parameters
+    arguments = {}
+    for key, inner in plain.items():
+        if key in known:
+            arguments[key] = inner
+        elif key not in ("_target_", "_partial_", "revision"):  # these are not passed on
+            advice = nearest(key, list(known))
+            raise ValueError(f"{key}: {class_name} has no such setting; {advice}")
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and key not in arguments:
+            raise ValueError(f"{class_name}: it needs {key}, which was deleted; set {key} again")
+    return settings(**arguments)
+
+
+def _in_short(value: Any) -> str:
+    """Return a node's value for an error: of a mapping its `_target_`, or that it has none."""
+    if isinstance(value, dict):
+        target = value.get("_target_")
+        return f"{{_target_: {target}, ...}}" if target else "{...} without a _target_"
+    return "null" if value is None else str(value)
+
+
+# ------------------------------------------------------------------------------ distillation
+
+
+def _check_distillation(arguments: dict[str, Any]) -> None:
+    """Check that the stored soft targets support the loss, and were measured at its tau."""
+    teacher = arguments["teacher_logits"]
+    if "soft_targets" not in teacher.arguments:
+        raise ValueError(
+            f"teacher_logits: {teacher.stage} stores no soft targets; teach and teach_vllm do"
+        )
+    stored = instantiate_settings(teacher.arguments["soft_targets"])
+    tau = arguments["tau"]
+    stored.check_supports(tau, arguments["module"].get("divergence", "forward"))
+    if teacher.stage == "teach":
+        probe = instantiate_settings(teacher.arguments.get("probe", {})) or ProbeSettings()
+        check_probed(stored, probe, tau)
