@@ -302,9 +302,9 @@ def check_probed(soft_targets: SoftTargets, probe: ProbeSettings, tau: float) ->
     Raises:
         ValueError: It was not, so that `max_gradient_bias` would have nothing to refuse.
     """
-    is_exact = isinstance(soft_targets, Hidden | Full) and soft_targets.dtype == "float32"
-    has_own_taus = isinstance(soft_targets, TopK | Sampled)  # and is probed at these
-    if is_exact or has_own_taus or tau in probe.taus:
+    if isinstance(soft_targets, TopK | Sampled):  # they are probed at taus of their own
+        return
+    if soft_targets.dtype == "float32" or tau in probe.taus:
         return
     probed = ", ".join(f"{each:g}" for each in probe.taus)
     raise ValueError(

@@ -122,6 +122,10 @@ def runtime_settings(cfg: DictConfig) -> Runtime:
     Raises:
         ValueError: A setting is unknown or out of its range.
     """
+    for key in ("runtime", "runtime.store", "logger", "data", "dry"):
+        node = OmegaConf.select(cfg, key, default=None)
+        if node is None:
+            raise ValueError(f"{key}: every run needs it; set it again")
     plain: Any = OmegaConf.to_container(cfg.runtime, resolve=True)
     plain["logger"] = OmegaConf.to_container(cfg.logger, resolve=True)
     plain["root"] = cfg.data.get("root")
@@ -149,18 +153,29 @@ def recipe_at(cfg: DictConfig, key: str) -> Recipe:
     try:
         value = _resolved(_select(cfg, key), {})
     except MissingMandatoryValue as error:
-        missing = error.full_key or key
-        raise ValueError(
-            f"{missing} has no value; set it on the command line or in the scale"
-        ) from None
+        raise _no_value(error.full_key or key) from None
     except InterpolationResolutionError as error:
-        first_line = str(error).splitlines()[0]
-        advice = suggest(cfg, str(error))
-        raise ValueError(f"{error.full_key or key}: {first_line}{advice}") from None
+        raise _unresolved(cfg, error, key) from None
     if not isinstance(value, Recipe):
         stages = ", ".join(stage_keys(cfg))
         raise ValueError(f"{key} is not a stage but {type(value).__name__}; stages: {stages}")
     return value
+
+
+def _no_value(key: str) -> ValueError:
+    return ValueError(f"{key} has no value; set it on the command line or in the scale")
+
+
+def _unresolved(cfg: DictConfig, error: InterpolationResolutionError, key: str) -> ValueError:
+    """Return why a `${...}` has no value, in the words of what failed inside it."""
+    message = str(error).splitlines()[0]
+    missing = re.search("Missing mandatory value: (.*)", message)
+    if missing:
+        return _no_value(missing.group(1))
+    refused = re.match("ValueError raised while resolving interpolation: (.*)", message)
+    if refused:  # by one of our resolvers, which says what to do
+        return ValueError(refused.group(1))
+    return ValueError(f"{error.full_key or key}: {message}{suggest(cfg, str(error))}")
 
 
 def _select(cfg: DictConfig, key: str) -> Any:

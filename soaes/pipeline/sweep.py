@@ -89,7 +89,7 @@ def jobs(arguments: list[str]) -> list[Job]:
 
 def _job(arguments: list[str], swept: dict[str, str], job: list[str]) -> Job:
     cfg = compose_job(job)
-    recipe = compose.recipe_at(cfg, cfg.goal)
+    recipe = compose.recipe_at(cfg, OmegaConf.select(cfg, "goal"))
     for ancestor in recipe.ancestry().values():
         check_recipe(ancestor)
     runtime = runtime_settings(cfg)

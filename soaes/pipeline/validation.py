@@ -120,12 +120,11 @@ def check_numbers(name: str, values: object, what: str, count: int | None = None
     Raises:
         ValueError: It is no such list.
     """
-    is_list = isinstance(values, Sequence) and not isinstance(values, str)
-    if not is_list or len(values) == 0 or count not in (None, len(values)):
-        raise _error(name, values, f"must be {what}", "")
-    for value in values:
-        if not _is_number(value):
-            raise _error(name, values, f"must be {what}", "")
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        right_count = len(values) > 0 if count is None else len(values) == count
+        if right_count and all(_is_number(value) for value in values):
+            return
+    raise _error(name, values, f"must be {what}", "")
 
 
 def check_per_task(name: str, values: object, what: str) -> None:

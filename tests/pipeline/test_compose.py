@@ -296,7 +296,11 @@ def test_the_papers_scale_carries_the_papers_settings():
             "prompts.report=2: max_new_tokens.report is missing",
         ),
         (["tokenizer.vocabulary=500"], "vocabulary=500: must be a whole number of at least 512"),
-        (["runtime.store=null"], "runtime.store=null: must be the folder"),
+        (["runtime.store=null"], "runtime.store: every run needs it"),
+        (["~runtime.store"], "runtime.store: every run needs it"),
+        (["~logger"], "logger: every run needs it"),
+        (["data=files"], "^data.root has no value; set it"),
+        (["data=files", "data.root=/nonexist"], "^data.root=/nonexist: there is no such folder"),
         (["runtime.execution=null"], "runtime.execution=null: must be the settings"),
         (["runtime.execution.device=null"], "device=null: must be cpu or cuda"),
         (["runtime.execution.device=gpu"], "device=gpu: must be cpu or cuda"),
@@ -776,3 +780,31 @@ def test_settings_that_are_not_ours_are_refused():
         recipe_checks.instantiate_settings({"_target_": "os.settings.system"})
     with pytest.raises(ValueError, match="no settings called Gone"):
         recipe_checks.instantiate_settings({"_target_": "soaes.data.settings.Gone"})
+
+
+def missing_in(node, target):
+    """The parameters of a function or of settings that a node of a recipe does not show."""
+    function = worker.locate(target)
+    names = set(inspect.signature(function).parameters) - set(recipe_checks.GIVEN_BY_THE_WORKER)
+    return sorted(names - set(node))
+
+
+@pytest.mark.parametrize("words", ["", "teacher_logits=vllm", "data=files", "decode=prompt_lookup"])
+def test_no_argument_of_a_stage_or_of_settings_is_missing_in_conf(words, tmp_path):
+    """A default that stands in Python alone would be a constant that no recipe shows."""
+    tmp_path.joinpath("corpus.txt").write_text("国资委监管中央企业。" * 9)
+    words = [*words.split(), "subject=distill"]
+    if "data=files" in words:
+        words.append(f"data.root={tmp_path}")
+    stages, hidden = set(), set()
+    for goal in ("evaluate", "benchmark", "acceptance", "speed", "export"):
+        (job,) = sweep.jobs([f"goal={goal}", *words])
+        for recipe in job.recipe.ancestry().values():
+            stages.add(recipe.stage)
+            hidden |= {(recipe.stage, name) for name in missing_in(recipe.arguments, recipe.target)}
+            for node in recipe.arguments.values():
+                if isinstance(node, dict) and ".settings." in node.get("_target_", ""):
+                    names = missing_in(node, node["_target_"])
+                    hidden |= {(node["_target_"], name) for name in names}
+    assert len(stages) > 12
+    assert not hidden
