@@ -199,6 +199,8 @@ DIGESTED_SOURCES = (
     "data/**/*.py",
     "metrics/rouge.py",
     "metrics/bootstrap.py",
+    "decode/backends/vllm_prompts.py",
+    "decode/backends/vllm_process.py",
     "pipeline/private_api.py",
     "stages/train.py",
     "stages/teach.py",

@@ -31,9 +31,16 @@ def code_digest(recipe: Recipe) -> str:
     files: set[Path] = set()
     for key, value in flatten(recipe.written).items():
         if key.rpartition(".")[2] == "_target_":
-            _add_sources(value.rpartition(".")[0], files)
+            files |= sources(value.rpartition(".")[0])
     content = b"".join(path.read_bytes() for path in sorted(files))
     return hashlib.sha256(content).hexdigest()[:12]
+
+
+def sources(module: str) -> set[Path]:
+    """Return the files of a module and of everything of ours that it imports, however far."""
+    files: set[Path] = set()
+    _add_sources(module, files)
+    return files
 
 
 def _add_sources(module: str, files: set[Path]) -> None:

@@ -135,7 +135,6 @@ def target_trace(
         ValueError: `split` is unknown, or there are too few prompts that fit.
     """
     check_one_of("split", split, SPLITS)
-    torch.set_num_threads(execution.threads)
     tokenizer, eos = chat.chat_tokenizer(target)
     engine = Engine(native.load(target, dtype, execution.device))
     selected = select_prompts(
@@ -227,7 +226,6 @@ def predict_acceptance(
     """
     check_whole("max_n", max_n, 1, "drafted tokens in a block")
     lengths = list(range(1, max_n + 1))
-    torch.set_num_threads(execution.threads)
     contract = TraceContract.read(target_trace)
     engine = Engine(native.load(draft, contract.dtype, execution.device))
     contract.check_draft(target_trace, draft, engine.vocab)

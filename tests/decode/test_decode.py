@@ -16,7 +16,6 @@ from soaes.model.generate import generate
 from tests.helpers.toys import near, toy
 
 NEVER = -1  # an eos that no model emits
-torch.set_num_threads(1)
 
 
 def ids(count, seed=0, vocabulary=64):

@@ -32,8 +32,6 @@ from tests.helpers.laws import (
     wasted,
 )
 
-torch.set_num_threads(1)
-
 
 @pytest.mark.parametrize("rule", EXACT.values(), ids=EXACT)
 def test_a_rules_block_has_the_targets_law(rule):

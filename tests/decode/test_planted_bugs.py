@@ -26,8 +26,6 @@ from tests.helpers.laws import (
     wasted,
 )
 
-torch.set_num_threads(1)
-
 
 def planted(test):
     """A rule that decoders take for an exact one."""

@@ -12,7 +12,6 @@ from soaes.metrics.expected_acceptance import expected, speedup
 from tests.helpers.laws import NEVER, Table
 
 # T tokens of one text, V vocabulary
-torch.set_num_threads(1)
 
 
 def random(count, seed=0):

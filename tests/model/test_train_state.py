@@ -21,11 +21,16 @@ from soaes.data import token_store
 from soaes.data.datamodule import PackedDataModule, PackedRows
 from soaes.model import callbacks, train_state
 from soaes.model.train_state import TrainState
+from soaes.pipeline import provenance
 from soaes.pipeline.runtime import Execution
 from tests.helpers.mortals import EVERY_STEP, STEPS, build, die, killed, outcome, prepare, rows
 
 TIMES = ("train/tokens_per_s", "seconds")
 STAGES = ("pretrain", "cpt", "sft", "distill")
+
+# What training and teaching import and no weight or soft target depends on: how stages are run,
+# the names of metrics, and decoding, of which teaching uses vLLM's reader alone.
+NOT_COMPUTING = ("pipeline/*.py", "metrics/schema.py", "decode/**/*.py")
 
 
 @pytest.fixture(scope="module")
@@ -404,3 +409,13 @@ def test_sigkill_at_any_moment_changes_nothing_however_often(
 ):
     kill_again_and_again(toy, tmp_path, stage, random.Random(f"{stage} {seed}"), 4)
     assert outcome(build(toy, tmp_path, stage)) == uninterrupted[stage]
+
+
+@pytest.mark.parametrize("stage", ["train", "teach"])
+def test_the_digest_covers_every_source_that_computes(stage):
+    package = Path(train_state.__file__).parent.parent
+    patterns = [*train_state.DIGESTED_SOURCES, *NOT_COMPUTING]
+    known = {file for pattern in patterns for file in package.glob(pattern)}
+    read = provenance.sources(f"soaes.stages.{stage}")
+    assert package / "model" / "checkpoint.py" in read
+    assert not read - known, "add it to DIGESTED_SOURCES, or here if it computes nothing"

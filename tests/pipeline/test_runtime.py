@@ -25,7 +25,7 @@ def test_a_composed_runtime_survives_json_and_pickle(name, logger):
 @pytest.mark.parametrize(
     ("create", "message"),
     [
-        (lambda: Execution(device="gpu"), "device=gpu: must be one of cpu, cuda"),
+        (lambda: Execution(device="gpu"), "device=gpu: must be cpu or cuda, or one GPU"),
         (lambda: Execution(threads=0), "threads=0: must be a whole number of at least 1"),
         (lambda: Execution(compile="yes"), "compile=yes: must be true or false"),
         (lambda: Execution(strategy={"_target_": "os.system"}), "os.system is not ours"),
@@ -43,7 +43,7 @@ def test_a_setting_out_of_its_range_is_refused(create, message):
 def test_an_unknown_setting_is_named_with_the_nearest_one():
     plain = Runtime(Path("store")).to_plain()
     plain["execution"]["thread"] = 2
-    with pytest.raises(ValueError, match="runtime.execution.thread: .*did you mean threads"):
+    with pytest.raises(ValueError, match="runtime.execution.thread: .*Did you mean threads"):
         Runtime.from_plain(plain)
 
 

@@ -16,7 +16,6 @@ from soaes.stages.trace import predict_acceptance, target_trace
 from tests.helpers.toys import ASKED
 
 # T tokens of one text, V vocabulary
-torch.set_num_threads(1)
 
 
 def run(decoding_world, out, temperature, top_p=1.0, max_n=5):

@@ -35,7 +35,6 @@ def open_native(folders: dict[str, Path], settings: BackendSettings) -> Iterator
         folders: Model folders, see `model_folders`.
         settings: Decoder, sampling, dtype, device.
     """
-    torch.set_num_threads(settings.threads)
     engines = {
         name: Engine(load(folder, settings.dtype, settings.device))
         for name, folder in folders.items()

@@ -41,7 +41,6 @@ def open_transformers(folders: dict[str, Path], settings: BackendSettings) -> It
         ValueError: The library has no such decoder.
     """
     spec = speculation_spec(settings.decode, "transformers")
-    torch.set_num_threads(settings.threads)
     models = {
         name: load(folder, settings.dtype, settings.device) for name, folder in folders.items()
     }
