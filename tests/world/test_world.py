@@ -1,5 +1,6 @@
 """The synthetic world: deterministic, with disjoint splits and true answers."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -50,6 +51,12 @@ def test_same_seed_same_world_in_every_process():
         for h in "12"
     ]
     assert told[0].stdout == told[1].stdout == f"{everything(3)!r}\n".encode()
+
+
+def test_the_text_of_the_world_is_that_of_its_revision():
+    """What changes it raises `revision` of `documents` in conf/data/world.yaml, and this digest."""
+    digest = hashlib.sha256(f"{everything(3)!r}".encode()).hexdigest()
+    assert digest[:16] == "99075d9319cf239c"
 
 
 def test_other_seed_other_world():
