@@ -127,7 +127,7 @@ def _check_hydra_settings(words: list[str], launched: bool, sweeps: int) -> None
     """Refuse Hydra's settings without a launcher, and several sweeps with one."""
     if launched and sweeps > 1:
         raise ValueError(
-            f"{LAUNCHER}...: a launcher takes one grid at a time, here are {sweeps} experiments; "
+            f"{LAUNCHER}...: a launcher takes one sweep at a time, here are {sweeps} experiments; "
             "run the command once for each"
         )
     for word in words:

@@ -5,7 +5,7 @@
     python -m soaes.table --why table2.full           where a row comes from, to the first document
     python -m soaes.table --stale                     committed tables that conf/ has left behind
 
-A table composes its grids again and reads exactly the folders that they name. Builds nothing and
+A table composes its sweeps again and reads exactly the folders that they name. Builds nothing and
 imports no torch.
 """
 
@@ -122,7 +122,7 @@ def _page(tables: Tables, name: str, overrides: list[str], folder: Path) -> list
     spec = tables[name].spec
     words = " ".join(word for word in overrides if not freshness.is_execution(word))
     command = f"python -m soaes.run experiment={','.join(spec.experiments)} {words}"
-    clock = ", timings in the first seed alone" if spec.timed_grids else ""
+    clock = ", timings in the first seed alone" if spec.timed_sweeps else ""
     parts = [f"Made by `{command}`{clock}."]
     if picture := plots.draw(tables, name, folder):
         parts.append(f"![{name}]({picture.name})")

@@ -36,7 +36,7 @@ SMALL = [
     "optim.draft.epochs=8",
     "optim.draft.lr=8e-3",
 ]
-GRIDS = (
+SWEEPS = (
     ["experiment=table3_alpha", "distill.alpha=0.2,0.8"],
     ["experiment=table2", "chain@target=sft2,full"],
 )
@@ -59,7 +59,7 @@ def store(tmp_path_factory):
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
     root = folder / "notebooks" / "store"
-    for words in GRIDS:
+    for words in SWEEPS:
         command = [sys.executable, "-m", "soaes.run", *words, *SMALL, "logger=wandb"]
         environment = {**os.environ, "SOAES_STORE": str(root)}
         finished = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -103,7 +103,7 @@ def _differing(name: str, rows: Names, overrides: list[str]) -> list[str]:
     words = results.first_seed(overrides)
     today = {}
     for key, row in spec.rows.items():
-        by_seed = results.row_recipes(key, row, words, spec.timed_grids)
+        by_seed = results.row_recipes(key, row, words, spec.timed_sweeps)
         today[key] = [key_of(goal) for goals in by_seed.values() for goal in goals.values()]
     recorded = {key: next(iter(seeds.values())) for key, seeds in rows.items()}
     keys = dict.fromkeys([*recorded, *today])

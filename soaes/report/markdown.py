@@ -52,15 +52,15 @@ def write_table(
     """
     table = tables[name]
     header, body = _cells(table, list(table.spec.columns))
-    account: list[str] = []
-    if table.spec.account:
-        markdown = _markdown(*_cells(table, list(table.spec.account)))
-        account = ["Where the speed comes from:", "", markdown]
+    breakdown: list[str] = []
+    if table.spec.breakdown:
+        markdown = _markdown(*_cells(table, list(table.spec.breakdown)))
+        breakdown = ["Where the speed comes from:", "", markdown]
     parts = [
         [f"## {table.spec.title}"],
         [table.spec.asks],
         [_markdown(header, body)],
-        account,
+        breakdown,
         _notes(table),
         _claims(judge(tables, name)),
         _origin(table, store),
@@ -291,7 +291,7 @@ def _origin(table: Table, store: Store) -> list[str]:
     lines = sorted({text for goal in goals for text in _general_text(goal, store)})
     if len(seeds) == 1:
         lines.append("One seed: intervals cover the questions, not the training.  ")
-    elif len(seeds) > 1 and table.spec.timed_grids:
+    elif len(seeds) > 1 and table.spec.timed_sweeps:
         lines.append(
             "Timings are of the first seed alone: "
             "their intervals cover the questions, not the training.  "

@@ -1,6 +1,6 @@
 """From a table's description and the store to its rows: recipes, metrics, means and intervals.
 
-The grids of a row are composed again, and exactly the folders that their recipes name are read.
+The sweeps of a row are composed again, and exactly the folders that their recipes name are read.
 Builds nothing and imports no torch.
 """
 
@@ -24,7 +24,7 @@ from soaes.pipeline.store import Store
 from soaes.report import table_spec
 from soaes.report.table_spec import ColumnSpec, RowSpec, TableSpec
 
-Goals = dict[str, Recipe]  # role of a grid in a row -> what the row's job builds
+Goals = dict[str, Recipe]  # role of a sweep in a row -> what the row's job builds
 Interval = tuple[float, float]
 
 
@@ -45,7 +45,7 @@ class TableRow:
 
     @property
     def goals(self) -> list[Recipe]:
-        """The recipes of all seeds and grids."""
+        """The recipes of all seeds and sweeps."""
         return [goal for of_seed in self.recipes.values() for goal in of_seed.values()]
 
 
@@ -71,7 +71,7 @@ def read_table(name: str, overrides: list[str]) -> Table:
     store = store_of(overrides)
     rows = {}
     for key, row in spec.rows.items():
-        goals = row_recipes(key, row, overrides, spec.timed_grids)
+        goals = row_recipes(key, row, overrides, spec.timed_sweeps)
         rows[key] = _read_row(store, spec, row, goals)
     return Table(spec, rows)
 
@@ -86,15 +86,15 @@ def store_of(overrides: list[str]) -> Store:
 
 
 def row_recipes(
-    key: str, row: RowSpec, overrides: list[str], timed_grids: Sequence[str] = ()
+    key: str, row: RowSpec, overrides: list[str], timed_sweeps: Sequence[str] = ()
 ) -> dict[int, Goals]:
-    """Find the jobs of a row in its grids.
+    """Find the jobs of a row in its sweeps.
 
     Args:
         key: The row's key, for the error message.
-        row: Which grids and which job of each.
+        row: Which sweeps and which job of each.
         overrides: The command line of the sweep.
-        timed_grids: Roles that are measured in the first seed alone: a clock needs the machine to
+        timed_sweeps: Roles that are measured in the first seed alone: a clock needs the machine to
             itself, and its spread is over prompts and rounds.
 
     Returns:
@@ -104,8 +104,8 @@ def row_recipes(
         ValueError: The overrides make several jobs of the row in one seed.
     """
     by_seed: dict[int, Goals] = {}
-    for role, experiment in row.grids.items():
-        words = first_seed(overrides) if role in timed_grids else overrides
+    for role, experiment in row.sweeps.items():
+        words = first_seed(overrides) if role in timed_sweeps else overrides
         jobs = [
             job
             for job in _jobs(experiment, tuple(words))
@@ -147,7 +147,7 @@ def _jobs(experiment: str, overrides: tuple[str, ...]) -> list[sweep.Job]:
 
 
 def _read_row(store: Store, spec: TableSpec, row: RowSpec, goals: dict[int, Goals]) -> TableRow:
-    if not row.grids:
+    if not row.sweeps:
         return TableRow(row.paper["name"], paper=row.paper, missing="the paper's only")
     if not goals:
         name = row.paper.get("name", str(row.when))
@@ -209,7 +209,7 @@ def _measured(store: Store, goals: Goals, shared: str | None) -> dict[str, Measu
     """Read the metrics of one seed, and as `model.METRIC` those of what a goal reads.
 
     Raises:
-        ValueError: Two grids have a metric, and the table does not say whose it shows.
+        ValueError: Two sweeps have a metric, and the table does not say whose it shows.
     """
     built = [role for role, goal in goals.items() if store.holds(goal.name)]
     metrics: dict[str, Measured] = {}
@@ -220,14 +220,14 @@ def _measured(store: Store, goals: Goals, shared: str | None) -> dict[str, Measu
                 metrics[metric], source[metric] = measured, role
             elif source[metric] != shared:
                 raise ValueError(
-                    f"{metric} is measured by two grids of a row, {source[metric]} and {role}; "
+                    f"{metric} is measured by two sweeps of a row, {source[metric]} and {role}; "
                     "set shared_metrics of the table to the one whose value it shows"
                 )
     for role in built:
         for metric, value in _parent_metrics(store, goals[role]).items():
             if metric in metrics and metrics[metric].value != value:
                 raise ValueError(
-                    f"{metric} differs between the grids of a row; make them read one model"
+                    f"{metric} differs between the sweeps of a row; make them read one model"
                 )
             metrics.setdefault(metric, Measured(value))
     return metrics

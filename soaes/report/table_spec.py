@@ -1,6 +1,6 @@
 """How a table is read: experiments/NAME.yaml as checked records.
 
-A table names the grids that its rows come from, the columns, the paper's values and the paper's
+A table names the sweeps that its rows come from, the columns, the paper's values and the paper's
 claims. Knows the description only: `results` reads the store by it, `claims` judges by it.
 """
 
@@ -211,18 +211,19 @@ class ColumnSpec:
 
 @dataclass(frozen=True)
 class RowSpec:
-    """Which job of which grids makes a row, and the paper's values beside it."""
+    """Which job of which sweeps makes a row, and the paper's values beside it."""
 
-    grids: Mapping[str, str] = field(default_factory=dict)  # role -> experiment; none: paper's only
+    # Role -> experiment; empty: the row has the paper's values only.
+    sweeps: Mapping[str, str] = field(default_factory=dict)
     when: Mapping[str, Any] = field(default_factory=dict)  # the swept values of the row's job
     paper: Mapping[str, Any] = field(default_factory=dict)  # name, and values by column
     note: str = ""  # appended to the label in brackets
     aside: bool = False  # in the CSV alone
 
     def __post_init__(self) -> None:
-        if not self.grids and "name" not in self.paper:
+        if not self.sweeps and "name" not in self.paper:
             raise ValueError(
-                "a row without grids shows the paper's values alone; give it paper.name"
+                "a row without sweeps shows the paper's values alone; give it paper.name"
             )
 
 
@@ -237,29 +238,29 @@ class TableSpec:
     claims: Mapping[str, ClaimSpec] = field(default_factory=dict)
     label: str = "model"  # the recipe's argument that labels a row: a model or a decoder
     settings: Mapping[str, str] = field(default_factory=dict)  # title -> `when.KEY` or recipe path
-    account: Mapping[str, ColumnSpec] = field(default_factory=dict)  # columns of a second table
-    timed_grids: tuple[str, ...] = ()  # roles measured in the first seed alone: a clock ran
-    shared_metrics: str | None = None  # the role that gives a metric which two grids of a row have
+    breakdown: Mapping[str, ColumnSpec] = field(default_factory=dict)  # columns of a second table
+    timed_sweeps: tuple[str, ...] = ()  # roles measured in the first seed alone: a clock ran
+    shared_metrics: str | None = None  # the role whose value is shown of a metric that several have
     reading: Mapping[str, str] = field(default_factory=dict)  # scale -> what its numbers say
 
     def __post_init__(self) -> None:
-        roles = {role for row in self.rows.values() for role in row.grids}
-        named = {*self.timed_grids, *([self.shared_metrics] if self.shared_metrics else [])}
+        roles = {role for row in self.rows.values() for role in row.sweeps}
+        named = {*self.timed_sweeps, *([self.shared_metrics] if self.shared_metrics else [])}
         if unknown := sorted(named - roles):
             raise ValueError(
-                f"{self.title}: timed_grids and shared_metrics name {', '.join(unknown)}; "
-                f"the rows' grids are {', '.join(sorted(roles))}"
+                f"{self.title}: timed_sweeps and shared_metrics name {', '.join(unknown)}; "
+                f"the rows' sweeps are {', '.join(sorted(roles))}"
             )
 
     @property
     def all_columns(self) -> dict[str, ColumnSpec]:
-        """The columns of the table and of its account."""
-        return {**self.columns, **self.account}
+        """The columns of the table and of its breakdown."""
+        return {**self.columns, **self.breakdown}
 
     @property
     def experiments(self) -> tuple[str, ...]:
-        """The grids of all rows, in the order in which rows name them."""
-        names = (name for row in self.rows.values() for name in row.grids.values())
+        """The sweeps of all rows, in the order in which rows name them."""
+        names = (name for row in self.rows.values() for name in row.sweeps.values())
         return tuple(dict.fromkeys(names))
 
 
@@ -289,12 +290,12 @@ def parse(spec: Mapping[str, Any]) -> TableSpec:
     """Make a table from its YAML mapping."""
     parsed = dict(spec)
     parsed["rows"] = {key: _record(RowSpec, row) for key, row in spec["rows"].items()}
-    for columns in ("columns", "account"):
+    for columns in ("columns", "breakdown"):
         entries = spec.get(columns, {}).items()
         parsed[columns] = {metric: _record(ColumnSpec, column) for metric, column in entries}
     claims = spec.get("claims", {}).items()
     parsed["claims"] = {key: parse_claim(claim) for key, claim in claims}
-    parsed["timed_grids"] = tuple(spec.get("timed_grids", ()))
+    parsed["timed_sweeps"] = tuple(spec.get("timed_sweeps", ()))
     return _record(TableSpec, parsed)
 
 
@@ -359,7 +360,7 @@ def _record(kind: Any, spec: Mapping[str, Any]) -> Any:
     return kind(**spec)
 
 
-# ---------------------------------------------------------------- rows of a grid
+# ---------------------------------------------------------------- rows of a sweep
 
 
 def matches(when: Mapping[str, Any], overrides: Mapping[str, str]) -> bool:

@@ -46,15 +46,15 @@ def test_every_experiment_composes(experiment, scale):
     assert len(found) == len({row.name for row in found}) == expected
     if (experiment, scale) == ("search_general", "paper"):
         return  # a base that is fetched has no learning rate of ours
-    assert len({row.recipe.name for row in found}) == expected, "two rows of a grid are one recipe"
+    assert len({row.recipe.name for row in found}) == expected, "two rows of a sweep are one recipe"
 
 
 @pytest.mark.parametrize("name", table_spec.table_names())
-def test_table_rows_exist_in_their_grids(name):
+def test_table_rows_exist_in_their_sweeps(name):
     spec = table_spec.load(name)
     for key, row in spec.rows.items():
-        for role, experiment in row.grids.items():
-            alone = dataclasses.replace(row, grids={role: experiment})
+        for role, experiment in row.sweeps.items():
+            alone = dataclasses.replace(row, sweeps={role: experiment})
             assert results.row_recipes(key, alone, []), (key, experiment)
     for claim in spec.claims.values():
         for cell in (cell for pair in claim.pairs for cell in pair.cells):
@@ -62,14 +62,14 @@ def test_table_rows_exist_in_their_grids(name):
             assert cell.row in other.rows and cell.metric in other.all_columns, cell.text
 
 
-def test_timed_grids_are_those_that_a_clock_runs_in():
+def test_timed_sweeps_are_those_that_a_clock_runs_in():
     """The Makefile builds `speed*` in the first seed alone, and tables read them so."""
     for name in table_spec.table_names():
         spec = table_spec.load(name)
         for row in spec.rows.values():
-            for role, experiment in row.grids.items():
+            for role, experiment in row.sweeps.items():
                 goal = yaml.safe_load((compose.CONF / f"experiment/{experiment}.yaml").read_text())
-                timed = role in spec.timed_grids
+                timed = role in spec.timed_sweeps
                 assert timed == (goal["goal"] == "speed") == experiment.startswith("speed")
 
 
@@ -605,7 +605,7 @@ def test_replay_changes_the_rows_of_cpt_and_nothing_else():
     ) == {"replay"}
 
 
-def test_the_retention_tables_rows_are_the_rows_of_its_grids():
+def test_the_retention_tables_rows_are_the_rows_of_its_sweeps():
     rows = list(table_spec.load("retention").rows.values())
     swept = [
         job.overrides

@@ -263,11 +263,11 @@ def test_a_launched_sweep_records_the_same_as_one_that_runs_here(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["experiment=table2,table3_alpha", "hydra/launcher=basic"], "one grid at a time"),
+        (["experiment=table2,table3_alpha", "hydra/launcher=basic"], "one sweep at a time"),
         (["hydra.run.dir=elsewhere"], "Hydra's own settings count only beside hydra/launcher="),
         (["goal=tokenizer", "tokenizer.vocabulary=interval(1,2)"], "cannot be listed"),
     ],
-    ids=["several-grids-to-a-launcher", "hydra-settings-without-launcher", "interval"],
+    ids=["several-sweeps-to-a-launcher", "hydra-settings-without-launcher", "interval"],
 )
 def test_what_hydra_would_ignore_or_not_end_is_refused(tmp_path, words, message):
     ran = soaes(tmp_path / "store", "run", *words, torch=False)

@@ -1,4 +1,4 @@
-"""Rows match jobs by value, and a metric of two grids comes from the one that the table names."""
+"""Rows match jobs by value, and a metric of two sweeps comes from the one that the table names."""
 
 import json
 
@@ -43,7 +43,7 @@ def built(store, stage, metrics):
     return recipe
 
 
-def test_a_metric_of_two_grids_comes_from_the_one_that_is_named(tmp_path):
+def test_a_metric_of_two_sweeps_comes_from_the_one_that_is_named(tmp_path):
     store = Store(tmp_path)
     goals = {
         "speed": built(store, "speed", {"rate": 1.0, "speedup": 2.0}),
@@ -52,28 +52,28 @@ def test_a_metric_of_two_grids_comes_from_the_one_that_is_named(tmp_path):
     found = results._measured(store, goals, "acceptance")
     assert found == {"rate": Measured(3.0), "speedup": Measured(2.0)}
     assert results._measured(store, goals, "speed")["rate"] == Measured(1.0)
-    with pytest.raises(ValueError, match="rate is measured by two grids.*set shared_metrics"):
+    with pytest.raises(ValueError, match="rate is measured by two sweeps.*set shared_metrics"):
         results._measured(store, goals, None)
 
 
-def test_a_parents_metric_must_agree_between_grids(tmp_path):
+def test_a_parents_metric_must_agree_between_sweeps(tmp_path):
     store = Store(tmp_path)
     drafts = [built(store, "sft", {"loss": loss}) for loss in (1.0, 2.0)]
     goals = {}
     for role, draft in zip(("acceptance", "speed"), drafts, strict=True):
         goals[role] = Recipe(f"soaes.stages.toy.{role}", {"draft": draft})
         store.folder(goals[role].name).mkdir()
-    with pytest.raises(ValueError, match="draft.loss differs between the grids"):
+    with pytest.raises(ValueError, match="draft.loss differs between the sweeps"):
         results._measured(store, goals, None)
 
 
-def test_settings_of_grids_name_roles_that_rows_have():
+def test_settings_of_sweeps_name_roles_that_rows_have():
     spec = {
         "title": "Toy",
         "asks": "?",
         "columns": {},
-        "rows": {"one": {"grids": {"evaluate": "table2"}}},
-        "timed_grids": ["speed"],
+        "rows": {"one": {"sweeps": {"evaluate": "table2"}}},
+        "timed_sweeps": ["speed"],
     }
-    with pytest.raises(ValueError, match="name speed; the rows' grids are evaluate"):
+    with pytest.raises(ValueError, match="name speed; the rows' sweeps are evaluate"):
         table_spec.parse(spec)
