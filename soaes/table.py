@@ -135,7 +135,7 @@ def _page(tables: Tables, name: str, overrides: list[str], folder: Path) -> list
 def _print_checks(tables: Mapping[str, Table], store: Store) -> int:
     checks = sanity_checks.check(tables, store)
     for check in checks:
-        print(f"floor {'holds' if check.holds else 'FAILS'}: {check.text}")
+        print(f"sanity check {'passed' if check.holds else 'FAILED'}: {check.text}")
     return 0 if all(check.holds for check in checks) else 1
 
 
