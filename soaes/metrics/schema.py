@@ -296,10 +296,11 @@ class SoftTargetFidelity(TypedDict):
     """What the stored soft targets lose at the tau of `distill`, if probed at it."""
 
     teacher_entropy: NotRequired[float]  # of the teacher at tau, nats a token
-    signal_bytes: NotRequired[float]  # bytes a token
-    signal_kl: NotRequired[float | None]  # KL(teacher || stored), nats a token; None: infinite
-    signal_gradient_bias: NotRequired[float | None]  # |mean g - exact g| / |exact g|
-    signal_gradient_variance: NotRequired[float | None]  # E |g - mean g|^2 / |exact g|^2
+    soft_targets_bytes: NotRequired[float]  # bytes a token
+    # KL(teacher || stored), nats a token; None: infinite
+    soft_targets_kl: NotRequired[float | None]
+    soft_targets_gradient_bias: NotRequired[float | None]  # |mean g - exact g| / |exact g|
+    soft_targets_gradient_variance: NotRequired[float | None]  # E |g - mean g|^2 / |exact g|^2
 
 
 class DistillMetrics(TrainMetrics, SoftTargetFidelity):

@@ -85,15 +85,15 @@ class DistilledLM(CausalLM):
     def metrics(self) -> dict[str, float | None]:
         """Extra entries for metrics.json: how exact the soft targets are at tau.
 
-        They were measured when the store was written (`fidelity.fidelity`): teacher_entropy in
-        nats per token, signal_bytes per token, signal_kl, signal_gradient_bias and
-        signal_gradient_variance. Empty for a temperature at which nothing was measured.
+        They were measured when the store was written (`fidelity.measure_fidelity`): teacher_entropy
+        in nats per token, soft_targets_bytes per token, soft_targets_kl, soft_targets_gradient_bias
+        and soft_targets_gradient_variance. Empty for a temperature at which nothing was measured.
         """
         names = {
             "entropy": "teacher_entropy",
-            "bytes": "signal_bytes",
-            "kl": "signal_kl",
-            "gradient_bias": "signal_gradient_bias",
-            "gradient_variance": "signal_gradient_variance",
+            "bytes": "soft_targets_bytes",
+            "kl": "soft_targets_kl",
+            "gradient_bias": "soft_targets_gradient_bias",
+            "gradient_variance": "soft_targets_gradient_variance",
         }
         return {name: self.fidelity[key] for key, name in names.items() if key in self.fidelity}

@@ -112,7 +112,7 @@ def test_a_shard_at_the_papers_shape_is_as_large_as_computed(tmp_path, monkeypat
     )
 
 
-def test_a_pickled_store_carries_no_signal_and_reads_the_same(tmp_path):
+def test_a_pickled_store_carries_no_shard_and_reads_the_same(tmp_path):
     write(tmp_path)
     store = load(tmp_path)
     everything = store.rows(np.arange(12))["hidden"]
@@ -263,7 +263,7 @@ def test_a_format_that_errs_too_much_at_a_temperature_refuses_it(tmp_path):
         store.check_supports(3.0, "forward", VOCABULARY)
 
 
-def test_drawn_signals_are_judged_by_what_chance_leaves_sure(tmp_path):
+def test_drawn_soft_targets_are_judged_by_what_chance_leaves_sure(tmp_path):
     write(tmp_path, FORMATS[3])
     store, drawn = load(tmp_path), {"gradient_bias": 0.2}
     store.contract["fidelity"] = [

@@ -142,7 +142,7 @@ def test_loaders_change_no_batch(toy, num_workers):
     ) == 4 * (STEPS - 3)
 
 
-def test_a_micro_batch_without_rows_has_no_signal():
+def test_a_micro_batch_without_rows_has_no_soft_targets():
     class Store:
         def rows(self, which):
             return {"hidden": torch.ones(10 * len(which), 3)}

@@ -202,7 +202,7 @@ def test_a_reader_that_ended_goes_on_at_its_shard(tmp_path, monkeypatch):
     ]
     fields = read.rows(np.arange(20))
     assert fields["ids"][:, 0].tolist() == (before % 60).tolist(), (
-        "a token's signal is what the token before it was asked for"
+        "a token's soft targets are those that the token before it was asked for"
     )
     assert read.fidelity_at(1.0) == {} and read.check_supports(1.0, "forward", 64) is None
     assert fields["tail"].exp() == pytest.approx(np.full((len(before), 1), 60 / 64))

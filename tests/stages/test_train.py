@@ -253,11 +253,11 @@ def test_half_precision_weights_leave_the_teacher_as_it_was_stored(
             )
             return super().loss_sum(batch)
 
-    for path in (signal := tmp_path / "soft_targets", out := tmp_path / "out"):
+    for path in (folder := tmp_path / "soft_targets", out := tmp_path / "out"):
         path.mkdir()
-    teach.teach(prepared["teacher"], prepared["qa"], soft_targets, out=signal)
+    teach.teach(prepared["teacher"], prepared["qa"], soft_targets, out=folder)
     store = teacher_store.load(
-        signal, prepared["qa"].name, chat.tokenizer_digest(prepared["student"])
+        folder, prepared["qa"].name, chat.tokenizer_digest(prepared["student"])
     )
     rows = store.contract["packed_rows"]
     optim = replace(OPTIM, global_batch_size=rows, precision="bf16-true")
@@ -265,7 +265,7 @@ def test_half_precision_weights_leave_the_teacher_as_it_was_stored(
     train.distill(
         prepared["student"],
         prepared["qa"],
-        signal,
+        folder,
         0.5,
         2.0,
         Listening,
