@@ -84,7 +84,7 @@ class Curve:
     def text(self) -> str:
         """The curve as verdicts.csv shows it."""
         rows = ", ".join(self.rows)
-        return f"{self.score} kept at {self.matched} {self.level:g}: {rows}"
+        return f"{self.score} retained at {self.matched} {self.level:g}: {rows}"
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -95,7 +95,7 @@ class Curve:
 
     def combine(self, values: Sequence[Any]) -> Any:
         """Compute the side from its cells' values: numbers, or arrays of replicates."""
-        return kept_at(values[::2], values[1::2], self.level)
+        return retained_at(values[::2], values[1::2], self.level)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Number:
 Side = Cell | Quotient | Curve | Number
 
 
-def kept_at(scores: Sequence[Any], matched: Sequence[Any], level: float) -> Any:
+def retained_at(scores: Sequence[Any], matched: Sequence[Any], level: float) -> Any:
     """Interpolate a curve's score where `matched` first reaches `level`.
 
     Args:

@@ -14,7 +14,7 @@ from soaes.metrics.samples import statistics
 from soaes.report.claims import judge, verdict
 from soaes.report.markdown import write_table, write_verdicts
 from soaes.report.results import Table, TableRow
-from soaes.report.table_spec import ColumnSpec, RowSpec, TableSpec, kept_at, parse_claim
+from soaes.report.table_spec import ColumnSpec, RowSpec, TableSpec, parse_claim, retained_at
 
 
 def line(folder, row, gain, seeds=(0, 1, 2)):
@@ -212,9 +212,9 @@ def test_verdicts_and_tables_are_written(tmp_path):
 
 
 def test_what_is_kept_is_read_off_the_curve_where_the_other_metric_reaches_the_level():
-    assert kept_at([90.0, 80.0, 40.0], [25.0, 50.0, 70.0], 60.0) == pytest.approx(60 / 90)
-    assert np.isnan(kept_at([90.0, 80.0], [25.0, 50.0], 60.0)), "no point knows as much"
-    replicates = kept_at(
+    assert retained_at([90.0, 80.0, 40.0], [25.0, 50.0, 70.0], 60.0) == pytest.approx(60 / 90)
+    assert np.isnan(retained_at([90.0, 80.0], [25.0, 50.0], 60.0)), "no point knows as much"
+    replicates = retained_at(
         [np.array([90.0, 90.0]), np.array([80.0, 60.0])],
         [np.array([20.0, 20.0]), np.array([60.0, 80.0])],
         50.0,
@@ -245,8 +245,8 @@ def test_sizes_are_compared_where_they_know_equally_much(tmp_path):
     }
     toy = toy_table(rows, {"T": {"text": "a claim", "pairs": [pair]}})
     (found,) = judge({"toy": toy}, "toy")
-    large = "average kept at domain 60: base, low, high"
-    assert found.weakest.text == f"{large} - average kept at domain 60: small_base, small_high"
+    large = "average retained at domain 60: base, low, high"
+    assert found.weakest.text == f"{large} - average retained at domain 60: small_base, small_high"
     assert found.weakest.effect.value == pytest.approx(
         (85 - 35 * 15 / 35) / 90 - (80 - 40 * 35 / 40) / 80
     )
