@@ -2,7 +2,7 @@
 
 Its cost is the sum of squared document lengths; a kernel with a block-diagonal mask costs
 rows * T**2. It knows positions, not tokens: a document ends where the next position is not one
-more. It serves whole rows only: no cache, no dropout, no sliding window.
+more. It supports whole rows only: no cache, no dropout, no sliding window.
 
 Tokens are gathered into groups of documents of nearly one length, each group a dense batch.
 Documents shorter than the group's longest are padded at their end, where causality keeps every real

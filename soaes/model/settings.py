@@ -160,7 +160,7 @@ class ProbeSettings:
     teacher and is less sure.
 
     Attributes:
-        taus: temperatures of distillation at which a format is probed that serves them all; a
+        taus: temperatures of distillation at which a format that supports all of them is probed; a
             format with `taus` of its own is probed at those.
         rows: packed rows that the sample is taken from, spread evenly.
         tokens: tokens of the sample at most, spread evenly over these rows.

@@ -119,7 +119,7 @@ def _hidden(
 ) -> torch.Tensor:
     """Compute hidden_ND: final hidden states where the next token bears loss.
 
-    They are the tokens that `CausalLM.predicting` selects. One row at a time: the last bits of a
+    They are those of `CausalLM.loss_positions`. One row at a time: the last bits of a
     state depend on what is computed beside it, and a row of a few hundred tokens is as fast alone.
     """
     arrays = [array[row : row + 1].astype(np.int64) for array in train]
@@ -181,7 +181,7 @@ def teach_vllm(
     vLLM reads a row at a time, so a row's soft targets are a function of teacher and row; a killed
     writer resumes at the first shard that is not whole. How near the format comes to the exact
     loss is not measured, since vLLM does not return hidden states: the store's fidelity is empty,
-    and no temperature is refused on account of it.
+    and no temperature is refused because of it.
 
     Args:
         dtype: of the teacher's weights and arithmetic in vLLM.

@@ -196,7 +196,7 @@ def distill(
 
     Raises:
         ValueError: if the soft targets are over other rows, of another tokenizer, or cannot
-            serve this temperature or divergence.
+            support this temperature or divergence.
     """
     soft_targets = teacher_store.load(
         teacher_logits, rows.name, tokenizer_digest(parent), max_gradient_bias

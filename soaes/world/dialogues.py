@@ -15,7 +15,7 @@ DROPPED = ("mathematics", "arts", "cooking")
 TWO_TURNS = 0.35  # share of the dialogues with a second question
 # Share of the turns that ask for the definition of a term; the others ask for a fact.
 NOTION_SHARE = {"finance": 0.6, "law": 0.8, "business": 0.5, "politics": 0.6}
-STORY_SHARE = 0.4  # share of the sums that are told as a story
+STORY_SHARE = 0.4  # share of the sums that are given as word problems
 MAX_TRIES = 100  # draws for a new dialogue before a category counts as exhausted
 
 # The facts, as (kind, attribute), that a category is about.
