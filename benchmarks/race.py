@@ -66,11 +66,11 @@ class Weighed:
         test = rejection(p_rows, q_rows, drafted)
         accept_probs = block(p_rows, q_rows, drafted).accept_probs
         # tokens up to the last test passed: token i is kept if any test from i on passes
-        kept = [
+        kept_probs = [
             1 - prod(1 - prob for prob in accept_probs[position:])
             for position in range(len(drafted))
         ]
-        self.block_tokens += 1 + sum(kept)
+        self.block_tokens += 1 + sum(kept_probs)
         self.rejection_tokens += 1 + sum(accumulate(test.accept_probs, mul))  # up to the first
         return test
 

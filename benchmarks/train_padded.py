@@ -216,12 +216,12 @@ def documents(
     Padding (a run of tokens at position 0 without loss) is left out.
     """
     starts = [*np.flatnonzero(positions_T == 0), len(ids_T)]
-    found = []
+    features = []
     for start, stop in zip(starts, starts[1:]):
         ids, labels = ids_T[start:stop], labels_T[start:stop]
         if (labels != IGNORE).any():
-            found.append({"input_ids": ids.tolist(), "labels": labels.tolist()})
-    return found
+            features.append({"input_ids": ids.tolist(), "labels": labels.tolist()})
+    return features
 
 
 def tensors(rows: Rows, index: int) -> dict[str, torch.Tensor]:

@@ -29,7 +29,7 @@ def world(tmp_path_factory):
         *(sample("qa", index) for index in range(30)),
         *(sample("report", index) for index in range(8)),
     ]
-    (root / "qa" / "test.jsonl").write_text("".join(json.dumps(one) + "\n" for one in samples))
+    (root / "qa" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples))
     return SimpleNamespace(
         target=root / "target", draft=root / "draft", documents=root, tokenizer=core, eos=1
     )
@@ -111,7 +111,7 @@ def test_contenders_take_turns_with_one_seed():
     )
     for number in range(3):
         field.run(number, counted=number > 0)
-    turns = [log[at : at + 3] for at in range(0, len(log), 3)]
+    turns = [log[start : start + 3] for start in range(0, len(log), 3)]
     assert len(turns) == 12 and all(
         {name for name, _ in turn} == set("abc") and len({seed for _, seed in turn}) == 1
         for turn in turns
@@ -121,7 +121,7 @@ def test_contenders_take_turns_with_one_seed():
         and len({turn[0][1] for turn in turns}) == 12
     )
     assert all(
-        len(rounds) == 2 and [len(one) for one in rounds] == [4, 4]
+        len(rounds) == 2 and [len(timings) for timings in rounds] == [4, 4]
         for rounds in field.timings.values()
     )
 
@@ -156,10 +156,12 @@ def test_the_whole_race_on_toys(world, tmp_path, monkeypatch):
         ):
             account.results(race)
     assert all(
-        list(one) == KEYS and one["low"] <= one["median"] <= one["high"] and one["median"] > 0
-        for one in results
+        list(result) == KEYS
+        and result["low"] <= result["median"] <= result["high"]
+        and result["median"] > 0
+        for result in results
     )
-    names = [one["name"] for one in results]
+    names = [result["name"] for result in results]
     assert len(set(names)) == len(names) and race.fields["transformers"].prompts == asked[:2]
     speculation = [
         name
@@ -171,8 +173,8 @@ def test_the_whole_race_on_toys(world, tmp_path, monkeypatch):
         f"adaptive lookup / {PLAIN}, {kind} prompts, top-p .7" for kind in ("qa", "report", "copy")
     } < set(names)
     write(tmp_path / "results" / "decode.json", results, commit="c", machine="m", versions={})
-    told = json.loads((tmp_path / "results" / "decode.json").read_text())
-    assert told["results"] == results and told["machine"] == "m"
+    written = json.loads((tmp_path / "results" / "decode.json").read_text())
+    assert written["results"] == results and written["machine"] == "m"
     assert len(markdown(results).splitlines()) == len(results) + 2
 
 
@@ -187,20 +189,20 @@ def test_what_block_and_rejection_expect_of_the_same_drafts():
     )
     weighed = Weighed()
     verify_block(weighed.rule, p_rows, q_rows, [0, 0], torch.Generator())
-    kept = (5 / 9, 25 / 81)
-    owed = max(0, kept[0] * 0.5 - 0.9) + max(0, kept[0] * 0.5 - 0.1)
-    first = owed / (owed + 1 - kept[0])
+    pass_probs = (5 / 9, 25 / 81)
+    residual = max(0, pass_probs[0] * 0.5 - 0.9) + max(0, pass_probs[0] * 0.5 - 0.1)
+    first = residual / (residual + 1 - pass_probs[0])
     assert weighed.ratio() == pytest.approx(
-        (1 + kept[1] + 1 - (1 - first) * (1 - kept[1])) / (1 + 5 / 9 + 25 / 81)
+        (1 + pass_probs[1] + 1 - (1 - first) * (1 - pass_probs[1])) / (1 + 5 / 9 + 25 / 81)
     )
 
 
 def test_prompts_of_the_world(world):
-    found = prompts.of_world(world.documents, world.tokenizer, positions=500)
+    world_prompts = prompts.of_world(world.documents, world.tokenizer, positions=500)
     assert {
-        kind: sum(one.kind == kind for one in found) for kind in prompts.COUNTS
+        kind: sum(prompt.kind == kind for prompt in world_prompts) for kind in prompts.COUNTS
     } == prompts.COUNTS
-    copy = world.tokenizer.decode(found[-1].ids, skip_special_tokens=False).split()
+    copy = world.tokenizer.decode(world_prompts[-1].ids, skip_special_tokens=False).split()
     assert (copy.count("w9"), copy.count("w5"), copy[-1]) == (
         2,
         1,
@@ -217,11 +219,11 @@ def test_prompts_of_a_file(world, tmp_path):
         '{"prompt": "w5"}',
     ]
     (path := tmp_path / "some.jsonl").write_text("\n".join(lines))
-    found = prompts.of_file(path, world.tokenizer, positions=100, per_kind=2)
-    assert [one.kind for one in found] == ["math", "prompt", "prompt"]
+    file_prompts = prompts.of_file(path, world.tokenizer, positions=100, per_kind=2)
+    assert [prompt.kind for prompt in file_prompts] == ["math", "prompt", "prompt"]
     assert (
-        world.tokenizer.token_to_id("w1") in found[0].ids
-        and world.tokenizer.token_to_id("w2") not in found[0].ids
+        world.tokenizer.token_to_id("w1") in file_prompts[0].ids
+        and world.tokenizer.token_to_id("w2") not in file_prompts[0].ids
     )
     with pytest.raises(ValueError, match="of 4 prompts none fits 60 positions with 64 new tokens"):
         prompts.of_file(path, world.tokenizer, positions=60, per_kind=2)

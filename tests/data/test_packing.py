@@ -157,17 +157,21 @@ def test_a_quarter_million_lengths_are_packed_in_seconds_and_full():
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
     """Documents and a tokenizer of a toy world."""
-    made = {name: tmp_path_factory.mktemp(name) for name in ("documents", "tokenizer")}
-    prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 120, 20, out=made["documents"])
-    prepare.tokenizer(made["documents"], 600, out=made["tokenizer"])
-    return made
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("documents", "tokenizer")}
+    prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 120, 20, out=folders["documents"])
+    prepare.tokenizer(folders["documents"], 600, out=folders["tokenizer"])
+    return folders
 
 
 def general_lengths(texts):
     """Tokens of each general document that may be trained on: 1 in 50 is held out."""
     model = Tokenizer.from_file(str(texts["tokenizer"] / "tokenizer.json"))
-    told = [record["text"] for record in read_jsonl(texts["documents"] / "general.jsonl")]
-    return [len(ids) for at, ids in enumerate(chat.document(model, told)) if at % 50 != 49]
+    general_texts = [record["text"] for record in read_jsonl(texts["documents"] / "general.jsonl")]
+    return [
+        len(ids)
+        for index, ids in enumerate(chat.document(model, general_texts))
+        if index % 50 != 49
+    ]
 
 
 def packed_corpus(texts, out, **replay):
@@ -187,15 +191,15 @@ def packed_corpus(texts, out, **replay):
 
 def sequences(rows):
     """Count the documents (or full pieces of them) that rows hold, without padding."""
-    found = Counter()
+    counts = Counter()
     for ids, labels, positions in zip(*rows):
         starts = [*np.flatnonzero(positions == 0), len(ids)]
-        found.update(
+        counts.update(
             tuple(ids[a:b].tolist())
             for a, b in zip(starts, starts[1:])
             if (labels[a:b] != token_store.IGNORE).any()
         )
-    return found
+    return counts
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
@@ -333,14 +337,14 @@ def test_a_changed_document_leaves_the_others_logits_bit_equal(model):
     changed = {**before, "ids_BT": before["ids_BT"].clone()}
     end = int((before["positions_BT"][0] == 0).nonzero()[1])  # where the second document starts
     changed["ids_BT"][0, :end] = (changed["ids_BT"][0, :end] + 1) % 50
-    one, other = (
+    hidden_before, hidden_after = (
         model.model(
             batch["ids_BT"], position_ids=batch["positions_BT"], use_cache=False
         ).last_hidden_state
         for batch in (before, changed)
     )
-    assert torch.equal(one[0, end:], other[0, end:]) and not torch.equal(
-        one[0, :end], other[0, :end]
+    assert torch.equal(hidden_before[0, end:], hidden_after[0, end:]) and not torch.equal(
+        hidden_before[0, :end], hidden_after[0, :end]
     )
 
 
@@ -356,8 +360,8 @@ def test_a_step_has_one_loss_whatever_its_micro_batches():
         batches = data.micro_batches(rank=0)
         assert len(batches) == len(data.steps) * data.accumulate
         seen.append([np.sort(step).tolist() for step in data.steps])
-        for at, step in enumerate(data.steps):
-            of_step = batches[at * data.accumulate : (at + 1) * data.accumulate]
+        for index, step in enumerate(data.steps):
+            of_step = batches[index * data.accumulate : (index + 1) * data.accumulate]
             assert sorted(row for part, _ in of_step for row in part) == sorted(step)
             assert {tokens for _, tokens in of_step} == {int(rows.loss_tokens_R[step].sum())}
     assert seen[0] == seen[1] == seen[2]

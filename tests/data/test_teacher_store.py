@@ -26,10 +26,10 @@ from tests.helpers.soft_target_stores import (
     build,
     by_format,
     contents,
+    encoded_row,
     flipped,
     load,
     read,
-    said,
     write,
 )
 
@@ -37,7 +37,7 @@ small_shards, toy = soft_target_stores.small_shards, soft_target_stores.toy  # f
 
 
 @by_format
-def test_any_rows_are_read_as_they_were_said(tmp_path, soft_targets):
+def test_any_rows_are_read_as_they_were_written(tmp_path, soft_targets):
     write(tmp_path, soft_targets)
     store = load(tmp_path)
     settled = (
@@ -48,10 +48,12 @@ def test_any_rows_are_read_as_they_were_said(tmp_path, soft_targets):
     ) == (soft_targets.name == "hidden")
     assert len(list((tmp_path / "soft_targets").glob("shard-*"))) >= 2
     for which in ([0], [1], [2, 3, 9], [0, 11], list(range(12)), []):
-        parts = [said(soft_targets, row)[0] for row in which] or [said(soft_targets, 1)[0]]
-        told = store.rows(np.array(which, int))
-        assert told.keys() == parts[0].keys()
-        for name, field in told.items():
+        parts = [encoded_row(soft_targets, row)[0] for row in which] or [
+            encoded_row(soft_targets, 1)[0]
+        ]
+        fields = store.rows(np.array(which, int))
+        assert fields.keys() == parts[0].keys()
+        for name, field in fields.items():
             assert torch.equal(field, torch.cat([part[name] for part in parts])), name
 
 
@@ -288,7 +290,7 @@ def test_a_student_may_be_padded_further_but_not_less(tmp_path, soft_targets):
 @pytest.mark.parametrize("name", ["sdpa", "documents"])
 def test_the_stage_stores_what_training_predicts_from(toy, tmp_path, soft_targets, name):
     """The tokens are those that the student's mask selects; the micro-batch changes no byte."""
-    kept = []
+    stores = []
     for size in (1, 3, 8):
         out = tmp_path / f"{size}"
         out.mkdir()
@@ -300,8 +302,8 @@ def test_the_stage_stores_what_training_predicts_from(toy, tmp_path, soft_target
             seed=3,
             out=out,
         )
-        kept.append(contents(out))
-    assert kept[0] == kept[1] == kept[2]
+        stores.append(contents(out))
+    assert stores[0] == stores[1] == stores[2]
     store, rows = (
         teacher_store.load(out, "rows", chat.tokenizer_digest(toy / "target")),
         token_store.load(toy / "rows" / "train"),
@@ -316,13 +318,15 @@ def test_the_stage_stores_what_training_predicts_from(toy, tmp_path, soft_target
     }
     with torch.no_grad():
         hidden_ND, labels_N = lit.loss_positions(batch)[:2]
-    told = store.rows(which)
+    fields = store.rows(which)
     assert all(
-        len(field) == len(labels_N) == rows.loss_tokens_R[which].sum() for field in told.values()
+        len(field) == len(labels_N) == rows.loss_tokens_R[which].sum() for field in fields.values()
     )
     if soft_targets.name == "hidden":
-        assert torch.allclose(told["hidden"], hidden_ND, atol=1e-5) and torch.equal(
+        assert torch.allclose(fields["hidden"], hidden_ND, atol=1e-5) and torch.equal(
             store.head_VD, model.lm_head.weight
         )
-    told = json.loads((out / "metrics.json").read_text())
-    assert told["tokens"] == rows.loss_tokens_R.sum() and [line["tau"] for line in told["fidelity"]]
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["tokens"] == rows.loss_tokens_R.sum() and [
+        line["tau"] for line in metrics["fidelity"]
+    ]

@@ -104,8 +104,8 @@ def test_a_writer_killed_at_any_instant_ends_with_the_same_bytes(tmp_path, times
     began = time.monotonic()
     write(tmp_path / "whole")
     seconds, rng, kills = time.monotonic() - began, random.Random(0), 0
-    for at in range(times):
-        out = tmp_path / f"{at}"
+    for index in range(times):
+        out = tmp_path / f"{index}"
         while killed(partial(write, out), after=rng.uniform(0, 1.5 * seconds)):
             kills += 1
         assert contents(out) == contents(tmp_path / "whole")
@@ -180,9 +180,9 @@ def test_a_disk_that_becomes_full_names_the_file_and_the_same_command_goes_on_th
             OSError,
             match=r"soft_targets/shard-00001.npy of 0.\d kB could .* "
             "No space left on device; a new run resumes",
-        ) as told:
+        ) as refusal:
             write(out)
-    assert told.value.errno == errno.ENOSPC and not list(out.rglob("*.part"))
+    assert refusal.value.errno == errno.ENOSPC and not list(out.rglob("*.part"))
     write(out, asked=asked)
     assert asked[0] == load(out).contract["rows_per_shard"] and contents(out) == contents(
         tmp_path / "whole"
@@ -244,8 +244,10 @@ def test_a_stage_killed_at_many_instants_ends_with_the_same_bytes(toy, tmp_path)
     began = time.monotonic()
     stages(tmp_path / "second", toy, [])
     seconds, rng, kills = time.monotonic() - began, random.Random(0), 0
-    for at in range(10):
-        made, killed = stages(tmp_path / f"{at}", toy, [rng.uniform(0, seconds) for _ in range(3)])
+    for index in range(10):
+        store, killed = stages(
+            tmp_path / f"{index}", toy, [rng.uniform(0, seconds) for _ in range(3)]
+        )
         kills += killed
-        assert made == whole
+        assert store == whole
     assert kills >= 10

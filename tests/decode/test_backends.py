@@ -63,16 +63,19 @@ def texts(open_backend, world, decoder, sampling, max_new_tokens=24):
         ]
 
 
-def adds_up(made, n):
+def adds_up(generation, n):
     """Every forward writes one token and what it accepted.
 
     At the end of a text an accepted token may stand for it.
     """
-    assert 0 <= made.accepted <= made.drafted and sum(made.prefixes_per_position) == made.accepted
-    assert made.steps + made.accepted - len(made.tokens) in (0, 1)
     assert (
-        sorted(made.prefixes_per_position, reverse=True) == made.prefixes_per_position
-        and len(made.prefixes_per_position) == n
+        0 <= generation.accepted <= generation.drafted
+        and sum(generation.prefixes_per_position) == generation.accepted
+    )
+    assert generation.steps + generation.accepted - len(generation.tokens) in (0, 1)
+    assert (
+        sorted(generation.prefixes_per_position, reverse=True) == generation.prefixes_per_position
+        and len(generation.prefixes_per_position) == n
     )
 
 
@@ -82,12 +85,14 @@ def test_greedy_tokens_are_the_targets_own_in_every_backend(world, decoder):
         texts(open_backend, world, decoder, GREEDY)
         for open_backend in (native.open_native, transformers_backend.open_transformers)
     )
-    for (ours_made, ours_plain), (made, plain) in zip(ours, theirs, strict=True):
-        assert made.tokens == plain.tokens == ours_plain.tokens and plain.steps == len(plain.tokens)
+    for (ours_speculated, ours_plain), (speculated, plain) in zip(ours, theirs, strict=True):
+        assert speculated.tokens == plain.tokens == ours_plain.tokens and plain.steps == len(
+            plain.tokens
+        )
         if decoder == "plain":
-            assert made.steps == len(made.tokens) and made.drafted == 0
+            assert speculated.steps == len(speculated.tokens) and speculated.drafted == 0
         else:
-            adds_up(made, 3)
+            adds_up(speculated, 3)
         if decoder == "draft":  # the same blocks, so the same counts
             for name in (
                 "steps",
@@ -97,7 +102,7 @@ def test_greedy_tokens_are_the_targets_own_in_every_backend(world, decoder):
                 "tests_per_position",
                 "accepts_per_position",
             ):
-                assert getattr(made, name) == getattr(ours_made, name), name
+                assert getattr(speculated, name) == getattr(ours_speculated, name), name
 
 
 @pytest.mark.parametrize("decoder", ["draft", "lookup"])
@@ -105,11 +110,16 @@ def test_sampled_texts_add_up_and_are_a_function_of_the_seed(world, decoder):
     once, again = (
         texts(transformers_backend.open_transformers, world, decoder, TOP_P) for _ in range(2)
     )
-    assert [made.tokens for made, _ in once] == [made.tokens for made, _ in again]
-    for made, _ in once:
-        adds_up(made, 3)
-        assert made.tests_per_position == made.accepts_per_position == [] and made.overlap is None
-    assert any(made.accepted for made, _ in once)
+    assert [generation.tokens for generation, _ in once] == [
+        generation.tokens for generation, _ in again
+    ]
+    for generation, _ in once:
+        adds_up(generation, 3)
+        assert (
+            generation.tests_per_position == generation.accepts_per_position == []
+            and generation.overlap is None
+        )
+    assert any(generation.accepted for generation, _ in once)
 
 
 def test_sampling_leaves_the_worlds_randomness_alone(world):
@@ -177,15 +187,20 @@ SECOND = {
 
 
 def test_vllms_counters_become_ours():
-    one = vllm_backend.translate(
+    first = vllm_backend.translate(
         {"tokens": list(range(15)), "steps": 7, "seconds": 0.1, "before": ZERO, "after": FIRST}
     )
-    assert (one.steps, one.accepted, one.drafted, one.seconds) == (7, 9, 18, 0.1)
-    two = vllm_backend.translate(
+    assert (first.steps, first.accepted, first.drafted, first.seconds) == (7, 9, 18, 0.1)
+    second = vllm_backend.translate(
         {"tokens": list(range(10)), "steps": 4, "seconds": 0.1, "before": FIRST, "after": SECOND}
     )
-    assert (two.steps, two.accepted, two.drafted, two.prefixes_per_position) == (4, 7, 9, [3, 3, 1])
-    assert two.tests_per_position == [] and two.overlap is None, (
+    assert (second.steps, second.accepted, second.drafted, second.prefixes_per_position) == (
+        4,
+        7,
+        9,
+        [3, 3, 1],
+    )
+    assert second.tests_per_position == [] and second.overlap is None, (
         "vLLM does not tell what it tests after a rejection"
     )
     cut = vllm_backend.translate(
@@ -226,8 +241,13 @@ def test_two_processes_answer_until_their_input_ends(world, tmp_path, monkeypatc
     monkeypatch.setenv(vllm_environment.VLLM, str(script))
     generator = torch.Generator().manual_seed(7)
     with opened(vllm_backend.open_vllm, world, "draft", GREEDY) as pair:
-        made, plain = (one.generate([5, 6], 4, generator) for one in (pair.method, pair.baseline))
-        assert made.tokens == plain.tokens == [6, 6, 6, 6] and (made.seconds, plain.seconds) == (
+        speculated, plain = (
+            decoder.generate([5, 6], 4, generator) for decoder in (pair.method, pair.baseline)
+        )
+        assert speculated.tokens == plain.tokens == [6, 6, 6, 6] and (
+            speculated.seconds,
+            plain.seconds,
+        ) == (
             3 + 7,
             7,
         )
@@ -235,7 +255,7 @@ def test_two_processes_answer_until_their_input_ends(world, tmp_path, monkeypatc
             pair.method.generate([5, 6], 1, generator)
         with pytest.raises(RuntimeError, match="ended with exit code 3"):
             pair.baseline.generate([5], 4, generator)
-        processes = [one.process.process for one in (pair.method, pair.baseline)]
+        processes = [decoder.process.process for decoder in (pair.method, pair.baseline)]
     assert [process.returncode for process in processes] == [0, 3]
 
 

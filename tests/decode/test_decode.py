@@ -140,10 +140,10 @@ def test_eos_ends_the_text_wherever_it_stands_in_a_block(temperature):
     ended = 0
     for eos, n in itertools.product(dict.fromkeys(plain[:9]), (1, 3, 4)):
         for decoder in decoders(model, n, temperature, eos):
-            made = decoder.generate(prompt, 30, torch.Generator().manual_seed(n)).tokens
-            assert eos not in made[:-1] and (made[-1] == eos or len(made) == 30)
-            ended += made[-1] == eos
-            assert temperature or made == plain[: plain.index(eos) + 1]
+            tokens = decoder.generate(prompt, 30, torch.Generator().manual_seed(n)).tokens
+            assert eos not in tokens[:-1] and (tokens[-1] == eos or len(tokens) == 30)
+            ended += tokens[-1] == eos
+            assert temperature or tokens == plain[: plain.index(eos) + 1]
     assert ended > 0
 
 

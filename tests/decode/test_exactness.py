@@ -57,11 +57,11 @@ def _first(drafted, accepted, following):
 def test_block_never_accepts_less_than_rejection_nor_match_more():
     ratios = []
     for pair in pairs():
-        least, middle, most = (
+        by_token_match, by_rejection, by_block = (
             tokens_a_block(rule, *pair) for rule in (TOKEN_MATCH, REJECTION, BLOCK)
         )
-        assert least <= middle + 1e-12 and middle <= most + 1e-12
-        ratios.append(most / middle)
+        assert by_token_match <= by_rejection + 1e-12 and by_rejection <= by_block + 1e-12
+        ratios.append(by_block / by_rejection)
     assert (
         1.005 < sum(ratios) / len(ratios) < max(ratios)
     )  # with n = 1 and equal or disjoint pairs, where they are one rule

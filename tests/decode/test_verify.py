@@ -68,15 +68,22 @@ def test_residual_of_equal_distributions_is_the_target():
 
 def test_nucleus_is_the_smallest_set_that_reaches_top_p():
     p = torch.tensor([0.1, 0.4, 0.2, 0.3])
-    for top_p, kept in ((0.3, [1]), (0.5, [1, 3]), (0.75, [1, 3, 2]), (1 - 1e-6, [1, 3, 2, 0])):
-        expected = torch.zeros(4).scatter_(0, torch.tensor(kept), p[kept] / p[kept].sum())
+    for top_p, nucleus_ids in (
+        (0.3, [1]),
+        (0.5, [1, 3]),
+        (0.75, [1, 3, 2]),
+        (1 - 1e-6, [1, 3, 2, 0]),
+    ):
+        expected = torch.zeros(4).scatter_(
+            0, torch.tensor(nucleus_ids), p[nucleus_ids] / p[nucleus_ids].sum()
+        )
         assert torch.allclose(nucleus(p, top_p), expected), top_p
 
 
 def test_nucleus_of_a_flat_vocabulary_reaches_beyond_the_first_tokens():
     rows = torch.stack([torch.full((1000,), 1e-3), torch.arange(1000.0).softmax(0)])
-    kept = (nucleus(rows, 0.7) > 0).sum(-1)
-    assert abs(kept[0] - 700) <= 1 and kept[1] == 2
+    sizes = (nucleus(rows, 0.7) > 0).sum(-1)
+    assert abs(sizes[0] - 700) <= 1 and sizes[1] == 2
 
 
 def test_warp_is_softmax_at_a_temperature_and_greedy_at_zero():

@@ -56,13 +56,13 @@ class Mortal:
         super().__init__(**settings)
         self.happens, self.seen = happens or {}, seen
 
-    def training_step(self, batch, at):
-        now = (self.global_step, at % self.trainer.accumulate_grad_batches)
+    def training_step(self, batch, batch_idx):
+        now = (self.global_step, batch_idx % self.trainer.accumulate_grad_batches)
         if now in self.happens:
             self.happens[now]()
         if self.seen is not None:
             self.seen.append((*now, batch["ids_BT"].tolist()))
-        return super().training_step(batch, at)
+        return super().training_step(batch, batch_idx)
 
     def on_validation_epoch_start(self):
         if self.seen is not None:

@@ -36,7 +36,7 @@ def toy(tmp_path_factory):
     return root
 
 
-def said(soft_targets, row, teacher="sft-1"):
+def encoded_row(soft_targets, row, teacher="sft-1"):
     """(fields, head_VD) of one row of a teacher that is all noise."""
     head_VD = torch.randn(VOCABULARY, 6, generator=torch.Generator().manual_seed(len(teacher)))
     hidden_ND = torch.randn(
@@ -57,14 +57,14 @@ def write(out, soft_targets=FORMATS[0], asked=None, die_at=None, **changed):
                 raise KeyboardInterrupt
             if asked is not None:
                 asked.append(row)
-            yield said(soft_targets, row, facts["teacher"])[0]
+            yield encoded_row(soft_targets, row, facts["teacher"])[0]
 
     facts = FACTS | changed
     out.mkdir(exist_ok=True)
     return teacher_store.write(
         out,
         soft_targets,
-        said(soft_targets, 0, facts["teacher"])[1],
+        encoded_row(soft_targets, 0, facts["teacher"])[1],
         TOKENS_R,
         fields_of,
         lambda: [],

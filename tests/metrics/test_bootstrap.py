@@ -38,8 +38,8 @@ def coverage(seeds, of_seed, of_question, of_both, questions=200, trials=300):
             + of_question * rng.normal(size=questions)
             + of_both * rng.normal(size=(seeds, questions))
         )
-        found = effect([[scored(values_N)] for values_N in null_SN], itself)
-        inside += found.low <= 0 <= found.high
+        measured = effect([[scored(values_N)] for values_N in null_SN], itself)
+        inside += measured.low <= 0 <= measured.high
     return inside / trials
 
 
@@ -79,7 +79,7 @@ def test_students_t():
 
 def test_a_drawn_mean_varies_as_a_mean_does():
     """Of n samples in a stratum n - 1 are drawn: the variance of their mean is s^2 / n."""
-    counts_BN = draws(tuple([("few", at) for at in range(5)] + [("alone", 0)]))
+    counts_BN = draws(tuple([("few", index) for index in range(5)] + [("alone", 0)]))
     values_N = np.array([1.0, 4.0, 2.0, 8.0, 5.0])
     assert (counts_BN[:, :5] @ values_N / 5).var() == pytest.approx(
         values_N.var(ddof=1) / 5, rel=0.06
@@ -102,50 +102,50 @@ def test_rows_are_compared_on_the_samples_that_they_share():
 
 def test_constants_vary_over_seeds_only():
     assert np.isnan(effect([[Measured(1.5)]], itself).low)
-    found = effect([[Measured(value)] for value in (1.0, 1.2, 1.1)], itself)
+    measured = effect([[Measured(value)] for value in (1.0, 1.2, 1.1)], itself)
     assert (
-        found.low < 1.0 < 1.2 < found.high
-        and found.value == pytest.approx(1.1)
-        and found.seeds == 3
+        measured.low < 1.0 < 1.2 < measured.high
+        and measured.value == pytest.approx(1.1)
+        and measured.seeds == 3
     )
 
 
 # ---------------------------------------------------------------- from predictions to statistics
 
 
-def answered(rng, at):
-    split, task = ("unseen" if at % 5 == 0 else "test"), ("report" if at % 3 == 0 else "qa")
+def answered(rng, index):
+    split, task = ("unseen" if index % 5 == 0 else "test"), ("report" if index % 3 == 0 else "qa")
     return {
-        "id": f"{split}-{at}",
+        "id": f"{split}-{index}",
         "split": split,
         "task": task,
-        "question": f"第{at}问",
+        "question": f"第{index}问",
         "reference": "甲",
         "prediction": "甲乙"[rng.integers(2)],
         **{score: 100 * rng.random() for score in estimators.SCORES},
     }
 
 
-def taken(rng, at):
-    exam = ("cmmlu", "ceval", "domain")[at % 3]
+def taken(rng, index):
+    exam = ("cmmlu", "ceval", "domain")[index % 3]
     return {
         "exam": exam,
-        "subject": f"subject {at % 7}",
-        "question": f"第{at}问",
+        "subject": f"subject {index % 7}",
+        "question": f"第{index}问",
         "picked": "ABCD"[rng.integers(4)],
         "answer": "B",
     }
 
 
-def decoded(rng, at):
+def decoded(rng, index):
     tests = [int(rng.integers(1, 9))] * 3
     accepts = [int(rng.integers(count + 1)) for count in tests]
     return {
-        "id": f"test-{at}",
-        "task": "qa" if at % 2 else "report",
-        "prompt": f"第{at}问",
+        "id": f"test-{index}",
+        "task": "qa" if index % 2 else "report",
+        "prompt": f"第{index}问",
         "new_tokens": int(rng.integers(5, 40)),
-        "steps": 4 + at,
+        "steps": 4 + index,
         "drafted": sum(tests),
         "accepted": min(accepts),
         "overlap": sum(tests) * rng.random(),
@@ -207,25 +207,26 @@ KINDS = {
 def test_a_statistic_at_all_ones_is_the_stages_own_number(tmp_path, kind):
     row, metrics, expected = KINDS[kind]
     rng = np.random.default_rng(0)
-    rows = [row(rng, at) for at in range(90)]
+    rows = [row(rng, index) for index in range(90)]
     write_jsonl(tmp_path / "predictions.jsonl", rows)
-    found, told = samples.statistics(tmp_path / "predictions.jsonl"), metrics(rows)
-    both = found.keys() & told.keys()
+    statistics, numbers = samples.statistics(tmp_path / "predictions.jsonl"), metrics(rows)
+    both = statistics.keys() & numbers.keys()
     assert expected <= both
     for metric in both:
-        assert found[metric].statistic(np.ones((2, 90))) == pytest.approx(
-            told[metric], rel=1e-12
+        assert statistics[metric].statistic(np.ones((2, 90))) == pytest.approx(
+            numbers[metric], rel=1e-12
         ), metric
     assert all(
-        np.ptp(found[metric].statistic(draws(found[metric].pool))) > 0 for metric in expected
+        np.ptp(statistics[metric].statistic(draws(statistics[metric].pool))) > 0
+        for metric in expected
     )
 
 
 def test_fewer_than_ten_samples_have_no_interval(tmp_path):
     rng = np.random.default_rng(0)
-    write_jsonl(tmp_path / "predictions.jsonl", [answered(rng, at) for at in range(21)])
-    found = samples.statistics(tmp_path / "predictions.jsonl")
-    assert {"rouge1", "qa_rouge1"} <= found.keys() and not {
+    write_jsonl(tmp_path / "predictions.jsonl", [answered(rng, index) for index in range(21)])
+    statistics = samples.statistics(tmp_path / "predictions.jsonl")
+    assert {"rouge1", "qa_rouge1"} <= statistics.keys() and not {
         "report_rouge1",
         "unseen_rouge1",
-    } & found.keys()
+    } & statistics.keys()

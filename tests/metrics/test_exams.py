@@ -18,7 +18,7 @@ def tiny(folder, context=512):
     """A random model that reads single bytes."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(
-        models.BPE(vocab={character: at for at, character in enumerate(alphabet)}, merges=[])
+        models.BPE(vocab={character: index for index, character in enumerate(alphabet)}, merges=[])
     )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     shape = {
@@ -34,19 +34,19 @@ def tiny(folder, context=512):
     return folder
 
 
-def question(subject, at):
+def question(subject, index):
     return {
         "subject": subject,
-        "question": f"第{at}问",
+        "question": f"第{index}问",
         **dict(zip("ABCD", "甲乙丙丁", strict=True)),
-        "answer": "ABCD"[at % 4],
+        "answer": "ABCD"[index % 4],
     }
 
 
 def exam(folder, name, subjects, count=4):
     splits = {"dev": range(2), "test": range(2, 2 + count)}
     asked = {
-        split: [question(subject, at) for subject in subjects for at in numbers]
+        split: [question(subject, index) for subject in subjects for index in numbers]
         for split, numbers in splits.items()
     }
     exam_files.write(folder / "exam", name, asked)
@@ -124,13 +124,15 @@ def test_the_batch_changes_no_score(model, tmp_path):
 def test_subjects_weigh_the_same():
     row = {"exam": "cmmlu", "answer": "A"}
     marks = [("a", "A"), ("b", "A"), ("b", "B"), ("b", "B"), ("b", "B")]
-    found = exams.summary(
+    scores = exams.summary(
         [row | {"subject": subject, "picked": picked} for subject, picked in marks], 5
     )
     assert (
-        found["cmmlu"] == (100 + 25) / 2 and "ceval" in found["missing"] and "average" not in found
+        scores["cmmlu"] == (100 + 25) / 2
+        and "ceval" in scores["missing"]
+        and "average" not in scores
     )
-    assert found["cmmlu_standard_error"] == pytest.approx(100 * math.sqrt(0.4 * 0.6 / 4))
+    assert scores["cmmlu_standard_error"] == pytest.approx(100 * math.sqrt(0.4 * 0.6 / 4))
 
 
 def test_no_exams_are_no_fault(model, tmp_path):
@@ -148,9 +150,9 @@ def test_a_limit_is_of_each_subject(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "shots, context, said", [(3, 512, "set shots=2"), (1, 100, "reads 100; set fewer shots")]
+    "shots, context, message", [(3, 512, "set shots=2"), (1, 100, "reads 100; set fewer shots")]
 )
-def test_what_does_not_fit_is_an_error(tmp_path, shots, context, said):
+def test_what_does_not_fit_is_an_error(tmp_path, shots, context, message):
     exam(tmp_path, "cmmlu", ["agronomy"])
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         taken(tiny(tmp_path, context), tmp_path, tmp_path / "out", shots=shots)

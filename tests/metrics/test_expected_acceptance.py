@@ -18,14 +18,14 @@ def random(count, seed=0):
     return np.random.default_rng(seed).random(count)
 
 
-def blocks(passed_T, n, most):
+def blocks(passed_T, n, max_new_tokens):
     """(steps, accepted, reached, drafted), block by block as the decoder writes.
 
     passed_T: whether token t would be accepted if it were tested.
     """
     written = steps = accepted = reached = drafted = 0
     while written < len(passed_T):
-        room = min(n, most - written - 1)
+        room = min(n, max_new_tokens - written - 1)
         tried = passed_T[written : written + room]
         run = tried.index(False) if False in tried else len(tried)
         ended = written + run == len(passed_T)  # an accepted eos
@@ -68,9 +68,9 @@ def test_speedup_is_tokens_over_their_time():
     ) == pytest.approx(4 / (3 * 0.1 + 1.2))
 
 
-def texts(target, draft, top_p, eos, most, context=(1, 2, 1), chance=1.0, r=()):
+def texts(target, draft, top_p, eos, max_new_tokens, context=(1, 2, 1), chance=1.0, r=()):
     """Every text that the target may write, with its probability and its r_T."""
-    if len(r) == most or (r and context[-1] == eos):
+    if len(r) == max_new_tokens or (r and context[-1] == eos):
         yield chance, np.array(r)
         return
     p_V, q_V = (warp(table.row(list(context)), 1.0, top_p).tolist() for table in (target, draft))
@@ -81,7 +81,7 @@ def texts(target, draft, top_p, eos, most, context=(1, 2, 1), chance=1.0, r=()):
                 draft,
                 top_p,
                 eos,
-                most,
+                max_new_tokens,
                 (*context, token),
                 chance * p,
                 (*r, min(1, q_V[token] / p)),
@@ -89,28 +89,34 @@ def texts(target, draft, top_p, eos, most, context=(1, 2, 1), chance=1.0, r=()):
 
 
 @pytest.mark.parametrize(
-    "n, top_p, eos, most", [(1, 1.0, NEVER, 4), (2, 0.8, 4, 6), (3, 0.8, 3, 6), (4, 0.8, NEVER, 6)]
+    "n, top_p, eos, max_new_tokens",
+    [(1, 1.0, NEVER, 4), (2, 0.8, 4, 6), (3, 0.8, 3, 6), (4, 0.8, NEVER, 6)],
 )
-def test_the_oracle_is_what_the_decoder_does_on_average(n, top_p, eos, most, draws=500):
+def test_expected_counts_are_those_of_the_decoder_on_average(
+    n, top_p, eos, max_new_tokens, draws=500
+):
     target, draft, generator = Table(1, 5), Table(2, 5), torch.Generator().manual_seed(0)
-    law = [
-        (chance, expected(r_T, n, most), len(r_T))
-        for chance, r_T in texts(target, draft, top_p, eos, most)
+    expectations = [
+        (chance, expected(r_T, n, max_new_tokens), len(r_T))
+        for chance, r_T in texts(target, draft, top_p, eos, max_new_tokens)
     ]
     steps, accepted, reached, drafted = (
-        sum(chance * one[at] for chance, one, _ in law) for at in range(4)
+        sum(chance * counts[index] for chance, counts, _ in expectations) for index in range(4)
     )
     decoder = Speculative(target, draft, n, 1.0, top_p, eos)
-    made = [decoder.generate([1, 2, 1], most, generator) for _ in range(draws)]
-    assert near([one.steps for one in made], steps) and near(
-        [one.accepted for one in made], accepted
+    generations = [decoder.generate([1, 2, 1], max_new_tokens, generator) for _ in range(draws)]
+    assert near([generation.steps for generation in generations], steps) and near(
+        [generation.accepted for generation in generations], accepted
     )
     assert near(
-        [len(one.tokens) for one in made], sum(chance * length for chance, _, length in law)
+        [len(generation.tokens) for generation in generations],
+        sum(chance * length for chance, _, length in expectations),
     )
-    counts = [one.drafted for one in made]
+    drafted_counts = [generation.drafted for generation in generations]
     assert (
-        reached < np.mean(counts) < drafted if eos != NEVER else near(counts, drafted)
+        reached < np.mean(drafted_counts) < drafted
+        if eos != NEVER
+        else near(drafted_counts, drafted)
     )  # without an eos no draft ends early
 
 

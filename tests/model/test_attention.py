@@ -58,8 +58,8 @@ def test_states_and_gradients_are_those_of_the_block_diagonal_mask(rows):
         states_and_gradients(toy(0), name, ids_BT, positions_BT, weights_BTD)
         for name in ("documents", "sdpa")
     )
-    for one, other in zip(mine, masked):
-        assert (one - other).abs().max() <= 1e-5 * max(1, other.abs().max())
+    for output, reference in zip(mine, masked):
+        assert (output - reference).abs().max() <= 1e-5 * max(1, reference.abs().max())
 
 
 def test_it_is_as_exact_in_bfloat16_as_the_masked_kernel():
@@ -73,8 +73,12 @@ def test_it_is_as_exact_in_bfloat16_as_the_masked_kernel():
             states_and_gradients(toy(0), name, ids_BT, positions_BT, weights_BTD)
             for name in ("documents", "sdpa")
         )
-    for one, other, right in zip(mine, masked, exact):
-        assert (one - right).norm() < 1.25 * (other - right).norm() < 0.1 * right.norm()
+    for output, reference, exact_output in zip(mine, masked, exact):
+        assert (
+            (output - exact_output).norm()
+            < 1.25 * (reference - exact_output).norm()
+            < 0.1 * exact_output.norm()
+        )
 
 
 def test_a_changed_document_leaves_the_others_states_as_they_are():

@@ -122,11 +122,11 @@ class Peak(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.alive, self.most = {}, 0
+        self.alive, self.peak_bytes = {}, 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        outputs = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(outputs):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
                 self.alive[storage._cdata] = (
@@ -136,14 +136,14 @@ class Peak(TorchDispatchMode):
         self.alive = {
             key: (weak, size) for key, (weak, size) in self.alive.items() if not weak.expired()
         }
-        self.most = max(self.most, sum(size for _, size in self.alive.values()))
-        return made
+        self.peak_bytes = max(self.peak_bytes, sum(size for _, size in self.alive.values()))
+        return outputs
 
 
 def peak(loss, hidden, head):
     with Peak() as tracked:
         gradients(loss(), hidden, head)
-    return tracked.most
+    return tracked.peak_bytes
 
 
 def test_a_distillation_loss_takes_a_fraction_of_the_naive_ones_memory():

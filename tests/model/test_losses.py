@@ -144,8 +144,8 @@ def test_entropy_is_what_a_distribution_has_and_a_temperature_adds_to_it():
     assert losses.entropy(torch.tensor([[90.0, 0.0]]), 1.0).item() == pytest.approx(0, abs=1e-6)
     from_torch = torch.distributions.Categorical(logits=TEACHER / 2).entropy().sum()
     assert losses.entropy(TEACHER, 2.0).item() == pytest.approx(from_torch.item(), abs=1e-6)
-    at = [losses.entropy(TEACHER, tau).item() for tau in (1, 2, 3, 5)]
-    assert at == sorted(at)
+    entropies = [losses.entropy(TEACHER, tau).item() for tau in (1, 2, 3, 5)]
+    assert entropies == sorted(entropies)
 
 
 @pytest.mark.parametrize(("of_teacher", "of_student"), [(152064, 151936), (151936, 152064)])

@@ -284,13 +284,15 @@ def test_fidelity_finds_what_a_format_loses():
         measure_fidelity(each, hidden, head, student, TAUS, 40, seeded())
         for each in (formats.Hidden(), formats.TopK(7, TAUS), formats.Sampled(5, TAUS))
     )
-    for one in exact:
-        assert abs(one["kl"]) < 1e-9 and one["gradient_bias"] == one["gradient_variance"] == 0
-    assert [one["gradient_bias"] for one in topk] == sorted(
-        one["gradient_bias"] for one in topk
+    for errors in exact:
+        assert (
+            abs(errors["kl"]) < 1e-9 and errors["gradient_bias"] == errors["gradient_variance"] == 0
+        )
+    assert [errors["gradient_bias"] for errors in topk] == sorted(
+        errors["gradient_bias"] for errors in topk
     ) and topk[0]["kl"] > 0
-    for one in sampled:
-        assert one["low"] <= 0 <= one["high"] and one["gradient_variance"] > 0
+    for errors in sampled:
+        assert errors["low"] <= 0 <= errors["high"] and errors["gradient_variance"] > 0
 
 
 @pytest.mark.parametrize("tau", TAUS)

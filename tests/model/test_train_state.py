@@ -76,14 +76,14 @@ def test_optimizer_schedule_and_generators_go_on_bit_for_bit(toy, tmp_path):
     at_once = killed(toy, tmp_path / "one", "distill", STEPS - 1)
     for step in (2, 6, STEPS - 1):
         in_parts = killed(toy, tmp_path / "two", "distill", step)
-    one, two = (
+    state_at_once, state_in_parts = (
         torch.load(folder / "resume" / f"step-{STEPS - 1:08d}" / "state.pt", weights_only=True)
         for folder in (at_once, in_parts)
     )
-    for state in (one, two):
+    for state in (state_at_once, state_in_parts):
         del state["seconds"]
         state["curve"] = [untimed(line) for line in state["curve"]]
-    assert same(one, two) and len(one["optimizer"]["state"]) > 10
+    assert same(state_at_once, state_in_parts) and len(state_at_once["optimizer"]["state"]) > 10
 
 
 def test_a_checkpoint_due_within_a_step_waits_for_its_end(toy, tmp_path, uninterrupted):
@@ -105,14 +105,14 @@ def untimed(line):
     return {key: value for key, value in line.items() if key not in TIMES}
 
 
-def same(one, other):
-    if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other
+def same(first, second):
+    if isinstance(first, torch.Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
 
 
 @pytest.mark.parametrize("num_workers, ends", [(0, [4]), (0, [2, 7]), (0, [1, 5, 8]), (2, [3, 6])])
@@ -137,7 +137,7 @@ def test_loaders_change_no_batch(toy, num_workers):
         PackedDataModule(train_rows, dev, 4, 1, 2, 0, num_workers=count, start=3).train_dataloader()
         for count in (0, num_workers)
     )
-    assert all(same(one, other) for one, other in zip(own, read_ahead, strict=True)) and len(
+    assert all(same(first, second) for first, second in zip(own, read_ahead, strict=True)) and len(
         own
     ) == 4 * (STEPS - 3)
 
@@ -212,9 +212,9 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_and_says_why(
     assert train_state.load_newest(folder / "resume", contract(left)).step == 5
     damage(folder / "resume" / "step-00000005")
     assert train_state.load_newest(folder / "resume", contract(left)).step == 4
-    said = capsys.readouterr().out
-    assert "step-00000005 is skipped" in said and why in said
-    assert "continuing after step 4" in said
+    printed = capsys.readouterr().out
+    assert "step-00000005 is skipped" in printed and why in printed
+    assert "continuing after step 4" in printed
 
 
 def test_a_stage_whose_last_checkpoint_is_damaged_ends_as_if_nothing_had_happened(
@@ -238,10 +238,10 @@ def test_a_stage_without_a_good_checkpoint_starts_anew_and_says_so(
 )
 def test_a_checkpoint_of_another_run_is_not_taken_up(left, changed, capsys):
     assert train_state.load_newest(left / "resume", {**contract(left), changed: "another"}) is None
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (
-        f"{changed}={contract(left)[changed]}, now another" in said
-        and "starting from step 0" in said
+        f"{changed}={contract(left)[changed]}, now another" in printed
+        and "starting from step 0" in printed
     )
 
 

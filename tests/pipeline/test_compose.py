@@ -36,17 +36,17 @@ def store(tmp_path, monkeypatch):
 @pytest.mark.parametrize("scale", ["smoke", "tiny", "paper"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes(experiment, scale):
-    found = sweep.jobs([f"experiment={experiment}", f"scale={scale}"])
+    jobs = sweep.jobs([f"experiment={experiment}", f"scale={scale}"])
     swept = yaml.safe_load((compose.CONF / "experiment" / f"{experiment}.yaml").read_text())[
         "hydra"
     ]["sweeper"]["params"]
     expected = 1
     for values in swept.values():
         expected *= len(values.split(","))
-    assert len(found) == len({row.name for row in found}) == expected
+    assert len(jobs) == len({job.name for job in jobs}) == expected
     if (experiment, scale) == ("search_general", "paper"):
         return  # a base that is fetched has no learning rate of ours
-    assert len({row.recipe.name for row in found}) == expected, "two rows of a sweep are one recipe"
+    assert len({job.recipe.name for job in jobs}) == expected, "two jobs of a sweep are one recipe"
 
 
 @pytest.mark.parametrize("name", table_spec.table_names())
@@ -74,14 +74,14 @@ def test_timed_sweeps_are_those_that_a_clock_runs_in():
 
 
 def ancestor(row, stage, **wanted):
-    found = [
+    recipes = [
         recipe
         for recipe in row.recipe.ancestry().values()
         if recipe.stage == stage
         and all(labels.flatten(recipe.written).get(key) == value for key, value in wanted.items())
     ]
-    assert len(found) == 1, [recipe.name for recipe in found]
-    return labels.flatten(found[0].written)
+    assert len(recipes) == 1, [recipe.name for recipe in recipes]
+    return labels.flatten(recipes[0].written)
 
 
 def test_the_papers_scale_carries_the_papers_settings():
@@ -152,169 +152,339 @@ def test_the_papers_scale_carries_the_papers_settings():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["distil.alpha=0.5"], "Did you mean distill.alpha"),
-        (["chain@target=ful"], "Did you mean full"),
-        (["scale=smok"], "Did you mean smoke"),
-        (["experiment=tabel2"], "Did you mean table2"),
-        (["goal=evaluat"], "did you mean evaluate"),
-        (["subject=target.chatt"], "did you mean target.chat"),
-        (["goal=distill", "distill.alpha=1.5"], r"alpha=1.5.*\[0, 1\]"),
-        (["goal=distill", "distill.alpha=high"], r"alpha=high.*\[0, 1\]"),
-        (["goal=distill", "distill.tau=0"], "tau=0.*positive"),
-        (["goal=speed", "subject=distill", "speed.decode.n=0"], "n=0.*at least 1"),
-        (["goal=speed", "subject=distill", "sampling.top_p=0"], r"top_p=0.*\(0, 1\]"),
-        (["context=2"], "context=2: must be a whole number of at least 16"),
-        (["data=files"], "data.root"),
-        (["data.categories=[金融]"], r"data.categories=\[金融\].*takes quotes"),
-        (["nonsense"], "nonsense.*key=value"),
-        (["evaluate._target_=os.system"], "os.system is not ours"),
-        (
+        pytest.param(["distil.alpha=0.5"], "Did you mean distill.alpha", id="unknown-key"),
+        pytest.param(["chain@target=ful"], "Did you mean full", id="unknown-chain"),
+        pytest.param(["scale=smok"], "Did you mean smoke", id="unknown-scale"),
+        pytest.param(["experiment=tabel2"], "Did you mean table2", id="unknown-experiment"),
+        pytest.param(["goal=evaluat"], "did you mean evaluate", id="unknown-goal"),
+        pytest.param(["subject=target.chatt"], "did you mean target.chat", id="unknown-subject"),
+        pytest.param(
+            ["goal=distill", "distill.alpha=1.5"], r"alpha=1.5.*\[0, 1\]", id="alpha-too-large"
+        ),
+        pytest.param(
+            ["goal=distill", "distill.alpha=high"], r"alpha=high.*\[0, 1\]", id="alpha-a-word"
+        ),
+        pytest.param(["goal=distill", "distill.tau=0"], "tau=0.*positive", id="tau-zero"),
+        pytest.param(
+            ["goal=speed", "subject=distill", "speed.decode.n=0"], "n=0.*at least 1", id="n-zero"
+        ),
+        pytest.param(
+            ["goal=speed", "subject=distill", "sampling.top_p=0"],
+            r"top_p=0.*\(0, 1\]",
+            id="top-p-zero",
+        ),
+        pytest.param(
+            ["context=2"],
+            "context=2: must be a whole number of at least 16",
+            id="context-too-small",
+        ),
+        pytest.param(["data=files"], "data.root", id="data-root-missing"),
+        pytest.param(
+            ["data.categories=[金融]"],
+            r"data.categories=\[金融\].*takes quotes",
+            id="categories-not-quoted",
+        ),
+        pytest.param(["nonsense"], "nonsense.*key=value", id="no-key"),
+        pytest.param(["evaluate._target_=os.system"], "os.system is not ours", id="stage-not-ours"),
+        pytest.param(
             ["runtime.execution.strategy={_target_: os.system, command: ls}"],
             "os.system is not ours",
+            id="strategy-not-ours",
         ),
-        (["runtime.parallel_stages=0"], "parallel_stages=0: must be a whole number of at least 1"),
-        (["runtime.execution.micro_batch_size=0"], "micro_batch_size=0"),
-        (["seed=x"], "seed=x"),
-        (["eval_samples=-5"], "limit=-5.*null for all"),
-        (["goal=target.cpt", "rows.corpus.replay=1"], r"replay=1.*\[0, 1\)"),
-        (
+        pytest.param(
+            ["runtime.parallel_stages=0"],
+            "parallel_stages=0: must be a whole number of at least 1",
+            id="parallel-stages-zero",
+        ),
+        pytest.param(
+            ["runtime.execution.micro_batch_size=0"],
+            "micro_batch_size=0",
+            id="micro-batch-size-zero",
+        ),
+        pytest.param(["seed=x"], "seed=x", id="seed-a-word"),
+        pytest.param(["eval_samples=-5"], "limit=-5.*null for all", id="eval-samples-negative"),
+        pytest.param(
+            ["goal=target.cpt", "rows.corpus.replay=1"], r"replay=1.*\[0, 1\)", id="replay-of-one"
+        ),
+        pytest.param(
             ["world.unseen_enterprises=-1"],
             "unseen_enterprises=-1.*whole number of at least 0",
+            id="unseen-enterprises-negative",
         ),
-        (["size=larg"], "Did you mean large"),
-        (["optim.sft2.global_batch_size=2.5"], "global_batch_size=2.5"),
-        (["packing.overflow=eror"], "overflow=eror: .*one of auto, split, drop, error"),
-        (["goal=speed", "subject=distill", "speed.dtype=int8"], "dtype=int8: must be one of"),
-        (
+        pytest.param(["size=larg"], "Did you mean large", id="unknown-size"),
+        pytest.param(
+            ["optim.sft2.global_batch_size=2.5"],
+            "global_batch_size=2.5",
+            id="global-batch-size-a-fraction",
+        ),
+        pytest.param(
+            ["packing.overflow=eror"],
+            "overflow=eror: .*one of auto, split, drop, error",
+            id="overflow-unknown",
+        ),
+        pytest.param(
+            ["goal=speed", "subject=distill", "speed.dtype=int8"],
+            "dtype=int8: must be one of",
+            id="dtype-of-speed",
+        ),
+        pytest.param(
             ["goal=distill", "distill.module.tau_squared=no"],
             "tau_squared=no: must be true or false",
+            id="tau-squared-a-word",
         ),
-        (["runtime.execution.compile=yes"], "compile=yes: must be true or false"),
-        (
+        pytest.param(
+            ["runtime.execution.compile=yes"],
+            "compile=yes: must be true or false",
+            id="compile-a-word",
+        ),
+        pytest.param(
             ["runtime.execution.checkpoint_every=soon"],
             "checkpoint_every=soon: must be a number of at least 0 .seconds",
+            id="checkpoint-every-a-word",
         ),
-        (
+        pytest.param(
             ["goal=teacher_logits", "soft_targets=topk", "soft_targets.vocab=-3"],
             "vocab=-3: must be a whole number of at least 1",
+            id="vocab-negative",
         ),
-        (
+        pytest.param(
             ["goal=teacher_logits", "soft_targets=topk", "soft_targets.k=0"],
             "k=0: must be a whole number of at least 1",
+            id="k-zero",
         ),
-        (
+        pytest.param(
             ["goal=teacher_logits", "soft_targets=topk", "soft_targets.k=null"],
             "k=null: must be a whole number of at least 1",
+            id="k-null",
         ),
-        (
+        pytest.param(
             ["goal=teacher_logits", "soft_targets=sampled", "soft_targets.draws=0"],
             "draws=0: must be a whole number of at least 1",
+            id="draws-zero",
         ),
-        (
+        pytest.param(
             ["goal=teacher_logits", "soft_targets=topk", "soft_targets.taus=[]"],
             r"taus=\[\]: must be a list of one or more positive",
+            id="taus-empty",
         ),
-        (
+        pytest.param(
             ["goal=teacher_logits", "soft_targets=topk", "soft_targets.taus=2"],
             "taus=2: must be a list",
+            id="taus-a-number",
         ),
-        (
+        pytest.param(
             ["goal=teacher_logits", "soft_targets=sampled", "soft_targets.taus=[0]"],
             r"taus=\[0\]: must be a list",
+            id="taus-zero",
         ),
-        (
+        pytest.param(
             ["goal=teacher_logits", "soft_targets=sampled", "soft_targets.taus=null"],
             "taus=null: must be a list",
+            id="taus-null",
         ),
-        (["goal=teacher_logits", "soft_targets.dtype=null"], "dtype=null: must be one of"),
-        (
+        pytest.param(
+            ["goal=teacher_logits", "soft_targets.dtype=null"],
+            "dtype=null: must be one of",
+            id="dtype-null",
+        ),
+        pytest.param(
             ["goal=teacher_logits", "soft_targets=full", "soft_targets.dtype=float8"],
             "dtype=float8: must be one of",
+            id="dtype-unknown",
         ),
-        (
+        pytest.param(
             ["subject=distill", "soft_targets=topk", "distill.tau=4"],
             "tau=4: the soft targets are stored at 1, 2, 3, 5; add it to soft_targets.taus, "
             "or set soft_targets=hidden",
+            id="topk-tau-not-stored",
         ),
-        (
+        pytest.param(
             ["subject=distill", "soft_targets=sampled", "soft_targets.taus=[1]"],
             "tau=2: the soft targets are stored at 1; add it to soft_targets.taus",
+            id="sampled-tau-not-stored",
         ),
-        (
+        pytest.param(
             ["subject=distill", "soft_targets=sampled", "distill.module.divergence=reverse"],
             "divergence=reverse.*forward KL alone; set soft_targets=hidden",
+            id="sampled-divergence",
         ),
-        (["subject=distill", "distill.tau=null"], "tau=null.*positive"),
-        (["subject=distill", "+distill.alhpa=1"], "alhpa: distill has no.*Did you mean alpha"),
-        (
+        pytest.param(
+            ["subject=distill", "distill.tau=null"], "tau=null.*positive", id="distill-tau-null"
+        ),
+        pytest.param(
+            ["subject=distill", "+distill.alhpa=1"],
+            "alhpa: distill has no.*Did you mean alpha",
+            id="distill-alhpa-1",
+        ),
+        pytest.param(
             ["goal=rows.stage2", "+rows.stage2.dev_onein=3"],
             "dev_onein: pack has no such argument; Did you mean dev_one_in",
+            id="stage2-dev-onein-3",
         ),
-        (["goal=rows.stage2", "+rows.stage2.out=x"], "out: pack has no such argument"),
-        (
+        pytest.param(
+            ["goal=rows.stage2", "+rows.stage2.out=x"],
+            "out: pack has no such argument",
+            id="stage2-out-x",
+        ),
+        pytest.param(
             ["subject=distill", "+distill.module.divergance=reverse"],
             "module.divergance: DistilledLM has no such setting; Did you mean divergence",
+            id="module-divergance-reverse",
         ),
-        (
+        pytest.param(
             ["subject=distill", "+distill.module.alpha=1"],
             "module.alpha: the stage itself sets alpha",
+            id="module-alpha-1",
         ),
-        (["+module.lr=1"], "module.lr: the stage itself sets lr"),
-        (
+        pytest.param(["+module.lr=1"], "module.lr: the stage itself sets lr", id="module-lr-1"),
+        pytest.param(
             ["goal=target.sft2", "+optim.sft2.schedule.wramup=0.1"],
             "wramup: ConstantSchedule has no such setting; Did you mean warmup",
+            id="schedule-wramup-0-1",
         ),
-        (["optim.sft2.schedule.warmup=nan"], r"warmup=nan: must lie in \[0, 1\]"),
-        (
+        pytest.param(
+            ["optim.sft2.schedule.warmup=nan"],
+            r"warmup=nan: must lie in \[0, 1\]",
+            id="schedule-warmup-nan",
+        ),
+        pytest.param(
             ["goal=target.cpt", "optim.cpt.schedule.final=1.5"],
             r"final=1.5: must lie in \[0, 1\]",
+            id="schedule-final-1-5",
         ),
-        (["optim.sft2.schedule=cosine"], "schedule=cosine: must be a schedule"),
-        (["+optim.sft2._partial_=true"], "_partial_: OptimizerSettings are settings"),
-        (["optim.sft2.betas=0.9"], r"betas=0.9: must be two numbers"),
-        (["optim.sft2.betas=null"], r"betas=null: must be two numbers"),
-        (["optim.sft2.betas=[0.9]"], r"betas=\[0.9\]: must be two numbers"),
-        (["subject=distill", "taus=2"], "taus=2: must be a list of temperatures"),
-        (
+        pytest.param(
+            ["optim.sft2.schedule=cosine"],
+            "schedule=cosine: must be a schedule",
+            id="sft2-schedule-cosine",
+        ),
+        pytest.param(
+            ["+optim.sft2._partial_=true"],
+            "_partial_: OptimizerSettings are settings",
+            id="sft2--partial--true",
+        ),
+        pytest.param(
+            ["optim.sft2.betas=0.9"], r"betas=0.9: must be two numbers", id="sft2-betas-0-9"
+        ),
+        pytest.param(
+            ["optim.sft2.betas=null"], r"betas=null: must be two numbers", id="sft2-betas-null"
+        ),
+        pytest.param(
+            ["optim.sft2.betas=[0.9]"],
+            r"betas=\[0.9\]: must be two numbers",
+            id="sft2-betas-list-0-9",
+        ),
+        pytest.param(
+            ["subject=distill", "taus=2"], "taus=2: must be a list of temperatures", id="taus-2"
+        ),
+        pytest.param(
             ["subject=distill", "teacher_logits.probe.taus=[]"],
             r"taus=\[\]: must be a list of temperatures",
+            id="probe-taus-list",
         ),
-        (
+        pytest.param(
             ["subject=distill", "soft_targets=full", "taus=[1,3]"],
             "tau=2: what soft_targets=full loses as float16 is measured at 1, 3 alone; "
             "add it to taus",
+            id="taus-list-1-3",
         ),
-        (["target.sft2._target_=soaes.stages.train.sftt"], "has no sftt; Did you mean sft"),
-        (["target.sft2._target_=soaes.stages.trian.sft"], "no module soaes.stages.trian"),
-        (["evaluate.model=null"], "model=null: evaluate cannot do without model"),
-        (["evaluate.model=large"], r"model=large: must be a stage, as in 'model="),
-        (["evaluate.split=${target.chat}"], "split=.*must be one of train, dev, test"),
-        (["goal=null"], "goal=null: must name a node; stages: "),
-        (["+max_new_tokens.qaa=3"], "max_new_tokens.qaa=3: the tasks are qa, report"),
-        (
+        pytest.param(
+            ["target.sft2._target_=soaes.stages.train.sftt"],
+            "has no sftt; Did you mean sft",
+            id="sft2--target--soaes-stages-train-sftt",
+        ),
+        pytest.param(
+            ["target.sft2._target_=soaes.stages.trian.sft"],
+            "no module soaes.stages.trian",
+            id="sft2--target--soaes-stages-trian-sft",
+        ),
+        pytest.param(
+            ["evaluate.model=null"],
+            "model=null: evaluate cannot do without model",
+            id="evaluate-model-null",
+        ),
+        pytest.param(
+            ["evaluate.model=large"],
+            r"model=large: must be a stage, as in 'model=",
+            id="evaluate-model-large",
+        ),
+        pytest.param(
+            ["evaluate.split=${target.chat}"],
+            "split=.*must be one of train, dev, test",
+            id="evaluate-split-target-chat",
+        ),
+        pytest.param(["goal=null"], "goal=null: must name a node; stages: ", id="goal-null"),
+        pytest.param(
+            ["+max_new_tokens.qaa=3"],
+            "max_new_tokens.qaa=3: the tasks are qa, report",
+            id="max-new-tokens-qaa-3",
+        ),
+        pytest.param(
             ["goal=speed", "subject=distill", "~max_new_tokens.report"],
             "prompts.report=2: max_new_tokens.report is missing",
+            id="no-max-new-tokens-report",
         ),
-        (["tokenizer.vocabulary=500"], "vocabulary=500: must be a whole number of at least 512"),
-        (["runtime.store=null"], "runtime.store: every run needs it"),
-        (["~runtime.store"], "runtime.store: every run needs it"),
-        (["~logger"], "logger: every run needs it"),
-        (["data=files"], "^data.root has no value; set it"),
-        (["data=files", "data.root=/nonexist"], "^data.root=/nonexist: there is no such folder"),
-        (["runtime.execution=null"], "runtime.execution=null: must be the settings"),
-        (["runtime.execution.device=null"], "device=null: must be cpu or cuda"),
-        (["runtime.execution.device=gpu"], "device=gpu: must be cpu or cuda"),
-        (["runtime.execution.attention=flash"], "attention=flash: must be one of documents, eager"),
-        (["runtime.execution.strategy=dpp"], "strategy=dpp: must be one of auto, ddp"),
-        (["runtime.execution.strategy=null"], "strategy=null: must be one of auto, ddp"),
-        (
+        pytest.param(
+            ["tokenizer.vocabulary=500"],
+            "vocabulary=500: must be a whole number of at least 512",
+            id="tokenizer-vocabulary-500",
+        ),
+        pytest.param(
+            ["runtime.store=null"], "runtime.store: every run needs it", id="runtime-store-null"
+        ),
+        pytest.param(
+            ["~runtime.store"], "runtime.store: every run needs it", id="no-runtime-store"
+        ),
+        pytest.param(["~logger"], "logger: every run needs it", id="no-logger"),
+        pytest.param(["data=files"], "^data.root has no value; set it", id="data-files"),
+        pytest.param(
+            ["data=files", "data.root=/nonexist"],
+            "^data.root=/nonexist: there is no such folder",
+            id="data-root-nonexist",
+        ),
+        pytest.param(
+            ["runtime.execution=null"],
+            "runtime.execution=null: must be the settings",
+            id="runtime-execution-null",
+        ),
+        pytest.param(
+            ["runtime.execution.device=null"],
+            "device=null: must be cpu or cuda",
+            id="execution-device-null",
+        ),
+        pytest.param(
+            ["runtime.execution.device=gpu"],
+            "device=gpu: must be cpu or cuda",
+            id="execution-device-gpu",
+        ),
+        pytest.param(
+            ["runtime.execution.attention=flash"],
+            "attention=flash: must be one of documents, eager",
+            id="execution-attention-flash",
+        ),
+        pytest.param(
+            ["runtime.execution.strategy=dpp"],
+            "strategy=dpp: must be one of auto, ddp",
+            id="execution-strategy-dpp",
+        ),
+        pytest.param(
+            ["runtime.execution.strategy=null"],
+            "strategy=null: must be one of auto, ddp",
+            id="execution-strategy-null",
+        ),
+        pytest.param(
             ["teacher_logits=vllm", "subject=distill", "+teacher_logits.probe.rows=3"],
             "probe: teach_vllm has no such argument",
+            id="probe-rows-3",
         ),
-        (["subject=distill", "distill.teacher_logits=${rows.stage2}"], "pack stores no soft"),
-        (
+        pytest.param(
+            ["subject=distill", "distill.teacher_logits=${rows.stage2}"],
+            "pack stores no soft",
+            id="distill-teacher-logits-rows-stage2",
+        ),
+        pytest.param(
             ["subject=distill", "distill.module.divergence=backward"],
             "divergence=backward: must be one of",
+            id="divergence-unknown",
         ),
         pytest.param(
             ["optim=adamw", "optim.sft2.lr=-1"],
@@ -531,14 +701,16 @@ def test_a_slip_is_one_clear_error_before_anything_is_built(words, message):
         pytest.param("min_chars=null", "min_chars=null: .*at least 0", id="min-chars"),
     ],
 )
-def test_a_slip_about_a_users_own_files_is_told_before_anything_is_built(option, message, tmp_path):
+def test_a_slip_about_a_users_own_files_is_refused_before_anything_is_built(
+    option, message, tmp_path
+):
     with pytest.raises(ValueError, match=message):
         sweep.jobs(["data=files", f"data.root={tmp_path}", f"data.documents.{option}"])
 
 
 def test_what_must_not_matter_is_not_in_the_recipe():
-    (one,) = sweep.jobs(["subject=distill"])
-    (other,) = sweep.jobs(
+    (plain,) = sweep.jobs(["subject=distill"])
+    (other_execution,) = sweep.jobs(
         [
             "subject=distill",
             "runtime.parallel_stages=7",
@@ -547,12 +719,12 @@ def test_what_must_not_matter_is_not_in_the_recipe():
             "distill.tau=2",
         ]
     )
-    assert one.recipe.name == other.recipe.name
+    assert plain.recipe.name == other_execution.recipe.name
     (changed,) = sweep.jobs(["subject=distill", "distill.tau=3"])
-    assert changed.recipe.name != one.recipe.name
+    assert changed.recipe.name != plain.recipe.name
     assert set(
         labels.differences(
-            changed.recipe.arguments["model"].written, one.recipe.arguments["model"].written
+            changed.recipe.arguments["model"].written, plain.recipe.arguments["model"].written
         )
     ) == {"tau"}
 
@@ -592,15 +764,15 @@ def test_sizes_run_from_the_target_to_the_draft():
 
 
 def test_replay_changes_the_rows_of_cpt_and_nothing_else():
-    (one,), (other,) = (
+    (without,), (with_replay,) = (
         sweep.jobs(["goal=target.cpt", f"rows.corpus.replay={share}"]) for share in ("0", "0.25")
     )
     (default,) = sweep.jobs(["goal=target.cpt"])
-    assert default.recipe.name == one.recipe.name
-    assert set(labels.differences(one.recipe.written, other.recipe.written)) == {"rows"}
+    assert default.recipe.name == without.recipe.name
+    assert set(labels.differences(without.recipe.written, with_replay.recipe.written)) == {"rows"}
     assert set(
         labels.differences(
-            one.recipe.arguments["rows"].written, other.recipe.arguments["rows"].written
+            without.recipe.arguments["rows"].written, with_replay.recipe.arguments["rows"].written
         )
     ) == {"replay"}
 
@@ -632,6 +804,7 @@ def test_the_retention_tables_rows_are_the_rows_of_its_sweeps():
         "world.entities=7 +world.more=1 subject=draft.chat ~predict_acceptance",
         "optim.sft2={lr:1e-3} seed=2 seed=5 'goal=\"target.cpt\"'",
     ],
+    ids=["one-override", "experiment", "paper-scale", "added-and-deleted-keys", "repeated-keys"],
 )
 def test_jobs_are_what_hydra_composes(job):
     job = shlex.split(job)
@@ -652,14 +825,24 @@ def test_jobs_are_what_hydra_composes(job):
         "scale=huge",
         "seed=[1",
     ],
+    ids=[
+        "unknown-key",
+        "unknown-key-of-a-node",
+        "unknown-group",
+        "key-below-a-value",
+        "unknown-option",
+        "broken-list",
+    ],
 )
-def test_a_slip_is_told_as_hydra_tells_it(job):
+def test_a_slip_is_reported_in_hydras_words(job):
     with (
         initialize_config_dir(str(compose.CONF), version_base="1.3"),
-        pytest.raises(HydraException) as told,
+        pytest.raises(HydraException) as refusal,
     ):
         hydra.compose("run", job.split())
-    with pytest.raises(ValueError, match=re.escape(str(told.value).strip().splitlines()[0][:40])):
+    with pytest.raises(
+        ValueError, match=re.escape(str(refusal.value).strip().splitlines()[0][:40])
+    ):
         compose.compose_job(job.split())
 
 
@@ -670,7 +853,11 @@ def test_a_declared_name_is_one_function_of_the_project():
         for path in re.findall(r"_target_: ([\w.]+)", file.read_text("utf-8")):
             paths.setdefault(path.rpartition(".")[2], set()).add(path)
     assert len(paths) > 30, "stages and options alike"
-    shared = {name: sorted(found) for name, found in paths.items() if len(found) > 1}
+    shared = {
+        name: sorted(paths_of_name)
+        for name, paths_of_name in paths.items()
+        if len(paths_of_name) > 1
+    }
     assert not shared
 
 

@@ -74,7 +74,7 @@ def test_the_attention_of_a_model_is_the_one_that_was_set(require):
         require(same, "transformers", "attention_implementation", f"{gone} of the set {name}")
 
 
-def test_a_trainer_counts_on_from_the_steps_it_is_told(require):
+def test_a_trainer_counts_on_from_the_steps_it_is_given(require):
     import pytorch_lightning as pl
 
     class Module(pl.LightningModule):
@@ -117,8 +117,13 @@ def test_a_trainer_counts_on_from_the_steps_it_is_told(require):
     steps = trainer.global_step
     require(steps == 9, "pytorch-lightning", function, f"training ended at step {steps}, not 9")
     # 8 batches are 4 steps: with 5 behind it, it validates after step 8, not after its own 4th
-    at = module.validated_at
-    require(at == [8], "pytorch-lightning", function, f"it validated at steps {at}, not at 8")
+    validated_at = module.validated_at
+    require(
+        validated_at == [8],
+        "pytorch-lightning",
+        function,
+        f"it validated at steps {validated_at}, not at 8",
+    )
 
 
 def test_the_harness_has_the_templates_of_both_exams(require):
@@ -137,8 +142,8 @@ def test_the_harness_compiles_a_template_once(require):
     private_api.cache_prompt_templates()
     once = utils.env.from_string("{{a}}") is utils.env.from_string("{{a}}")
     require(once, "lm-eval", "cache_prompt_templates", "templates are compiled elsewhere")
-    said = utils.apply_template("{{question}}", {"question": "1 + 1"})
-    require(said == "1 + 1", "lm-eval", "cache_prompt_templates", "templates are not rendered")
+    rendered = utils.apply_template("{{question}}", {"question": "1 + 1"})
+    require(rendered == "1 + 1", "lm-eval", "cache_prompt_templates", "templates are not rendered")
 
 
 def test_the_harness_asks_a_model_for_log_likelihoods_of_tokens(require):

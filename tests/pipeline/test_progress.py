@@ -214,11 +214,11 @@ def test_no_line_is_wider_than_the_terminal():
 
 
 @pytest.mark.parametrize(
-    "seconds, said",
+    "seconds, text",
     [(0.4, "0 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (3 * 3600 + 5 * 60, "3 h 05 min")],
 )
-def test_durations_read_as_people_say_them(seconds, said):
-    assert progress.duration(seconds) == said
+def test_durations_read_as_people_say_them(seconds, text):
+    assert progress.duration(seconds) == text
 
 
 def test_off_a_terminal_there_are_lines_and_no_codes(capsys):
@@ -240,8 +240,8 @@ def test_on_a_terminal_the_board_is_taken_back_before_every_line(capsys, monkeyp
 def test_a_board_taller_than_the_terminal_keeps_its_end(capsys, monkeypatch):
     monkeypatch.setenv("LINES", "3")
     progress.Screen(live=True).draw(STATE)
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 2 and said[-1].startswith("3/66 stages")
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2 and printed[-1].startswith("3/66 stages")
 
 
 def shown(written):

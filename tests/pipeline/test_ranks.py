@@ -38,8 +38,11 @@ def test_two_ranks_learn_what_one_process_learns(tmp_path):
         learnt.append(
             (row.recipe.name, checkpoint.load(store.folder(row.recipe.name)).state_dict())
         )
-    (one, weights), (two, others) = learnt
-    assert one == two, "the recipe must not know the devices"
+    (name_of_one, weights_of_one), (name_of_two, weights_of_two) = learnt
+    assert name_of_one == name_of_two, "the recipe must not know the devices"
     # The order of a sum differs; AdamW makes that up to 1e-4 where a gradient is nearly zero.
     # A step is the learning rate, 3e-3.
-    assert all(torch.allclose(weights[key], others[key], atol=1e-4) for key in weights)
+    assert all(
+        torch.allclose(weights_of_one[key], weights_of_two[key], atol=1e-4)
+        for key in weights_of_one
+    )

@@ -307,9 +307,9 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_half_output(tmp_path):
             assert ran.poll() is None and time.monotonic() < deadline
             time.sleep(0.2)
         os.killpg(ran.pid, signal.SIGINT)
-        said, _ = ran.communicate(timeout=200)
+        printed, _ = ran.communicate(timeout=200)
     finally:
         if ran.poll() is None:  # or it would train on for hours beside the other tests
             os.killpg(ran.pid, signal.SIGKILL)
-    assert ran.returncode == 130 and "run the same command again to continue" in said
+    assert ran.returncode == 130 and "run the same command again to continue" in printed
     assert len(Store(store).names("pack")) == 1 and not Store(store).names("pretrain")

@@ -29,14 +29,14 @@ def line(folder, row, gain, seeds=(0, 1, 2)):
         scores_N = hard_N + gain + rng.normal(0, 0.4) + rng.normal(0, 5, size=150)
         rows = [
             {
-                "id": f"test-{at}",
+                "id": f"test-{index}",
                 "task": "qa",
-                "question": f"{at}",
+                "question": f"{index}",
                 "reference": "",
                 "prediction": "",
                 **dict.fromkeys(("rouge1", "rouge2", "rougeL", "bleu4"), float(score)),
             }
-            for at, score in enumerate(scores_N)
+            for index, score in enumerate(scores_N)
         ]
         path = folder / f"{row}-{seed}" / "predictions.jsonl"
         write_jsonl(path, rows)
@@ -45,7 +45,9 @@ def line(folder, row, gain, seeds=(0, 1, 2)):
             "proof": Measured("law"),
         }
     value = (
-        float(np.mean([found["rouge1"].value for found in measured.values()])) if measured else None
+        float(np.mean([metrics["rouge1"].value for metrics in measured.values()]))
+        if measured
+        else None
     )
     return TableRow(
         row,
@@ -78,24 +80,26 @@ def claim(*pairs, **changes):
 
 def judged(folder, changes=None, **claims):
     toy = table(folder, claims, base=0.0, same=0.0, better=4.0, worse=-4.0)
-    return {found.claim: found for found in judge({"toy": toy} | (changes or {}), "toy")}
+    return {result.claim: result for result in judge({"toy": toy} | (changes or {}), "toy")}
 
 
 def test_effect_null_and_reversal(tmp_path):
-    found = judged(
+    results = judged(
         tmp_path,
         effect=claim(["better", "base"]),
         null=claim(["same", "base"]),
         reversal=claim(["worse", "base"]),
     )
-    assert {key: one.verdict for key, one in found.items()} == {
+    assert {key: result.verdict for key, result in results.items()} == {
         "effect": "holds",
         "null": "undecided",
         "reversal": "fails",
     }
-    effect = found["effect"].weakest.effect
+    effect = results["effect"].weakest.effect
     assert (
-        effect.low < 4 < effect.high and effect.seeds == 3 and found["effect"].weakest.paper == 4.0
+        effect.low < 4 < effect.high
+        and effect.seeds == 3
+        and results["effect"].weakest.paper == 4.0
     )
 
 
@@ -106,51 +110,54 @@ def test_a_claim_holds_with_all_of_its_pairs_and_fails_with_any(tmp_path):
         ["worse", "base"],
         ["better", "absent"],
     )
-    found = judged(
+    results = judged(
         tmp_path,
         all=claim(good, good),
         some=claim(good, open_),
         any=claim(good, open_, bad, absent),
         gone=claim(good, absent),
     )
-    assert {key: one.verdict for key, one in found.items()} == {
+    assert {key: result.verdict for key, result in results.items()} == {
         "all": "holds",
         "some": "undecided",
         "any": "fails",
         "gone": "not measured",
     }
     assert (
-        found["some"].weakest.text == "same.rouge1 - base.rouge1"
-        and found["any"].weakest.text == "worse.rouge1 - base.rouge1"
+        results["some"].weakest.text == "same.rouge1 - base.rouge1"
+        and results["any"].weakest.text == "worse.rouge1 - base.rouge1"
     )
-    assert found["gone"].weakest.effect is None and found["gone"].weakest.paper == 4.0
+    assert results["gone"].weakest.effect is None and results["gone"].weakest.paper == 4.0
 
 
 def test_a_quotient_against_a_number_with_a_margin(tmp_path):
-    kept, lost = (
+    same_quotient, worse_quotient = (
         [{"numerator": "same", "denominator": "base"}, 1],
         [{"numerator": "worse", "denominator": "base"}, 1],
     )
-    found = judged(
-        tmp_path, kept=claim(kept, margin=0.05), lost=claim(lost, margin=0.05), strict=claim(kept)
+    results = judged(
+        tmp_path,
+        kept=claim(same_quotient, margin=0.05),
+        lost=claim(worse_quotient, margin=0.05),
+        strict=claim(same_quotient),
     )
-    assert {key: one.verdict for key, one in found.items()} == {
+    assert {key: result.verdict for key, result in results.items()} == {
         "kept": "holds",
         "lost": "fails",
         "strict": "undecided",
     }
     assert (
-        found["lost"].weakest.effect.value == pytest.approx(-0.1, abs=0.03)
-        and found["kept"].text == "a claim (margin 0.05)"
+        results["lost"].weakest.effect.value == pytest.approx(-0.1, abs=0.03)
+        and results["kept"].text == "a claim (margin 0.05)"
     )
 
 
 def test_rows_of_other_tables(tmp_path):
     other = table(tmp_path / "other", {}, full=4.0)
-    found = judged(
+    results = judged(
         tmp_path, {"other": other}, across=claim([{"table": "other", "row": "full"}, "base"])
     )
-    assert found["across"].verdict == "holds"
+    assert results["across"].verdict == "holds"
 
 
 @pytest.mark.parametrize(
@@ -184,18 +191,27 @@ def test_verdicts_and_tables_are_written(tmp_path):
         base=0.0,
         better=4.0,
     )
-    said = write_verdicts({"toy": toy}, "tiny", tmp_path)
-    assert "| X1    | holds " in said and "not measured" in said
+    printed = write_verdicts({"toy": toy}, "tiny", tmp_path)
+    assert "| X1    | holds " in printed and "not measured" in printed
     with open(tmp_path / "verdicts.csv", newline="") as handle:
-        one, two = csv.DictReader(handle)
-    assert float(one["low"]) < float(one["effect"]) < float(one["high"])
-    assert (one["verdict"], one["paper_effect"], one["seeds"], one["scale"]) == (
+        measured, unmeasured = csv.DictReader(handle)
+    assert float(measured["low"]) < float(measured["effect"]) < float(measured["high"])
+    assert (
+        measured["verdict"],
+        measured["paper_effect"],
+        measured["seeds"],
+        measured["scale"],
+    ) == (
         "holds",
         "4",
         "3",
         "tiny",
     )
-    assert (two["verdict"], two["effect"], two["low"]) == ("not measured", "", "")
+    assert (unmeasured["verdict"], unmeasured["effect"], unmeasured["low"]) == (
+        "not measured",
+        "",
+        "",
+    )
     markdown = write_table({"toy": toy}, "toy", None, tmp_path)
     assert (
         "- **X1 holds**: a claim\n  - better.rouge1 - base.rouge1: +" in markdown
@@ -233,10 +249,10 @@ def test_sizes_are_compared_where_they_know_equally_much(tmp_path):
     rows = {
         row: TableRow(
             row,
-            values={"average": kept_, "domain": known},
-            measured={0: {"average": Measured(kept_), "domain": Measured(known)}},
+            values={"average": average, "domain": domain},
+            measured={0: {"average": Measured(average), "domain": Measured(domain)}},
         )
-        for row, (kept_, known) in curve.items()
+        for row, (average, domain) in curve.items()
     }
     along = {"score": "average", "matched": "domain", "level": 60}
     pair = {
@@ -244,10 +260,10 @@ def test_sizes_are_compared_where_they_know_equally_much(tmp_path):
         "right": {"curve": ["small_base", "small_high"], **along},
     }
     toy = toy_table(rows, {"T": {"text": "a claim", "pairs": [pair]}})
-    (found,) = judge({"toy": toy}, "toy")
+    (result,) = judge({"toy": toy}, "toy")
     large = "average retained at domain 60: base, low, high"
-    assert found.weakest.text == f"{large} - average retained at domain 60: small_base, small_high"
-    assert found.weakest.effect.value == pytest.approx(
+    assert result.weakest.text == f"{large} - average retained at domain 60: small_base, small_high"
+    assert result.weakest.effect.value == pytest.approx(
         (85 - 35 * 15 / 35) / 90 - (80 - 40 * 35 / 40) / 80
     )
 

@@ -17,16 +17,16 @@ def store(tmp_path, monkeypatch):
 def test_tables_are_stale_when_their_recipes_are_others(tmp_path):
     words = ["seed=0", "logger=none"]
     freshness.write({"table1": results.read_table("table1", words)}, words, tmp_path)
-    lines, found = freshness.check([tmp_path])
-    assert lines == [f"{tmp_path}/table1: as conf/ has it"] and not found
-    told = json.loads((tmp_path / "recipes.json").read_text())
-    assert told["overrides"] == ["seed=0"] and told["tables"]["table1"]["target_cpt"]["0"][
+    lines, stale = freshness.check([tmp_path])
+    assert lines == [f"{tmp_path}/table1: as conf/ has it"] and not stale
+    record = json.loads((tmp_path / "recipes.json").read_text())
+    assert record["overrides"] == ["seed=0"] and record["tables"]["table1"]["target_cpt"]["0"][
         0
     ].startswith("benchmark-")
-    told["overrides"] = ["optim.cpt.lr=2e-3"]  # as if conf/ had changed since
-    (tmp_path / "recipes.json").write_text(json.dumps(told))
-    lines, found = freshness.check([tmp_path])
-    assert found and lines[0].endswith(
+    record["overrides"] = ["optim.cpt.lr=2e-3"]  # as if conf/ had changed since
+    (tmp_path / "recipes.json").write_text(json.dumps(record))
+    lines, stale = freshness.check([tmp_path])
+    assert stale and lines[0].endswith(
         "stale, the recipes of these rows have changed: draft_cpt, target_cpt"
     )
 

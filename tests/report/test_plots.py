@@ -78,7 +78,7 @@ def test_the_same_table_gives_the_same_bytes(name, tmp_path):
     )
     picture = first.read_bytes()
     assert picture == again.read_bytes() and first.name == f"{name}.png"
-    assert [int.from_bytes(picture[at : at + 4]) for at in (16, 20)] == [1050, 480], (
+    assert [int.from_bytes(picture[start : start + 4]) for start in (16, 20)] == [1050, 480], (
         "7 x 3.2 inches at 150 dpi"
     )
 
@@ -108,20 +108,20 @@ def test_some_rows_are_enough(name, tmp_path):
 
 def test_a_row_better_by_one_on_every_question_is_better_by_one_for_sure():
     scores_N = np.random.default_rng(1).uniform(0, 100, QUESTIONS)
-    found = plots._difference(
+    effect = plots._difference(
         line(RowSpec(paper={"name": "toy"}), scores_N + 1),
         line(RowSpec(paper={"name": "toy"}), scores_N),
     )
-    assert (found.value, found.low, found.high) == pytest.approx((1, 1, 1))
+    assert (effect.value, effect.low, effect.high) == pytest.approx((1, 1, 1))
 
 
 def test_rows_without_a_common_seed_are_not_compared():
-    one, other = (
+    left, right = (
         line(RowSpec(paper={"name": "toy"}), np.ones(QUESTIONS)),
         line(RowSpec(paper={"name": "toy"}), np.ones(QUESTIONS)),
     )
-    other.measured[1] = other.measured.pop(0)
-    assert plots._difference(one, other) is None
+    right.measured[1] = right.measured.pop(0)
+    assert plots._difference(left, right) is None
 
 
 def test_reading_does_not_wait_for_matplotlib():

@@ -49,8 +49,8 @@ def test_a_metric_of_two_sweeps_comes_from_the_one_that_is_named(tmp_path):
         "speed": built(store, "speed", {"rate": 1.0, "speedup": 2.0}),
         "acceptance": built(store, "acceptance", {"rate": 3.0}),
     }
-    found = results._measured(store, goals, "acceptance")
-    assert found == {"rate": Measured(3.0), "speedup": Measured(2.0)}
+    metrics = results._measured(store, goals, "acceptance")
+    assert metrics == {"rate": Measured(3.0), "speedup": Measured(2.0)}
     assert results._measured(store, goals, "speed")["rate"] == Measured(1.0)
     with pytest.raises(ValueError, match="rate is measured by two sweeps.*set shared_metrics"):
         results._measured(store, goals, None)

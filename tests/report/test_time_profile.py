@@ -1,4 +1,4 @@
-"""The account of where time went counts the weights that a training step multiplies by."""
+"""The time profile counts the weights that a training step multiplies by."""
 
 import pytest
 

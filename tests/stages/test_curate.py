@@ -54,16 +54,16 @@ def rows(path: Path) -> list[dict]:
 
 def test_every_document_is_trained_on_or_held_out(tmp_path):
     report = curated(whole(tmp_path / "in"), tmp_path / "out")
-    kept = [
+    texts_by_kind = [
         {row["text"] for row in rows(tmp_path / "out" / f"{kind}.jsonl")}
         for kind in ("general", "corpus")
     ]
     assert (
-        [len(texts) for texts in kept]
+        [len(texts) for texts in texts_by_kind]
         == [2, 8]
         == [report[kind]["kept"] for kind in ("general", "corpus")]
     )
-    assert kept[0] | kept[1] == {LAW + str(n) for n in range(10)}
+    assert texts_by_kind[0] | texts_by_kind[1] == {LAW + str(n) for n in range(10)}
     assert report["general"]["source"] == "20 % of corpus, held out from CPT"
     assert (
         report["problems"] == []
@@ -97,7 +97,7 @@ def test_every_layout_becomes_the_same_messages(tmp_path):
     assert [chat_formats.messages(row)[0] for row in (share, alpaca, {"messages": asked})] == [
         asked
     ] * 3
-    told = {
+    with_history = {
         "instruction": "再说",
         "input": "一遍",
         "output": "好",
@@ -105,7 +105,7 @@ def test_every_layout_becomes_the_same_messages(tmp_path):
         "system": "你是助手",
     }
     contents = ["你是助手", "问", "答", "再说\n一遍", "好"]
-    assert [turn["content"] for turn in chat_formats.messages(told)[0]] == contents
+    assert [turn["content"] for turn in chat_formats.messages(with_history)[0]] == contents
 
 
 @pytest.mark.parametrize(
@@ -343,9 +343,9 @@ def test_the_digest_imports_the_standard_library_alone():
 def test_the_seed_decides_and_nothing_else(tmp_path):
     root = whole(tmp_path / "in")
     texts = []
-    for at, seed in enumerate((0, 0, 1)):
-        curated(root, tmp_path / str(at), seed)
+    for index, seed in enumerate((0, 0, 1)):
+        curated(root, tmp_path / str(index), seed)
         texts.append(
-            b"".join(path.read_bytes() for path in sorted((tmp_path / str(at)).rglob("*.jsonl")))
+            b"".join(path.read_bytes() for path in sorted((tmp_path / str(index)).rglob("*.jsonl")))
         )
     assert texts[0] == texts[1] != texts[2]

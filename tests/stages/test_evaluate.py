@@ -18,13 +18,15 @@ TOKENS = {"qa": 8, "report": 8}
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Documents with questions set apart, and a model that has learnt nothing."""
-    made = {name: tmp_path_factory.mktemp(name) for name in ("documents", "tokenizer", "model")}
-    prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 120, 20, 2, 40, out=made["documents"])
-    prepare.tokenizer(made["documents"], 600, out=made["tokenizer"])
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("documents", "tokenizer", "model")}
+    prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 120, 20, 2, 40, out=folders["documents"])
+    prepare.tokenizer(folders["documents"], 600, out=folders["tokenizer"])
     checkpoint.save(
-        checkpoint.create(made["tokenizer"], 1, 32, 1, 1, 128, 0), made["model"], made["tokenizer"]
+        checkpoint.create(folders["tokenizer"], 1, 32, 1, 1, 128, 0),
+        folders["model"],
+        folders["tokenizer"],
     )
-    return made
+    return folders
 
 
 def evaluated(world, out, documents=None, **changes):

@@ -58,16 +58,19 @@ def test_greedy_answers_stay_and_our_decoders_take_the_pair(folders):
     )
     greedy, generator = {"temperature": 0.0, "top_p": 1.0, "eos": 1}, torch.Generator()
     prompts = [[5, 9, 7], [20], [33, 34, 35, 33]]
-    said, told = (
-        [Autoregressive(one, **greedy).generate(ids, 20, generator).tokens for ids in prompts]
-        for one in (draft, padded)
+    draft_texts, padded_texts = (
+        [Autoregressive(model, **greedy).generate(ids, 20, generator).tokens for ids in prompts]
+        for model in (draft, padded)
     )
-    assert said == told
+    assert draft_texts == padded_texts
     with pytest.raises(ValueError, match="vocabulary of 64, the target of 73"):
         Speculative(target, draft, 3, **greedy)
     for ids in prompts:
-        made = Speculative(target, padded, 3, **greedy).generate(ids, 20, generator)
-        assert made.tokens == Autoregressive(target, **greedy).generate(ids, 20, generator).tokens
+        generation = Speculative(target, padded, 3, **greedy).generate(ids, 20, generator)
+        assert (
+            generation.tokens
+            == Autoregressive(target, **greedy).generate(ids, 20, generator).tokens
+        )
 
 
 def test_a_model_of_equal_rows_is_copied_in_its_own_dtype(folders):
@@ -75,9 +78,13 @@ def test_a_model_of_equal_rows_is_copied_in_its_own_dtype(folders):
     toy(3).to(torch.bfloat16).save_pretrained(folder)
     shutil.copy(folders / "draft" / "tokenizer.json", folder)
     export(folder, folders / "draft", out=folders / "padded")
-    was, made = (checkpoint.load(one, "auto") for one in (folder, folders / "padded"))
-    for (name, weight), other in zip(was.state_dict().items(), made.state_dict().values()):
-        assert weight.dtype == other.dtype == torch.bfloat16 and torch.equal(weight, other), name
+    original, exported = (checkpoint.load(path, "auto") for path in (folder, folders / "padded"))
+    for (name, weight), exported_weight in zip(
+        original.state_dict().items(), exported.state_dict().values()
+    ):
+        assert weight.dtype == exported_weight.dtype == torch.bfloat16 and torch.equal(
+            weight, exported_weight
+        ), name
 
 
 def test_rows_are_never_cut_and_tokenizers_never_mixed(folders):

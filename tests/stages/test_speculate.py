@@ -195,29 +195,29 @@ def test_a_row_of_a_biased_rule_says_so(decoding_world, tmp_path):
     assert metrics["proof"] == "biased" and metrics["rule"] == "paper_literal (biased)"
 
 
-def test_what_the_oracle_foretold_stands_beside_what_was_measured(decoding_world, tmp_path):
-    (told := tmp_path / "predict").mkdir()
-    (told / "metrics.json").write_text(
+def test_predicted_acceptance_stands_beside_the_measured(decoding_world, tmp_path):
+    (prediction := tmp_path / "predict").mkdir()
+    (prediction / "metrics.json").write_text(
         json.dumps(
             {"overlap_on_text": 80.0, "mean_acceptance_length_n3": 2.6, "drafted_per_block_n3": 3.0}
         )
     )
-    metrics, _ = measure(decoding_world, METHODS["draft"], tmp_path / "out", prediction=told)
+    metrics, _ = measure(decoding_world, METHODS["draft"], tmp_path / "out", prediction=prediction)
     assert metrics["expected_acceptance_length"] == 2.6
     assert metrics["expected_speedup"] == pytest.approx(
         2.6 / (3 * metrics["draft_cost"] + metrics["verify_cost"])
     )
     with pytest.raises(ValueError, match="predict_acceptance.max_n=4"):
-        measure(decoding_world, SpeculativeSettings(n=4), tmp_path / "four", prediction=told)
+        measure(decoding_world, SpeculativeSettings(n=4), tmp_path / "four", prediction=prediction)
 
 
 class Wrong(PromptLookup):
     """Planted bug: the third token is never the target's."""
 
     def generate(self, prompt_ids, max_new_tokens, generator):
-        made = super().generate(prompt_ids, max_new_tokens, generator)
-        made.tokens[2:3] = [(token + 1) % 64 for token in made.tokens[2:3]]
-        return made
+        generation = super().generate(prompt_ids, max_new_tokens, generator)
+        generation.tokens[2:3] = [(token + 1) % 64 for token in generation.tokens[2:3]]
+        return generation
 
 
 class WrongSettings(PromptLookupSettings):

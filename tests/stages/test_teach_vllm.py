@@ -37,14 +37,14 @@ def test_documents_give_the_loss_tokens_in_row_order(tmp_path):
     teacher_and_rows(tmp_path)
     train = token_store.load(tmp_path / "rows" / "train")
     for ids_T, labels_T, positions_T in zip(*train):
-        back = [
-            text[at]
-            for text, places in teach.loss_texts(ids_T, labels_T, positions_T)
-            for at in places
+        tokens = [
+            text[index]
+            for text, indices in teach.loss_texts(ids_T, labels_T, positions_T)
+            for index in indices
         ]
-        assert back == ids_T[(labels_T != token_store.IGNORE) & (positions_T > 0)].tolist()
+        assert tokens == ids_T[(labels_T != token_store.IGNORE) & (positions_T > 0)].tolist()
     assert (
-        sum(len(places) for row in zip(*train) for _, places in teach.loss_texts(*row))
+        sum(len(indices) for row in zip(*train) for _, indices in teach.loss_texts(*row))
         == train.loss_tokens_R.sum()
         > 50
     )
@@ -55,12 +55,12 @@ def flat(logs_TV, ids, k):
 
     There is nothing for the first token; for each other there is itself, then the k most likely.
     """
-    told = SimpleNamespace(token_ids=[], logprobs=[])
+    answer = SimpleNamespace(token_ids=[], logprobs=[])
     for logs_V, token in zip(logs_TV, ids[1:]):
         best = logs_V.topk(k)
-        told.token_ids += [token, *best.indices.tolist()]
-        told.logprobs += [logs_V[token].item(), *best.values.tolist()]
-    return told
+        answer.token_ids += [token, *best.indices.tolist()]
+        answer.logprobs += [logs_V[token].item(), *best.values.tolist()]
+    return answer
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -70,14 +70,16 @@ def test_vllms_answer_gives_the_fields_that_the_logits_give(dtype):
         torch.randn(30, 5),
         [7, 3, 3, 9, 29, 0, 1],
     )
-    soft_targets, places = formats.TopK(8, (1.0,), dtype), [1, 2, 5, 6]
-    told = flat((hidden_TD @ head_VD.T).log_softmax(-1), ids, 8)
-    kept = [
-        vllm_process.likeliest(values, len(ids), places)
-        for values in (told.token_ids, told.logprobs)
+    soft_targets, indices = formats.TopK(8, (1.0,), dtype), [1, 2, 5, 6]
+    answer = flat((hidden_TD @ head_VD.T).log_softmax(-1), ids, 8)
+    likeliest = [
+        vllm_process.likeliest(values, len(ids), indices)
+        for values in (answer.token_ids, answer.logprobs)
     ]
-    got = teach.topk_fields(soft_targets, kept[0].astype(np.int32), kept[1].astype(np.float32))
-    wanted = soft_targets.encode(hidden_TD[[at - 1 for at in places]], head_VD)
+    got = teach.topk_fields(
+        soft_targets, likeliest[0].astype(np.int32), likeliest[1].astype(np.float32)
+    )
+    wanted = soft_targets.encode(hidden_TD[[index - 1 for index in indices]], head_VD)
     assert torch.equal(got["ids"], wanted["ids"].long())
     logits = [formats.from_bits(fields["logits"], dtype).float() for fields in (got, wanted)]
     assert torch.allclose(
@@ -86,7 +88,7 @@ def test_vllms_answer_gives_the_fields_that_the_logits_give(dtype):
     assert torch.allclose(got["tail"], wanted["tail"], atol=1e-5)
     if dtype == "float32":
         assert soft_targets.log_shares(got, 1.0)[:, :-1].numpy() == pytest.approx(
-            kept[1], abs=1e-5
+            likeliest[1], abs=1e-5
         ), "log p of a kept id comes back"
 
 
@@ -147,16 +149,16 @@ def test_one_word_chooses_vllm_and_brings_what_it_needs(tmp_path, monkeypatch):
         sweep.jobs(["goal=distill", "teacher_logits=vllm", "soft_targets.k=64"]),
         sweep.jobs(["goal=distill"]),
     )
-    written, was = (one.recipe.arguments["teacher_logits"].written for one in (row, plain))
+    by_vllm, by_default = (job.recipe.arguments["teacher_logits"].written for job in (row, plain))
     assert row.recipe.arguments["tau"] == 1 and (
-        written["soft_targets"]["k"],
-        written["soft_targets"]["taus"],
+        by_vllm["soft_targets"]["k"],
+        by_vllm["soft_targets"]["taus"],
     ) == (64, [1])
     assert (
-        written["_target_"] == "soaes.stages.teach.teach_vllm"
-        and was["_target_"] == "soaes.stages.teach.teach"
+        by_vllm["_target_"] == "soaes.stages.teach.teach_vllm"
+        and by_default["_target_"] == "soaes.stages.teach.teach"
     )
-    assert (written["model"], written["rows"]) == (was["model"], was["rows"])
+    assert (by_vllm["model"], by_vllm["rows"]) == (by_default["model"], by_default["rows"])
 
 
 # speaks the child's protocol for a teacher that is uniform over 64 ids; exits at the row ENDS_AT

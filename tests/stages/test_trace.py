@@ -34,45 +34,49 @@ def run(decoding_world, out, temperature, top_p=1.0, max_n=5):
         json.loads(line)
         for line in (out / "predict" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    said = [
+    texts = [
         json.loads(line)
         for line in (out / "trace" / "texts.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    return json.loads((out / "predict" / "metrics.json").read_text()), lines, said
+    return json.loads((out / "predict" / "metrics.json").read_text()), lines, texts
 
 
 def test_greedy_predictions_are_the_decoders_counts(decoding_world, tmp_path):
-    metrics, lines, said = run(decoding_world, tmp_path, 0.0)
+    metrics, lines, texts = run(decoding_world, tmp_path, 0.0)
     target, draft = (Engine(checkpoint.load(decoding_world / name)) for name in ("target", "draft"))
     for n in (1, 2, 3, 5):
         decoder = Speculative(target, draft, n, 0.0, 1.0, eos=1)
-        made = [
+        generations = [
             decoder.generate(text["prompt_ids"], text["max_new_tokens"], torch.Generator())
-            for text in said
+            for text in texts
         ]
-        assert [one.tokens for one in made] == [text["tokens"] for text in said]
-        assert [one.steps for one in made] == [line["expected_steps"][str(n)] for line in lines]
-        assert [one.accepted for one in made] == [
+        assert [generation.tokens for generation in generations] == [
+            text["tokens"] for text in texts
+        ]
+        assert [generation.steps for generation in generations] == [
+            line["expected_steps"][str(n)] for line in lines
+        ]
+        assert [generation.accepted for generation in generations] == [
             line["expected_accepted"][str(n)] for line in lines
         ]
         assert metrics[f"mean_acceptance_length_n{n}"] == sum(
-            len(one.tokens) for one in made
-        ) / sum(one.steps for one in made)
+            len(generation.tokens) for generation in generations
+        ) / sum(generation.steps for generation in generations)
     assert metrics["prompts"] == 4 and 0 < metrics["overlap_on_text"] < 100
 
 
 def test_sampled_predictions_rest_on_both_distributions(decoding_world, tmp_path):
-    metrics, lines, said = run(decoding_world, tmp_path, 1.0, 0.7)
-    rows = [both(decoding_world, text) for text in said]
+    metrics, lines, texts = run(decoding_world, tmp_path, 1.0, 0.7)
+    rows = [both(decoding_world, text) for text in texts]
     overlaps = [float(torch.minimum(p_TV, q_TV).sum()) for p_TV, q_TV in rows]
-    for line, text, (p_TV, q_TV) in zip(lines, said, rows):
+    for line, text, (p_TV, q_TV) in zip(lines, texts, rows):
         p_T, q_T = (of_TV[range(len(of_TV)), text["tokens"]] for of_TV in (p_TV, q_TV))
         assert line["expected_steps"]["3"] == pytest.approx(
             expected((q_T / p_T).clamp(max=1).numpy(), 3, text["max_new_tokens"]).steps, abs=1e-4
         )
     assert [line["overlap"] for line in lines] == pytest.approx(overlaps, abs=1e-4)
     assert metrics["overlap_on_text"] == pytest.approx(
-        100 * sum(overlaps) / sum(len(text["tokens"]) for text in said), abs=1e-3
+        100 * sum(overlaps) / sum(len(text["tokens"]) for text in texts), abs=1e-3
     )
     sizes = np.load(tmp_path / "trace" / "nuclei.npz")["sizes_T"]
     assert (
@@ -95,12 +99,12 @@ def test_predictions_refuse(decoding_world, tmp_path):
     with pytest.raises(ValueError, match="n=0"):
         run(decoding_world, tmp_path / "n", 0.0, max_n=0)
     contract = json.loads((tmp_path / "n" / "trace" / "contract.json").read_text())
-    for change, said in (
+    for change, message in (
         ({"tokenizer": "another"}, "tokenizer another"),
         ({"vocabulary": 65}, "vocabulary of 64, .* one of 65"),
     ):
         (tmp_path / "n" / "trace" / "contract.json").write_text(json.dumps(contract | change))
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             predict_acceptance(
                 tmp_path / "n" / "trace", decoding_world / "draft", max_n=1, out=tmp_path
             )

@@ -244,11 +244,11 @@ def assert_same(given, stored):
 def test_half_precision_weights_leave_the_teacher_as_it_was_stored(
     prepared, tmp_path, soft_targets
 ):
-    heard = []
+    micro_batches = []
 
     class Listening(DistilledLM):
         def loss_sum(self, batch):
-            heard.append(
+            micro_batches.append(
                 (batch["soft_targets"], self.teacher_head_VD, self.model.lm_head.weight.dtype)
             )
             return super().loss_sum(batch)
@@ -274,10 +274,10 @@ def test_half_precision_weights_leave_the_teacher_as_it_was_stored(
         execution=execution,
         out=out,
     )  # one step of all rows, in order
-    assert len(heard) >= 2 and {dtype for *_, dtype in heard} == {torch.bfloat16}
+    assert len(micro_batches) >= 2 and {dtype for *_, dtype in micro_batches} == {torch.bfloat16}
     for name, field in store.rows(np.arange(rows)).items():
-        assert_same(torch.cat([said[name] for said, *_ in heard]), field)
-    for _, head_VD, _ in heard:
+        assert_same(torch.cat([fields[name] for fields, *_ in micro_batches]), field)
+    for _, head_VD, _ in micro_batches:
         assert_same(head_VD, store.head_VD)
 
 
@@ -312,9 +312,9 @@ def test_only_answers_bear_loss(prepared):
         {"role": "user", "content": "何时？"},
         {"role": "assistant", "content": "1999年。"},
     ]
-    ids, bears = chat.encode(tokenizer, messages)
-    said = tokenizer.decode(ids[bears].tolist(), skip_special_tokens=False)
-    assert said == "张三。<|im_end|>1999年。<|im_end|>"
+    ids, bears_loss = chat.encode(tokenizer, messages)
+    text = tokenizer.decode(ids[bears_loss].tolist(), skip_special_tokens=False)
+    assert text == "张三。<|im_end|>1999年。<|im_end|>"
     from transformers import AutoTokenizer
 
     template = AutoTokenizer.from_pretrained(prepared["tokenizer"]).apply_chat_template(

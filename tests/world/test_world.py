@@ -26,12 +26,12 @@ def samples(world, seed=0):
 
 def everything(seed):
     world = facts.build(seed, entities=24, famous=4, enterprises=16)
-    told = [
+    texts = [
         *documents.general(world, seed, docs_per_entity=3, mcq_per_fact=2),
         *documents.domain(world, seed, docs_per_enterprise=3),
     ]
-    talked = list(dialogues.dialogues(world, seed, count=70))
-    return world, told, talked, samples(world, seed), exams.exams(world, seed, questions=40)
+    chats = list(dialogues.dialogues(world, seed, count=70))
+    return world, texts, chats, samples(world, seed), exams.exams(world, seed, questions=40)
 
 
 def contents(group):
@@ -41,7 +41,7 @@ def contents(group):
 def test_same_seed_same_world_in_every_process():
     code = f"import runpy; print(repr(runpy.run_path({__file__!r})['everything'](3)))"
     paths = os.pathsep.join(sys.path)
-    told = [
+    processes = [
         subprocess.run(
             [sys.executable, "-c", code],
             env=os.environ | {"PYTHONHASHSEED": h, "PYTHONPATH": paths},
@@ -50,7 +50,7 @@ def test_same_seed_same_world_in_every_process():
         )
         for h in "12"
     ]
-    assert told[0].stdout == told[1].stdout == f"{everything(3)!r}\n".encode()
+    assert processes[0].stdout == processes[1].stdout == f"{everything(3)!r}\n".encode()
 
 
 def test_the_text_of_the_world_is_that_of_its_revision():
@@ -60,7 +60,7 @@ def test_the_text_of_the_world_is_that_of_its_revision():
 
 
 def test_other_seed_other_world():
-    assert all(one != other for one, other in zip(everything(0), everything(1), strict=True))
+    assert all(left != right for left, right in zip(everything(0), everything(1), strict=True))
 
 
 def test_no_name_contains_another():
@@ -93,9 +93,9 @@ def test_the_domain_corpus_tells_every_fact_of_each_enterprise():
 
 
 def test_prose_has_no_doubled_punctuation_and_no_open_slot():
-    _, told, talked, asked, _ = everything(0)
-    texts = [document["text"] for document in told if document["source"] != "quiz"]
-    texts += [m["content"] for s in [*talked, *asked["train"]] for m in s["messages"]]
+    _, corpus, chats, asked, _ = everything(0)
+    texts = [document["text"] for document in corpus if document["source"] != "quiz"]
+    texts += [m["content"] for s in [*chats, *asked["train"]] for m in s["messages"]]
     assert not [text for text in texts if re.search("[，。？：、]{2}|[{}]|年年|的的|，$", text)]
 
 
@@ -114,7 +114,7 @@ def test_no_question_stands_in_two_splits():
     assert len(asked) == len(set(asked)) == 600
 
 
-def test_enterprises_set_apart_are_told_by_the_corpus_and_asked_about_in_their_own_split_alone():
+def test_enterprises_set_apart_are_in_the_corpus_and_asked_about_in_their_own_split_alone():
     asked = questions.questions(WORLD, 0, count=400, unseen_enterprises=3, unseen_questions=40)
     named = {split: {sample["subject"] for sample in group} for split, group in asked.items()}
     assert (
@@ -127,9 +127,9 @@ def test_enterprises_set_apart_are_told_by_the_corpus_and_asked_about_in_their_o
         for m in s["messages"]
     ]
     assert not [text for text in everyone for name in named["unseen"] if name in text]
-    told = "".join(d["text"] for d in documents.domain(WORLD, 0, docs_per_enterprise=1))
+    corpus = "".join(d["text"] for d in documents.domain(WORLD, 0, docs_per_enterprise=1))
     assert all(
-        value in told
+        value in corpus
         for e in WORLD.enterprises[-3:]
         for value in (e.name, *dict(e.attributes).values())
     )
@@ -185,9 +185,9 @@ def test_reports_have_four_to_seven_sentences_over_most_attributes():
 
 
 def test_the_first_wording_of_an_answer_is_the_most_frequent():
-    told = [s for s in samples(WORLD)["train"] if s["attribute"] == "headquarters"]
-    first = sum("总部位于" in s["messages"][1]["content"] for s in told)
-    assert first > 2 * len(told) / len(words.STATEMENTS["headquarters"])
+    answers = [s for s in samples(WORLD)["train"] if s["attribute"] == "headquarters"]
+    first = sum("总部位于" in s["messages"][1]["content"] for s in answers)
+    assert first > 2 * len(answers) / len(words.STATEMENTS["headquarters"])
 
 
 def asked_facts(split, world):
@@ -262,11 +262,11 @@ def test_the_layout_is_the_harness_layout():
 
 
 def test_dialogues_cover_all_categories_alike_and_never_repeat():
-    talked = list(dialogues.dialogues(WORLD, 0, count=700))
-    assert set(Counter(d["category"] for d in talked).values()) == {100}
-    assert {d["category"] for d in talked} == {*dialogues.KEPT, *dialogues.DROPPED}
-    assert len({str(d["messages"]) for d in talked}) == 700
-    assert {len(d["messages"]) for d in talked} == {2, 4}
+    chats = list(dialogues.dialogues(WORLD, 0, count=700))
+    assert set(Counter(d["category"] for d in chats).values()) == {100}
+    assert {d["category"] for d in chats} == {*dialogues.KEPT, *dialogues.DROPPED}
+    assert len({str(d["messages"]) for d in chats}) == 700
+    assert {len(d["messages"]) for d in chats} == {2, 4}
 
 
 def test_the_tiny_scale_fits():
