@@ -23,7 +23,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from benchmarks import account, prompts
+from benchmarks import prompts, race_results
 from benchmarks.prompts import BenchmarkPrompt
 from benchmarks.race import LENGTHS, Race
 from benchmarks.rounds import markdown, options, write
@@ -67,7 +67,7 @@ def main(words: list[str]) -> None:
         for number in range(rounds + 1):
             race.run(number, counted=number > 0)
             print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
-        results = account.results(race)
+        results = race_results.results(race)
     write(
         Path(settings["out"]),
         results,

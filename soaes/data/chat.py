@@ -79,10 +79,10 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
     Raises:
         ValueError: The tokenizer has no such token.
     """
-    found = tokenizer.token_to_id(token)
-    if found is None:
+    special_id = tokenizer.token_to_id(token)
+    if special_id is None:
         raise ValueError(f"the tokenizer has no {token}; use a ChatML tokenizer, as Qwen2's")
-    return found
+    return special_id
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

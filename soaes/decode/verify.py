@@ -133,8 +133,8 @@ def block(p_rows: torch.Tensor, q_rows: torch.Tensor, drafted: list[int]) -> Acc
     masses = residual_nV.sum(-1).tolist()
 
     accept_probs = []
-    for mass, kept in zip(masses[1:], keep[1:]):
-        total = mass + 1 - kept
+    for mass, keep_prob in zip(masses[1:], keep[1:]):
+        total = mass + 1 - keep_prob
         # total 0: everything is kept and the residual is empty, so p equals q here and the block
         # continues whatever this test says
         accept_probs.append(mass / total if total > 0 else 1.0)

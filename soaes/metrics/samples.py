@@ -98,11 +98,11 @@ def _answers(rows: Sequence[Row]) -> dict[str, Samples]:
     }
     for task in _tasks(rows):
         members[f"{task}_"] = _seen_of_task(task)
-    found = {}
+    by_metric = {}
     for group in _groups(rows, members):
         for score, estimator in estimators.answer_scores(group.rows).items():
-            found[f"{group.prefix}{score}"] = group.samples(pool, estimator.replicates)
-    return found
+            by_metric[f"{group.prefix}{score}"] = group.samples(pool, estimator.replicates)
+    return by_metric
 
 
 def _answer_key(row: Row) -> tuple[Any, Any]:
@@ -127,17 +127,17 @@ def _exams(rows: Sequence[Row]) -> dict[str, Samples]:
         (("exam", row["exam"], row["subject"]), (index, row["question"]))
         for index, row in enumerate(rows)
     )
-    found = {}
+    by_metric = {}
     for exam, accuracy in estimators.exam_accuracies(rows).items():
         indices = [index for index, row in enumerate(rows) if row["exam"] == exam]
         group = Group("", np.array(indices), [rows[index] for index in indices])
-        found[exam] = group.samples(pool, accuracy.replicates)
-    if found.keys() >= set(AVERAGED_EXAMS):
-        cmmlu, ceval = (found[exam].statistic for exam in AVERAGED_EXAMS)
-        found["average"] = Samples(
+        by_metric[exam] = group.samples(pool, accuracy.replicates)
+    if by_metric.keys() >= set(AVERAGED_EXAMS):
+        cmmlu, ceval = (by_metric[exam].statistic for exam in AVERAGED_EXAMS)
+        by_metric["average"] = Samples(
             pool, lambda counts_BN: (cmmlu(counts_BN) + ceval(counts_BN)) / 2
         )
-    return found
+    return by_metric
 
 
 # ---------------------------------------------------------------- acceptance and speed
@@ -149,40 +149,40 @@ def _decoding(rows: Sequence[Row]) -> dict[str, Samples]:
     members: dict[str, Condition] = {"": lambda row: True}
     members |= {f"{task}_": _has_task(task) for task in _tasks(rows)}
     groups = _groups(rows, members)
-    found = {}
+    by_metric = {}
     for group in groups:
         for metric, statistic in _acceptance(group.rows).items():
-            found[f"{group.prefix}{metric}"] = group.samples(pool, statistic)
+            by_metric[f"{group.prefix}{metric}"] = group.samples(pool, statistic)
     if "seconds" not in rows[0]:
-        return found
+        return by_metric
     for group in groups:
         for metric, estimator in estimators.speeds(group.rows).items():
-            found[f"{group.prefix}{metric}"] = group.samples(pool, estimator.replicates)
-    return found
+            by_metric[f"{group.prefix}{metric}"] = group.samples(pool, estimator.replicates)
+    return by_metric
 
 
 def _predicted_acceptance(rows: Sequence[Row]) -> dict[str, Samples]:
     """What predict_acceptance expects: tokens a step at each n."""
     pool = _prompts(rows)
     tokens_N = np.array([row["new_tokens"] for row in rows], dtype=float)
-    found = {}
+    by_metric = {}
     for n in rows[0]["expected_steps"]:
         steps_N = np.array([row["expected_steps"][n] for row in rows])
-        found[f"mean_acceptance_length_n{n}"] = Samples(pool, _ratio(tokens_N, steps_N))
-    return found
+        by_metric[f"mean_acceptance_length_n{n}"] = Samples(pool, _ratio(tokens_N, steps_N))
+    return by_metric
 
 
 def _acceptance(rows: Sequence[Row]) -> dict[str, Statistic]:
     """Ratios of two sums over prompts; those whose sums are not reported have no statistic."""
     counts = [prompt_counts(row) for row in rows]
-    found = {}
+    by_metric = {}
     for metric, ratio in RATIOS.items():
         parts = [count[ratio.numerator] for count in counts]
         wholes_N = np.array([count[ratio.denominator] for count in counts], dtype=float)
         if None not in parts and wholes_N.any():
             parts_N = ratio.factor * np.array(parts, dtype=float)
-            found[metric] = _ratio(parts_N, wholes_N)
-    return found
+            by_metric[metric] = _ratio(parts_N, wholes_N)
+    return by_metric
 
 
 def _ratio(parts_N: np.ndarray, wholes_N: np.ndarray) -> Statistic:

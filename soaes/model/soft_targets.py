@@ -174,10 +174,10 @@ class TopK(settings.TopK):
 
     def fields(self, width: int, vocab: int) -> Shapes:
         ids = self.vocab or vocab
-        kept = min(self.k, ids)
+        num_kept = min(self.k, ids)
         return {
-            "logits": ((kept,), _stored_dtype(self.dtype)),
-            "ids": ((kept,), _id_dtype(ids)),
+            "logits": ((num_kept,), _stored_dtype(self.dtype)),
+            "ids": ((num_kept,), _id_dtype(ids)),
             "tail": ((len(self.taus),), "float32"),
         }
 

@@ -84,22 +84,22 @@ def _own(row: TableRow, metric: str) -> Effect:
 
 
 def _compared(
-    one: TableRow, other: TableRow, metric: str, combine: Callable[[Sequence[Any]], Any]
+    left: TableRow, right: TableRow, metric: str, combine: Callable[[Sequence[Any]], Any]
 ) -> Effect | None:
     """Compare two rows in the seeds that both have, question by question.
 
     The interval is narrower than those of the two rows suggest.
     """
     by_seed = []
-    for seed, metrics in one.measured.items():
-        others = other.measured.get(seed, {})
+    for seed, metrics in left.measured.items():
+        others = right.measured.get(seed, {})
         if metric in metrics and metric in others:
             by_seed.append([metrics[metric], others[metric]])
     return effect(by_seed, combine) if by_seed else None
 
 
-def _difference(one: TableRow, other: TableRow) -> Effect | None:
-    return _compared(one, other, "rouge1", lambda terms: terms[0] - terms[1])
+def _difference(left: TableRow, right: TableRow) -> Effect | None:
+    return _compared(left, right, "rouge1", lambda terms: terms[0] - terms[1])
 
 
 def _bars(effects: Collection[Effect]) -> list[list[float]]:

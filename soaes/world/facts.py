@@ -110,10 +110,10 @@ def _closed_list(kind: str, attribute: str) -> list[str]:
     return {"chairman": CHAIRMEN, "subsidiary": LISTED, **pools.VALUES}[attribute]
 
 
-def _check(name: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
+def _check(name: str, value: int, minimum: int, maximum: int) -> None:
+    if not minimum <= value <= maximum:
         raise ValueError(
-            f"{name}={value} is outside {least}..{most}, which the name pools allow; "
+            f"{name}={value} is outside {minimum}..{maximum}, which the name pools allow; "
             f"set {name} within it"
         )
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import account, decode, prompts
+from benchmarks import decode, prompts, race_results
 from benchmarks.machine_limit import lies_in, read_rate
 from benchmarks.prompts import BenchmarkPrompt
 from benchmarks.race import PLAIN, Race, Weighed
@@ -148,13 +148,13 @@ def test_the_whole_race_on_toys(world, tmp_path, monkeypatch):
             shapes={"target": (2, 128), "draft": (1, 128)},
         )
         race.run(1, counted=True)
-        results = account.results(race)
+        results = race_results.results(race)
         race.fields["greedy"].generations["speculation n=4"][0][1].tokens[-1] += 1
         with pytest.raises(
             ValueError,
             match=r"speculation n=4 wrote other greedy tokens than autoregression on prompts \[1\]",
         ):
-            account.results(race)
+            race_results.results(race)
     assert all(
         list(result) == KEYS
         and result["low"] <= result["median"] <= result["high"]

@@ -92,7 +92,7 @@ def test_top_p_on_one_side_fails_the_enumeration(rule):
 
 
 class ToldTheUnwarped(Speculative):
-    """top-p on the draft's draws, but not in the q that the rule is told."""
+    """top-p on the draft's draws, but not in the q that the rule is given."""
 
     def propose(self, sequence, count, generator):
         drafted, _ = super().propose(sequence, count, generator)
@@ -148,7 +148,7 @@ SEEN_IN_THE_TEXT = {
     "target rows off by one": lambda: speculative(2, target=RowsOneBack),
     "target positions off by one": lambda: speculative(2, target=OnePositionLate),
 }
-SEEN_BY_THE_TWIN = {  # the law stays the target's, because the rule is told the q that drafted
+SEEN_BY_THE_TWIN = {  # the law stays the target's, because the rule is given the q that drafted
     "stale cache": lambda: twins(2, of=StaleCache),
     "stale cache of a real model": lambda: real_twins(2, of=StaleCache),
     "draft positions off by one": lambda: twins(2, draft=OnePositionLate),

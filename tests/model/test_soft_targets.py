@@ -35,7 +35,7 @@ def seeded(seed=1):
 
 
 def served(each, kind):
-    """Whether a format serves a divergence at tau = 2."""
+    """Whether a format supports a divergence at tau = 2."""
     try:
         each.check_supports(2.0, kind)
     except ValueError:

@@ -63,7 +63,7 @@ def test_a_failing_row_leaves_the_others_standing_and_the_next_run_goes_on(tmp_p
     assert "FAILED   tokenizer.vocabulary=100" in ran.stdout and "512 or more" in ran.stdout
     assert len(Store(store).names("tokenizer")) == 2
     assert ran.stdout.count("row  tokenizer.vocabulary=600") == 1, (
-        "told as it was built, and not again"
+        "printed as it was built, and not again"
     )
     (error,) = store.glob("sweeps/*/*/*/error.txt")
     assert "Traceback" in error.read_text() and "again: python -m soaes.run" in error.read_text()
@@ -87,7 +87,7 @@ def test_a_row_of_before_whose_stage_is_gone_and_fails_is_told_as_failed_and_not
     (store / "rows" / f"{row.name}.json").write_text(json.dumps({"logger": "disabled"}))
     ran = soaes(store, "run", *words, torch=False)
     assert ran.returncode == 1 and "corpus.jsonl is not what" in ran.stdout, ran.stderr
-    assert "row  " not in ran.stdout and ran.stdout.count("again: ") == 1, "told once"
+    assert "row  " not in ran.stdout and ran.stdout.count("again: ") == 1, "printed once"
     assert len(list(store.glob("sweeps/*/*/*/error.txt"))) == 1
 
 

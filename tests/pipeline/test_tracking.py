@@ -26,7 +26,7 @@ class Run:
 
 
 def mirrored(monkeypatch, build, *words):
-    """The folder of a stage, and what W&B was told while it was built."""
+    """The folder of a stage, and what W&B was given while it was built."""
     mirror = WandbRun(LoggerSettings())
     mirror.run = run = Run()
     monkeypatch.setattr(mortals, "Tracker", partial(Tracker, mirror=mirror))

@@ -140,14 +140,14 @@ def _exam_files(files: Iterator[str], report: CurationReport) -> list[ExamFile]:
         exam_files.append(ExamFile(folders[0], splits[0], subject, file))
 
     exams_with_val = {exam_file.exam for exam_file in exam_files if exam_file.split == "val"}
-    kept = []
+    scored_files = []
     for exam_file in exam_files:
         if exam_file.split == "test" and exam_file.exam in exams_with_val:
             reason = "not read: val/ is scored where an exam has it"
             report.problem("exam", exam_file.file, 0, reason)
         else:
-            kept.append(exam_file)
-    return kept
+            scored_files.append(exam_file)
+    return scored_files
 
 
 def _questions(

@@ -149,7 +149,7 @@ def _drafts(race: Race, mode: str) -> Iterator[Result]:
 def _quotient(
     name: str, measured: list[float], predicted: list[float], target: float | None
 ) -> Result:
-    quotients = [one / other for one, other in zip(measured, predicted, strict=True)]
+    quotients = [value / prediction for value, prediction in zip(measured, predicted, strict=True)]
     return row(name, "ratio", quotients, target, limit=1.0)
 
 
