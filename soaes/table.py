@@ -37,7 +37,10 @@ def main() -> None:
         elif arguments.why:
             status = _print_why(arguments.overrides, arguments.why)
         else:
-            status = _print_tables(arguments.overrides, arguments.only, arguments.out)
+            words = [word for word in arguments.only or [] if "=" in word]  # behind --only
+            only = [word for word in arguments.only or [] if word not in words]
+            names = [name for word in only for name in word.split(",") if name]
+            status = _print_tables([*arguments.overrides, *words], names, arguments.out)
     except ValueError as error:
         sys.exit(f"error: {error}")
     sys.exit(status)
@@ -49,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "overrides", nargs="*", help="as given to soaes.run, e.g. scale=smoke seed=0,1,2"
     )
-    parser.add_argument("--only", nargs="*", help="tables to read, e.g. table2")
+    parser.add_argument("--only", nargs="*", help="tables to read, e.g. table2,table3")
     parser.add_argument(
         "--why",
         metavar="TABLE.ROW",
@@ -73,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 # ---------------------------------------------------------------- tables
 
 
-def _print_tables(overrides: list[str], only: list[str] | None, out: Path | None) -> int:
+def _print_tables(overrides: list[str], only: list[str], out: Path | None) -> int:
     names = only or table_names()
     _check_names(names)
     tables = _read(names, overrides)
@@ -175,6 +178,10 @@ def explain(tables: Mapping[str, Table], name: str, row: str, store: Store) -> l
     """
     key, _, column = row.partition(".")
     rows = tables[name].rows
+    if not key:
+        raise ValueError(
+            f"{name}: name a row too, as in {name}.{next(iter(rows))}; {nearest('', list(rows))}"
+        )
     if key not in rows:
         hint = nearest(key, list(rows))
         raise ValueError(f"{name}.{key}: there is no such row; {hint}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -32,11 +33,11 @@ def check(tables: Mapping[str, Table], store: Store) -> list[Check]:
     checks += [_beats_chance(tables, exam) for exam in AVERAGED_EXAMS]
     stage1 = _cell(tables, "table2", "sft1", "rouge1")
     stage2 = _cell(tables, "table2", "sft2", "rouge1")
-    text = f"stage 2 beats stage 1 in Rouge-1: {stage2:.2f} > {stage1:.2f}"
+    text = f"stage 2 beats stage 1 in Rouge-1: {_written(stage2, 2)} > {_written(stage1, 2)}"
     checks.append(Check(text, stage2 > stage1))
     instruct = _cell(tables, "table4", "instruct", "acceptance_rate_per_position")
     distilled = _cell(tables, "table4", "alpha_05", "acceptance_rate_per_position")
-    rates = f"{distilled:.2f} > {instruct:.2f}"
+    rates = f"{_written(distilled, 2)} > {_written(instruct, 2)}"
     text = f"the distilled draft's acceptance rate exceeds Instruct's: {rates}"
     checks.append(Check(text, distilled > instruct))
     return checks
@@ -48,10 +49,14 @@ def _cell(tables: Mapping[str, Table], table: str, row: str, column: str) -> flo
     return float("nan") if value is None else value
 
 
+def _written(value: float, digits: int) -> str:
+    return "not built" if math.isnan(value) else f"{value:.{digits}f}"
+
+
 def _beats_chance(tables: Mapping[str, Table], exam: str) -> Check:
     accuracy = _cell(tables, "table1", "target_base", exam)
     error = _cell(tables, "table1", "target_base", f"{exam}_standard_error")
-    numbers = f"{accuracy:.1f} > {CHANCE} + 3 x {error:.1f}"
+    numbers = f"{_written(accuracy, 1)} > {CHANCE} + 3 x {_written(error, 1)}"
     text = f"the base model beats chance on {exam} by 3 standard errors: {numbers}"
     return Check(text, accuracy > CHANCE + 3 * error)
 
