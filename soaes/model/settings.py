@@ -79,7 +79,8 @@ class CosineSchedule(Schedule):
         if step < warmup_steps:
             return ConstantSchedule(self.warmup)(step, steps)
         progress = (step - warmup_steps) / max(1, steps - 1 - warmup_steps)
-        return self.final + (1 - self.final) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+        falling = (1 + math.cos(math.pi * min(1.0, progress))) / 2  # from 1 to 0
+        return self.final + (1 - self.final) * falling
 
 
 def _check_warmup(warmup: float) -> None:
