@@ -139,7 +139,9 @@ def test_a_writer_never_goes_on_with_anothers_shards(tmp_path, capsys, change):
     assert "it is written anew" in capsys.readouterr().out
 
 
-def test_a_disk_that_cannot_hold_the_rest_is_told_before_a_row_is_computed(tmp_path, monkeypatch):
+def test_a_disk_that_cannot_hold_the_rest_is_refused_before_a_row_is_computed(
+    tmp_path, monkeypatch
+):
     """The rest: what a killed writer left is not asked for again."""
     out, asked, free = tmp_path / "out", [], []
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, free[-1]))

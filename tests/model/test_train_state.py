@@ -295,7 +295,9 @@ def no_space_for_checkpoints(replace):
     return replace_or_fail
 
 
-def test_a_disk_too_small_for_checkpoints_is_told_before_the_first_step(toy, tmp_path, monkeypatch):
+def test_a_disk_too_small_for_checkpoints_is_refused_before_the_first_step(
+    toy, tmp_path, monkeypatch
+):
     monkeypatch.setattr(
         shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 1000, 1000)
     )

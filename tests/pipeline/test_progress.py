@@ -172,7 +172,7 @@ def test_a_stage_is_never_said_to_be_over_before_it_is(tmp_path):
     )
 
 
-def test_a_stage_that_ended_too_early_is_told_with_its_last_checkpoint(tmp_path):
+def test_a_stage_that_ended_too_early_is_reported_with_its_last_checkpoint(tmp_path):
     store, goal = Store(tmp_path), cpt(base(64))
     assert progress.checkpoint_note(store, goal) == ""
     store.unfinished(goal.name).mkdir(parents=True)

@@ -74,7 +74,9 @@ def test_a_failing_row_leaves_the_others_standing_and_the_next_run_goes_on(tmp_p
     assert again.stdout.count("tokenizer-") == 2, "found, not built"
 
 
-def test_a_row_of_before_whose_stage_is_gone_and_fails_is_told_as_failed_and_not_as_a_row(tmp_path):
+def test_a_row_of_before_whose_stage_is_gone_and_fails_is_reported_as_failed_and_not_as_a_row(
+    tmp_path,
+):
     """One that needs no torch to fail: its parent's folder is there, but is not what it was."""
     store, words = tmp_path / "store", ["goal=tokenizer", *SMALL]
     (row,) = sweep.jobs([*words, f"runtime.store={store}"])

@@ -57,7 +57,7 @@ def steps(lines):
     return [line["step"] for line in lines if "train/loss" in line]
 
 
-def test_the_seconds_of_all_attempts_are_told(toy, tmp_path):
+def test_the_seconds_of_all_attempts_are_reported(toy, tmp_path):
     slow = {"happens": {(2, 0): partial(time.sleep, 0.5)}}
     left = mortals.killed(toy, tmp_path, "cpt", 4, **slow)
     first = recorded(left)
