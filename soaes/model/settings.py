@@ -117,8 +117,8 @@ class OptimizerSettings:
         check_positive("lr", self.lr, "the peak learning rate")
         if not isinstance(self.schedule, Schedule):
             raise ValueError(
-                f"schedule={self.schedule}: must be a schedule of soaes.model.settings, as in "
-                "'schedule={_target_: soaes.model.settings.ConstantSchedule, warmup: 0.05}'"
+                f"schedule={self.schedule}: must be a schedule of soaes.model.settings; keep the "
+                "node of conf/optim whole, and set schedule._target_ for another one"
             )
         check_whole("global_batch_size", self.global_batch_size, 1, "the rows of a step")
         check_positive("epochs", self.epochs, "the passes over the rows")

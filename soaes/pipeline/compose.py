@@ -127,6 +127,10 @@ def runtime_settings(cfg: DictConfig) -> Runtime:
         if node is None:
             raise ValueError(f"{key}: every run needs it; set it again")
     plain: Any = OmegaConf.to_container(cfg.runtime, resolve=True)
+    places = {"logger": "logger", "root": "data.root", "dry": "dry"}  # other nodes' settings
+    for key, place in places.items():
+        if key in plain:
+            raise ValueError(f"runtime.{key}: there is no such setting; Did you mean {place}?")
     plain["logger"] = OmegaConf.to_container(cfg.logger, resolve=True)
     plain["root"] = cfg.data.get("root")
     plain["dry"] = cfg.dry
@@ -253,9 +257,15 @@ def _advice(message: str, job: list[str]) -> str:
         options = [path.stem for path in (CONF / group).glob("*.yaml")]
         return f"{lines[0]} {nearest(option, options)}"
     for word in job:
-        key = word.lstrip("+~").split("=", 1)[0]
-        if key in message:
-            return f"{lines[0]} {nearest(key, [*override_keys(compose_job([])), *_groups()])}"
+        key, _, value = word.lstrip("+~").partition("=")
+        if lines[0].startswith("Config group override must be"):
+            if (CONF / key).is_dir() and (value in ("null", "") or value.isdecimal()):
+                options = [path.stem for path in (CONF / key).glob("*.yaml")]
+                return f"{word}: {key} takes the name of an option; {nearest('', options)}"
+        elif key in message:
+            known = [*override_keys(compose_job([])), *_groups()]
+            near = get_close_matches(key, [name for name in known if name != key], 1, 0.5)
+            return lines[0] + (f" Did you mean {near[0]}?" if near else "")
     return lines[0]
 
 

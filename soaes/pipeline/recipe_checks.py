@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from dataclasses import is_dataclass
 from typing import Any, get_args
 
 from soaes.data.settings import PackingSettings
@@ -86,18 +87,15 @@ def _check_names(recipe: Recipe, parameters: dict[str, Parameter]) -> None:
             raise ValueError(f"{name}: {recipe.stage} has no such argument; {advice}")
     for name, parameter in parameters.items():
         if parameter.required and name not in recipe.arguments:
-            raise ValueError(
-                f"{recipe.stage}: it needs {name}, which was deleted; set {name} again"
-            )
+            raise ValueError(f"{recipe.stage}: it needs {name}, which is not given; set {name} too")
 
 
 def _check_targets(recipe: Recipe) -> None:
     """Check that every `_target_` of a stage's options is ours, and every `revision`."""
+    validation.check_targets(recipe.written)
     for key, value in labels.flatten(recipe.written).items():
-        name = key.rpartition(".")[2]
-        if name == "_target_":
-            validation.check_target(value)
-        if name == "revision" and recipe.stage != "fetch":  # there it is a commit
+        is_revision = key.rpartition(".")[2] == "revision"
+        if is_revision and recipe.stage != "fetch":  # there it is a commit
             validation.check_revision(value)
 
 
@@ -136,7 +134,7 @@ def _not_the_settings(name: str, node: Any, classes: tuple[type, ...]) -> ValueE
     wanted = " or ".join(each.__name__ for each in classes)
     return ValueError(
         f"{name}={_in_short(node)}: must be {wanted} (settings are known by their _target_); "
-        f"keep the node of conf/{name} whole and change its values alone"
+        "keep its node of conf/ whole and change its values alone"
     )
 
 
@@ -159,7 +157,7 @@ def _check_partial(name: str, node: Any) -> None:
         if key in ("_target_", "_partial_", "revision"):
             continue
         if key not in parameters:
-            advice = nearest(key, bindable) if bindable else "it has none"
+            advice = nearest(key, bindable)
             raise ValueError(f"{name}.{key}: {declared_name(target)} has no such setting; {advice}")
         if key not in bindable:
             raise ValueError(f"{name}.{key}: the stage itself sets {key}; leave it out")
@@ -187,10 +185,10 @@ def instantiate_settings(value: Any) -> Any:
         return plain
     validation.check_target(target)
     settings = getattr(importlib.import_module(module_name), class_name, None)
-    if settings is None:
+    if not is_dataclass(settings):
         raise ValueError(f"_target_: {module_name} has no settings called {class_name}")
     if plain.get("_partial_", False) is not False:
-        raise ValueError(f"_partial_: {class_name} are settings, which are created whole")
+        raise ValueError(f"_partial_: {class_name} is a settings class; leave _partial_ out")
     known = inspect.signature(settings).parameters
     arguments = {}
     for key, inner in plain.items():
@@ -201,7 +199,7 @@ def instantiate_settings(value: Any) -> Any:
             raise ValueError(f"{key}: {class_name} has no such setting; {advice}")
     for key, parameter in known.items():
         if parameter.default is parameter.empty and key not in arguments:
-            raise ValueError(f"{class_name}: it needs {key}, which was deleted; set {key} again")
+            raise ValueError(f"{class_name}: it needs {key}, which is not given; set {key} too")
     return settings(**arguments)
 
 
@@ -227,5 +225,7 @@ def _check_distillation(arguments: dict[str, Any]) -> None:
     tau = arguments["tau"]
     stored.check_supports(tau, arguments["module"].get("divergence", "forward"))
     if teacher.stage == "teach":
-        probe = instantiate_settings(teacher.arguments.get("probe", {})) or ProbeSettings()
+        probe = ProbeSettings()
+        if "probe" in teacher.arguments:
+            probe = instantiate_settings(teacher.arguments["probe"])
         check_probed(stored, probe, tau)

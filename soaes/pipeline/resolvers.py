@@ -31,7 +31,7 @@ def data_digest(root: str) -> str:
     Raises:
         ValueError: There is no such folder.
     """
-    if not Path(root).is_dir():
+    if not str(root).strip() or not Path(root).is_dir():
         raise ValueError(f"data.root={root}: there is no such folder; README says what it may hold")
     return digest(root, cache_folder([]))
 

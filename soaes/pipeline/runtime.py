@@ -18,7 +18,7 @@ from soaes.pipeline.validation import (
     check_at_least,
     check_flag,
     check_one_of,
-    check_target,
+    check_targets,
     check_whole,
     nearest,
 )
@@ -178,8 +178,9 @@ class Runtime:
         if not isinstance(store, (str, Path)) or not str(store):
             raise ValueError(f"runtime.store={_word(store)}: must be the folder of all outputs")
         values["store"] = Path(store)
-        values["execution"] = _from_mapping(Execution, values["execution"], "runtime.execution")
-        values["logger"] = _from_mapping(LoggerSettings, values["logger"], "logger")
+        execution, logger = values.get("execution"), values.get("logger")
+        values["execution"] = _from_mapping(Execution, execution, "runtime.execution")
+        values["logger"] = _from_mapping(LoggerSettings, logger, "logger")
         for name in ("exclusive_stages", "torchrun"):
             if isinstance(values.get(name), list):
                 values[name] = tuple(values[name])
@@ -225,22 +226,12 @@ def _check_device(device: object) -> None:
 
 def _check_strategy(strategy: object) -> None:
     """Check a strategy's name or node; a stage is given the object that its node describes."""
-    if strategy is None or isinstance(strategy, str):
+    is_node = isinstance(strategy, Mapping) and "_target_" in strategy
+    is_plain = strategy is None or isinstance(strategy, (str, int, float, list, tuple, Mapping))
+    if is_plain and not is_node:
         written = _word(strategy)
         check_one_of("strategy", written, STRATEGIES, "or a node with a Lightning _target_")
-    _check_targets(strategy)
-
-
-def _check_targets(node: Any) -> None:
-    """Check every `_target_` in a node, so that a forbidden one costs nothing."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            check_target(node["_target_"])
-        for value in node.values():
-            _check_targets(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            _check_targets(value)
+    check_targets(strategy)
 
 
 def first_rank() -> bool:

@@ -1,7 +1,7 @@
 """Checks of what a user may set: run when a job is composed, so that a slip costs nothing.
 
 Settings (frozen dataclasses in modules called `settings`) call the helpers below in their
-`__post_init__`. All messages have one form: `name=value: what it must be (what it is; way out)`.
+`__post_init__`. Their messages have one form: `name=value: what it must be (what it is; way out)`.
 Imports nothing of ours.
 """
 
@@ -87,8 +87,11 @@ def _error(name: str, value: object, rule: str, what: str) -> ValueError:
 
 def nearest(word: str, known: list[str]) -> str:
     """Return `Did you mean WORD?` for the nearest known word, or the list of them all."""
-    near = get_close_matches(word, known, 1, 0.5)
-    return f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sorted(known))}"
+    others = sorted({name for name in known if name != word})
+    if not others:
+        return "There is none"
+    near = get_close_matches(word, others, 1, 0.5)
+    return f"Did you mean {near[0]}?" if near else f"There are: {', '.join(others)}"
 
 
 # ------------------------------------------------------ the scalar arguments of every stage
@@ -174,7 +177,7 @@ def check_tau(tau: object) -> None:
 
 
 def check_revision(revision: object) -> None:
-    """Check the `revision` that a node in conf/ tells the meanings of its function apart by."""
+    """Check the `revision` of a node in conf/."""
     check_whole("revision", revision, 1, "raised by one when a function changes its meaning")
 
 
@@ -305,6 +308,9 @@ class PretrainArguments:
         check_positive("mlp_ratio", self.mlp_ratio, "the feed-forward layers' width over width")
         check_whole("position_factor", self.position_factor, 1, "the positions over context")
         spread = "the standard deviation of initial weights"
+        if self.width // self.heads % 2:
+            size = f"width={self.width} gives heads of {self.width // self.heads}"
+            raise _error("heads", self.heads, "must give heads of an even size", size)
         check_positive("embedding_std", self.embedding_std, spread)
         check_positive("head_std", self.head_std, spread)
 
@@ -474,6 +480,18 @@ def check_stage(stage: str, arguments: Mapping[str, Any]) -> None:
 
 # Hydra itself would call anything that a `_target_` names.
 OURS = ("soaes.", "pytorch_lightning.strategies.")
+
+
+def check_targets(node: Any) -> None:
+    """Check every `_target_` in a node, however deep."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            check_target(node["_target_"])
+        for value in node.values():
+            check_targets(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            check_targets(value)
 
 
 def check_target(target: str) -> str:

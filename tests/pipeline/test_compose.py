@@ -359,7 +359,7 @@ def test_the_papers_scale_carries_the_papers_settings():
         ),
         pytest.param(
             ["+optim.sft2._partial_=true"],
-            "_partial_: OptimizerSettings are settings",
+            "_partial_: OptimizerSettings is a settings class",
             id="sft2--partial--true",
         ),
         pytest.param(
@@ -411,6 +411,34 @@ def test_the_papers_scale_carries_the_papers_settings():
             ["evaluate.split=${target.chat}"],
             "split=.*must be one of train, dev, test",
             id="evaluate-split-target-chat",
+        ),
+        pytest.param(
+            ["data=files", "data.root="], "^data.root=: there is no such folder", id="root-empty"
+        ),
+        pytest.param(
+            ["+runtime.dry=true"], "runtime.dry: there is no.*Did you mean dry", id="runtime-dry"
+        ),
+        pytest.param(
+            ["~runtime.execution"], "runtime.execution=null: must be", id="no-runtime-execution"
+        ),
+        pytest.param(
+            ["runtime.execution.strategy=[ddp]"],
+            "strategy=.*must be one of auto",
+            id="strategy-list",
+        ),
+        pytest.param(["sampling=null"], "sampling=null: sampling takes the name", id="group-null"),
+        pytest.param(
+            ["optim.sft2.schedule._target_=soaes.model.settings.Schedule"],
+            "no settings called Schedule",
+            id="schedule-base-class",
+        ),
+        pytest.param(
+            ["optim.sft2.schedule._target_=soaes.model.settings.CosineSchedule"],
+            "CosineSchedule: it needs final, which is not given; set final too",
+            id="cosine-without-final",
+        ),
+        pytest.param(
+            ["target.origin.base.width=99"], "heads=3: must give heads of an even", id="odd-heads"
         ),
         pytest.param(["goal=null"], "goal=null: must name a node; stages: ", id="goal-null"),
         pytest.param(
@@ -488,7 +516,7 @@ def test_the_papers_scale_carries_the_papers_settings():
         ),
         pytest.param(
             ["optim=adamw", "optim.sft2.lr=-1"],
-            r"optim=\{\.\.\.\} without a _target_: must be OptimizerSettings.*conf/optim",
+            r"optim=\{\.\.\.\} without a _target_: must be OptimizerSettings.*keep its node",
             id="optim-option-at-the-wrong-place",
         ),
         pytest.param(
@@ -508,12 +536,12 @@ def test_the_papers_scale_carries_the_papers_settings():
         ),
         pytest.param(
             ["~target.sft2.optim"],
-            "sft: it needs optim, which was deleted",
+            "sft: it needs optim, which is not given",
             id="optim-deleted",
         ),
         pytest.param(
             ["~optim.sft2.lr"],
-            "OptimizerSettings: it needs lr, which was deleted",
+            "OptimizerSettings: it needs lr, which is not given",
             id="lr-deleted",
         ),
         pytest.param(

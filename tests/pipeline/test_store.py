@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from soaes.model.settings import ConstantSchedule
 from soaes.pipeline import scheduler as builder
 from soaes.pipeline import sweep, worker
 from soaes.pipeline.recipe import Recipe
@@ -89,12 +90,13 @@ def test_a_revision_is_hashed_and_not_passed_on(tmp_path):
     stage = Recipe("soaes.stages.prepare.world", {"seed": 0, **SIZES, "revision": 2})
     assert stage.name != world().name and stage.name in builder.build(store, [stage], RUNTIME).built
     schedule = {
-        "_target_": "soaes.model.schedules.constant",
-        "_partial_": True,
+        "_target_": "soaes.model.settings.ConstantSchedule",
         "warmup": 0.1,
         "revision": 3,
     }
-    assert worker.realise(schedule, store).keywords == {"warmup": 0.1}
+    assert worker.realise(schedule, store) == ConstantSchedule(warmup=0.1)
+    bound = schedule | {"_partial_": True}
+    assert worker.realise(bound, store).keywords == {"warmup": 0.1}
 
 
 def test_shared_ancestors_are_built_once_and_found_again(tmp_path):
