@@ -77,7 +77,7 @@ def compose_job(job: list[str]) -> DictConfig:
         except OmegaConfBaseException:
             return _composed_anew(job)  # raises the error with Hydra's own explanation
         return cfg
-    except HydraException as error:
+    except (HydraException, ValueError) as error:  # Hydra raises both
         raise ValueError(_advice(str(error), job)) from None
 
 
@@ -264,7 +264,7 @@ def _advice(message: str, job: list[str]) -> str:
                 return f"{word}: {key} takes the name of an option; {nearest('', options)}"
         elif key in message:
             known = [*override_keys(compose_job([])), *_groups()]
-            near = get_close_matches(key, [name for name in known if name != key], 1, 0.5)
+            near = [] if key in known else get_close_matches(key, known, 1, 0.5)
             return lines[0] + (f" Did you mean {near[0]}?" if near else "")
     return lines[0]
 
