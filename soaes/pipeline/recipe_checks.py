@@ -184,8 +184,9 @@ def instantiate_settings(value: Any) -> Any:
     if declared_name(module_name) != "settings":
         return plain
     validation.check_target(target)
-    settings = getattr(importlib.import_module(module_name), class_name, None)
-    if not is_dataclass(settings):
+    settings: Any = getattr(importlib.import_module(module_name), class_name, None)
+    is_settings_class = is_dataclass(settings)
+    if not is_settings_class:
         raise ValueError(f"_target_: {module_name} has no settings called {class_name}")
     if plain.get("_partial_", False) is not False:
         raise ValueError(f"_partial_: {class_name} is a settings class; leave _partial_ out")
