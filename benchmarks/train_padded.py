@@ -152,7 +152,6 @@ class Padding:
             precision=self.precision,
             max_epochs=1,
             max_steps=self.steps,
-            gradient_clip_val=GRAD_CLIP,
             limit_val_batches=0,
             callbacks=[clock],
             logger=False,
@@ -168,7 +167,7 @@ class Padding:
         model = copy.deepcopy(self.model)
         attention.set_attention(model, "documents")
         schedule = ConstantSchedule(warmup=0)
-        return CausalLM(model.train(), LR, schedule, BETAS, WEIGHT_DECAY, self.steps)
+        return CausalLM(model.train(), LR, schedule, BETAS, WEIGHT_DECAY, self.steps, GRAD_CLIP)
 
     def _trainer_rate(self, name: str) -> float:
         trainer, clock, collator = self._trainer(SAMPLING[name], self.precision == "bf16-mixed")

@@ -158,6 +158,7 @@ def _settings(model: Any) -> dict[str, Any]:
         "betas": BETAS,
         "weight_decay": WEIGHT_DECAY,
         "steps": 1,
+        "grad_clip": GRAD_CLIP,
     }
 
 
@@ -186,7 +187,7 @@ def _stepper(lit: CausalLM, batches: list[dict]) -> Callable[[], float]:
         with torch.autocast("cpu", torch.bfloat16):
             loss = lit.loss_sum(batch) / batch["step_tokens"]
         loss.backward()
-        lit.configure_gradient_clipping(optimizer, GRAD_CLIP)
+        float(torch.nn.utils.clip_grad_norm_(lit.parameters(), GRAD_CLIP))
         optimizer.step()
         optimizer.zero_grad()
 

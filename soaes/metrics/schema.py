@@ -12,6 +12,7 @@ data and are not listed; the classes say which fields have them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -29,7 +30,19 @@ def write_metrics(out: Path, metrics: Mapping[str, Any]) -> None:
     Args:
         out: The unfinished folder of the stage.
         metrics: One of the records of this module, with its fields by task.
+
+    Raises:
+        ValueError: A field is NaN or infinite, which JSON does not have; None stands for what
+            cannot be measured.
     """
+    for name, value in metrics.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:
+            raise ValueError(
+                f"{name}={value}: not a finite number, so nothing is kept of this stage; "
+                "look for the first such number in its curves.jsonl and log.txt"
+            ) from None
     store.write_json(out / METRICS, metrics)
 
 
@@ -287,6 +300,7 @@ TrainMetrics = TypedDict(
         "seconds": float,  # wall time, earlier attempts included when a run was resumed
         "val/rouge1": NotRequired[float],  # on the dev prompts, where the rows have any; 0..100
         "val/rouge1_before": NotRequired[float],
+        "skipped_steps": NotRequired[int],  # that float16's loss scaler left out, if there were any
     },
 )
 """Stages pretrain, instruct, cpt and sft. No predictions.jsonl, but curves.jsonl by step."""

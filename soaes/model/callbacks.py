@@ -1,12 +1,13 @@
-"""The two callbacks of a training stage: its metrics, and its checkpoints.
+"""The callbacks of a training stage: what must be finite, its metrics, and its checkpoints.
 
-Both share the run's `TrainState`. They watch a Lightning module from outside and change nothing
+They share the run's `TrainState`. They watch a Lightning module from outside and change nothing
 of it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,98 @@ from soaes.pipeline.store import check_room
 from soaes.pipeline.tracking import CURVE_POINTS, Tracker
 
 
+class FiniteCallback(pl.Callback):
+    """Stop a run at the first number that is not finite, so that no ruined model is sealed.
+
+    It looks at the loss of every micro-batch, the gradient of every step, every validation, and
+    the weights at the end of training. In float16 a gradient that overflows under the loss scale
+    is no fault: the scaler leaves the step out and lowers the scale; such steps are counted.
+
+    It comes before the callbacks that log or write what it checks.
+
+    Args:
+        state: The run's state, whose `skipped_steps` is kept up to date here.
+    """
+
+    def __init__(self, state: TrainState) -> None:
+        self.state = state
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, module: pl.LightningModule, loss: torch.Tensor
+    ) -> None:
+        """Check the loss of a micro-batch.
+
+        Raises:
+            ValueError: It is not finite.
+        """
+        if not torch.isfinite(loss):
+            updates = trainer.global_step
+            raise _not_finite(f"the loss is {loss.item()} at step {updates + 1:,}", updates)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_index: int,
+    ) -> None:
+        """Check the gradient of a step that has just been made.
+
+        Raises:
+            ValueError: It is not finite, in float16 without a loss scale that explains it.
+        """
+        step = trainer.global_step
+        if step == self.state.step or math.isfinite(module.grad_norm):
+            return  # in the middle of a step, or all is well
+        if trainer.scaler is None or trainer.scaler.get_scale() < 1:
+            raise _not_finite(
+                f"the gradient's norm is {module.grad_norm} at step {step:,}", step - 1
+            )
+        self.state.skipped_steps += 1
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Check the loss of a validation.
+
+        Raises:
+            ValueError: It is not finite.
+        """
+        if not math.isfinite(module.validation_nats):
+            updates = self.state.step
+            finding = f"the validation loss is {module.validation_nats} after step {updates:,}"
+            raise _not_finite(finding, updates)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Check every weight: a validation reads only those of its own tokens.
+
+        Raises:
+            ValueError: One is not finite.
+        """
+        for name, weight in module.model.named_parameters():
+            held = getattr(weight, "ds_tensor", weight)  # ZeRO-3: this rank's share of it
+            if not torch.isfinite(held).all():
+                updates = self.state.step
+                raise _not_finite(f"{name} is not finite after step {updates:,}", updates)
+
+
+def _not_finite(finding: str, updates: int) -> ValueError:
+    """The error for a number that is not finite, after so many updates of the weights."""
+    if updates:
+        way_out = "lower optim.<phase>.lr, or lengthen its schedule's warmup"
+    else:
+        way_out = (
+            "no weight was updated yet, so it comes from the model that the stage starts from, "
+            "or from its rows"
+        )
+    return ValueError(f"{finding}; nothing is kept of this stage: {way_out}")
+
+
 class MetricsCallback(pl.Callback):
     """Log the curves of a training stage: `_log` is the one place that logs.
 
     - every (steps // 100)th step: `train/loss`, the mean cross-entropy (or Eq. 2) of the step's
-      loss tokens in nats; `train/lr`; `train/grad_norm` before clipping; `train/tokens_per_s`,
-      over all devices and with padding, since the last point
+      loss tokens in nats; `train/lr` of this step; `train/grad_norm` before clipping;
+      `train/tokens_per_s`, over all devices and with padding, since the last point
     - every validation: `val/perplexity`; `val/rouge1` of greedy answers in [0, 1], if there are
       dev prompts
 
@@ -86,14 +173,15 @@ class MetricsCallback(pl.Callback):
         self.state.step = trainer.global_step
         if self.state.step % max(1, module.steps // CURVE_POINTS) == 0:
             seconds = time.monotonic() - self.window_began
-            self._log(
-                {
-                    "train/loss": self.step_loss,
-                    "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
-                    "train/grad_norm": module.grad_norm,
-                    "train/tokens_per_s": self.window_tokens / seconds,
-                }
-            )
+            point = {
+                "train/loss": self.step_loss,
+                "train/lr": module.step_lr,
+                "train/grad_norm": module.grad_norm,
+                "train/tokens_per_s": self.window_tokens / seconds,
+            }
+            if not math.isfinite(module.grad_norm):  # the scaler left the step out
+                del point["train/grad_norm"]
+            self._log(point)
             self.window_tokens = 0
             self.window_began = time.monotonic()
         self.step_loss = 0.0

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import DeepSpeedStrategy
 
 from soaes.data.token_store import IGNORE, loss_mask
 from soaes.model import checkpoint, chunked_loss, losses
@@ -30,6 +31,7 @@ class CausalLM(pl.LightningModule):
         betas: AdamW's.
         weight_decay: AdamW's, of matrices only.
         steps: Optimizer steps of the whole training.
+        grad_clip: The norm that gradients are clipped to.
         cpu_offload: Keep the optimizer state in the processor's memory.
     """
 
@@ -41,17 +43,21 @@ class CausalLM(pl.LightningModule):
         betas: tuple[float, float],
         weight_decay: float,
         steps: int,
+        grad_clip: float,
         cpu_offload: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
+        self.made_buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self.lr = lr
         self.schedule = schedule
         self.betas = tuple(betas)
         self.weight_decay = weight_decay
         self.steps = steps
+        self.grad_clip = grad_clip
         self.cpu_offload = cpu_offload
-        self.grad_norm = math.nan  # of the last step, before clipping
+        self.step_lr = math.nan  # the learning rate of the last step
+        self.clipped_norm = math.nan  # what the last step's gradients had before it was clipped
         self.validation_nats = 0.0
         self.validation_tokens = 0
 
@@ -99,21 +105,30 @@ class CausalLM(pl.LightningModule):
         return chunked_loss.chunked_loss(hidden_ND, self.model.lm_head.weight, chunk_loss)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
-        """Return this micro-batch's part of the step's loss: the mean over its loss tokens.
-
-        Raises:
-            ValueError: The loss is not finite.
-        """
+        """Return this micro-batch's part of the step's loss: the mean over its loss tokens."""
         # Lightning divides by the number of micro-batches, and averages over ranks. `scale` undoes
         # both, since the sum is divided by the loss tokens of the whole step.
         scale = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        loss = self.loss_sum(batch) * (scale / batch["step_tokens"])
-        if not torch.isfinite(loss):
-            raise ValueError(
-                f"the loss is {loss.item()} at step {self.global_step}, micro-batch {batch_index}; "
-                "lower optim.<phase>.lr"
-            )
-        return loss
+        return self.loss_sum(batch) * (scale / batch["step_tokens"])
+
+    def on_train_start(self) -> None:
+        self._restore_buffers()
+
+    def on_validation_start(self) -> None:
+        self._restore_buffers()
+
+    def _restore_buffers(self) -> None:
+        """Undo what a precision plugin or a strategy cast: buffers stay as the model made them.
+
+        Rotary frequencies in bfloat16 are off by radians of phase at position 4,096, and a saved
+        folder, which makes its own, would be another model than the one that was trained.
+        """
+        for name, made in self.made_buffers.items():
+            path, _, attribute = name.rpartition(".")
+            owner = self.model.get_submodule(path)
+            buffer = getattr(owner, attribute)
+            if buffer.dtype != made.dtype:
+                setattr(owner, attribute, made.to(buffer.device))
 
     def on_validation_epoch_start(self) -> None:
         self.validation_nats = 0.0
@@ -135,16 +150,27 @@ class CausalLM(pl.LightningModule):
         """Extra entries for metrics.json after training."""
         return {}
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Any,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip by the norm of all gradients, and keep the norm for the curve."""
-        max_norm = gradient_clip_val or math.inf
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters(), max_norm)
-        self.grad_norm = float(grad_norm)
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip by the norm of all gradients; keep the norm and the learning rate for the curve.
+
+        The trainer's own clipping sums the norm in another order, and does not return it. In
+        float16 the gradients carry the loss scale, which Lightning leaves a fused optimizer to
+        undo: it is undone before they are clipped.
+        """
+        self.step_lr = optimizer.param_groups[0]["lr"]
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy):
+            return  # it clips within its step
+        if self.trainer.scaler is not None:
+            self.trainer.scaler.unscale_(optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.grad_clip)
+        self.clipped_norm = float(norm)
+
+    @property
+    def grad_norm(self) -> float:
+        """Norm of all gradients of the last step: without a loss scale, before clipping."""
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy):
+            return float(self.trainer.model.get_global_grad_norm())
+        return self.clipped_norm
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return AdamW and its schedule; norms and biases have no weight decay."""

@@ -192,7 +192,7 @@ def smallest_k(
         tail_pp = _sums_from_each(p_V**2)
         tail_pq = _sums_from_each(p_V * q_V)
         tail_qq = _sums_from_each(q_V**2)
-        ratio_V = tail_p / tail_q
+        ratio_V = (tail_p / tail_q).masked_fill(tail_q == 0, 0.0)  # ids of probability 0 end it
         error_V += tail_pp - 2 * ratio_V * tail_pq + ratio_V**2 * tail_qq
         exact += (q_V - p_V).square().sum()
     is_within_V = (error_V.clamp_min(0) / exact).sqrt() < limit

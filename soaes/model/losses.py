@@ -7,6 +7,9 @@
 Every loss is a sum over tokens, in nats. The caller divides by the loss tokens of the whole
 optimizer step, so that the loss of a step does not depend on its micro-batches.
 
+A logit of -inf is a probability of 0, and a term of a divergence whose probability is 0 is 0, even
+where its log is not finite: 0 log 0 = 0.
+
 Three autograd functions have handwritten gradients: the forward KL divergence, log-probabilities
 of K ids, and log-probabilities of K ids and the tail. Each saves one [N, V] tensor, and its
 backward pass turns this tensor into the gradient in place; autograd would make up to three times
@@ -74,12 +77,19 @@ def total_variation(teacher_NV: torch.Tensor, student_NV: torch.Tensor, tau: flo
 
 def forward_kl_of_log_probs(teacher_NS: torch.Tensor, student_NS: torch.Tensor) -> torch.Tensor:
     """Return Eq. 1 from log-probabilities of S shares."""
-    return F.kl_div(student_NS, teacher_NS, reduction="sum", log_target=True)
+    return _sum_p_log_ratio(teacher_NS, student_NS)
 
 
 def reverse_kl_of_log_probs(teacher_NS: torch.Tensor, student_NS: torch.Tensor) -> torch.Tensor:
     """Return `reverse_kl` from log-probabilities of S shares."""
-    return F.kl_div(teacher_NS, student_NS, reduction="sum", log_target=True)
+    return _sum_p_log_ratio(student_NS, teacher_NS)
+
+
+def _sum_p_log_ratio(log_p_NS: torch.Tensor, log_q_NS: torch.Tensor) -> torch.Tensor:
+    """The sum of p (log p - log q)."""
+    p_NS = log_p_NS.exp()
+    log_ratio_NS = (log_p_NS - log_q_NS).masked_fill(p_NS == 0, 0.0)
+    return (p_NS * log_ratio_NS).sum()
 
 
 def total_variation_of_log_probs(
@@ -142,7 +152,8 @@ def entropy(logits_NV: torch.Tensor, tau: float) -> torch.Tensor:
     """Return the sum over N tokens of the entropy of softmax(logits / tau), in nats."""
     check_tau(tau)
     log_probs_NV = F.log_softmax(_at_least_float32(logits_NV) / tau, dim=-1)
-    return -(log_probs_NV.exp() * log_probs_NV).sum()
+    p_NV = log_probs_NV.exp()
+    return -(p_NV * log_probs_NV).masked_fill_(p_NV == 0, 0.0).sum()
 
 
 def log_probabilities(logits_NV: torch.Tensor, ids_NK: torch.Tensor, tau: float) -> torch.Tensor:
@@ -203,7 +214,8 @@ class _ForwardKL(torch.autograd.Function):
     ) -> torch.Tensor:
         p_NV, teacher_minus_log_normaliser_N = _softmax(teacher_NV, tau)
         q_NV, student_minus_log_normaliser_N = _softmax(student_NV, tau)
-        difference_N = (teacher_NV - student_NV).mul_(p_NV).sum(-1) / tau
+        difference_NV = (teacher_NV - student_NV).mul_(p_NV).masked_fill_(p_NV == 0, 0.0)
+        difference_N = difference_NV.sum(-1) / tau
         loss_N = difference_N + teacher_minus_log_normaliser_N - student_minus_log_normaliser_N
         ctx.save_for_backward(q_NV.sub_(p_NV))
         ctx.tau = tau

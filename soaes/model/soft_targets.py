@@ -11,6 +11,7 @@ The settings of each format, with their checks, are in model.settings.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar, Protocol
 
 import torch
@@ -197,7 +198,7 @@ class TopK(settings.TopK):
         return {
             "logits": bits(relative_NK, self.dtype),
             "ids": _narrow_ids(ids_NK, vocab),
-            "tail": tail_NS.float(),
+            "tail": bits(tail_NS, "float32"),
         }
 
     def log_shares(self, fields_N: Fields, tau: float) -> torch.Tensor:
@@ -277,7 +278,7 @@ class Sampled(settings.Sampled):
         entropy_NS = torch.stack(entropies, dim=1)
         return {
             "ids": _narrow_ids(ids_NSM, logits_NV.shape[1]),
-            "entropy": entropy_NS.float(),
+            "entropy": bits(entropy_NS, "float32"),
         }
 
     def divergence(
@@ -371,8 +372,21 @@ def _stored_dtype(dtype: str) -> str:
 
 
 def bits(tensor: torch.Tensor, dtype: str) -> torch.Tensor:
-    """Return a tensor as it is stored in `dtype`: numpy has no bfloat16."""
+    """Return a tensor as it is stored in `dtype`: numpy has no bfloat16.
+
+    Raises:
+        ValueError: A value is not a number, or beyond the range of `dtype`; -inf, the logit of a
+            probability of 0, is kept.
+    """
     values = tensor.to(getattr(torch, dtype))
+    is_kept = torch.isfinite(values) | (tensor == -math.inf)
+    if not is_kept.all():
+        lost = tensor[~is_kept][0].item()
+        if math.isfinite(lost):
+            way_out = f"it is beyond the range of dtype={dtype}; set soft_targets.dtype=float32"
+        else:
+            way_out = "its weights are damaged, or it overflows in its own dtype"
+        raise ValueError(f"the teacher computes {lost:g}: {way_out}")
     return values.view(torch.uint16) if dtype == "bfloat16" else values
 
 

@@ -30,15 +30,17 @@ from soaes.pipeline.store import checksum
 class TrainState:
     """What a training run has done so far: everything that a checkpoint holds.
 
-    One instance belongs to a run. `MetricsCallback` keeps `step` and `curve` up to date,
-    `CheckpointCallback` writes snapshots. The states of Lightning's objects are None except in a
-    snapshot, and between reading a checkpoint and `restore`.
+    One instance belongs to a run. `MetricsCallback` keeps `step` and `curve` up to date and
+    `FiniteCallback` `skipped_steps`; `CheckpointCallback` writes snapshots. The states of
+    Lightning's objects are None except in a snapshot, and between reading a checkpoint and
+    `restore`.
 
     Attributes:
         contract: What the result depends on; a checkpoint of another contract is not resumed.
         step: Optimizer steps completed.
         seconds: Duration of the earlier attempts that this run continues; in a snapshot, of all.
         curve: Every line logged so far, each with its step.
+        skipped_steps: Steps of float16 that the loss scaler left out.
         module: State of the Lightning module.
         optimizer: State of the optimizer.
         schedule: State of the learning-rate schedule.
@@ -51,6 +53,7 @@ class TrainState:
     step: int = 0
     seconds: float = 0.0
     curve: list[dict[str, float]] = field(default_factory=list)
+    skipped_steps: int = 0
     module: dict[str, Any] | None = None
     optimizer: dict[str, Any] | None = None
     schedule: dict[str, Any] | None = None

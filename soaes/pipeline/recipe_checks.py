@@ -24,6 +24,7 @@ from soaes.model.settings import (
 )
 from soaes.pipeline import labels, signatures, validation
 from soaes.pipeline.recipe import Recipe, declared_name
+from soaes.pipeline.runtime import TRAINING_STAGES, Runtime
 from soaes.pipeline.signatures import Parameter
 from soaes.pipeline.validation import nearest
 
@@ -68,6 +69,37 @@ def check_recipe(recipe: Recipe) -> None:
         _check_distillation(recipe.arguments)
     if recipe.stage == "teach_vllm":
         check_vllm_supports(instantiate_settings(recipe.arguments["soft_targets"]))
+
+
+def check_execution(recipe: Recipe, runtime: Runtime) -> None:
+    """Check that a stage, if it trains, can be run as the runtime says.
+
+    Raises:
+        ValueError: It would wait for ranks that nobody starts, its batch does not divide over
+            them, or its precision would be another one on this device or under this strategy.
+    """
+    if recipe.stage not in TRAINING_STAGES:
+        return
+    execution = runtime.execution
+    devices = execution.devices
+    if devices > 1 and recipe.stage not in runtime.torchrun:
+        started = ",".join([*runtime.torchrun, recipe.stage])
+        raise ValueError(
+            f"runtime.execution.devices={devices}: {recipe.stage} runs as one process, which would "
+            f"wait for the others for ever; set 'runtime.torchrun=[{started}]', or devices=1"
+        )
+    optim = instantiate_settings(recipe.arguments["optim"])
+    if optim.global_batch_size % devices:
+        raise ValueError(
+            f"global_batch_size={optim.global_batch_size}: {recipe.stage} cannot divide it over "
+            f"runtime.execution.devices={devices}; set either to divide the other"
+        )
+    if optim.precision == "16-mixed" and (execution.device == "cpu" or execution.uses_deepspeed):
+        where = "on a cpu" if execution.device == "cpu" else "under DeepSpeed"
+        raise ValueError(
+            f"precision=16-mixed: float16 with a loss scale is not supported {where}; "
+            "set bf16-mixed, which needs none"
+        )
 
 
 # ------------------------------------------------------------------------- names and kinds

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from soaes.pipeline.recipe import declared_name
 from soaes.pipeline.validation import (
     STAGE_ARGUMENTS,
     check_at_least,
@@ -33,11 +34,11 @@ ATTENTIONS = (
     "flash_attention_3",
 )
 
-# Lightning's names of the strategies that train on one machine or several.
+# Lightning's names of the strategies that train on one machine or several, and their classes.
+# FSDP casts buffers, and neither clips by the norm of all shards nor saves a whole model.
 STRATEGIES = (
     "auto",
     "ddp",
-    "fsdp",
     "deepspeed",
     "deepspeed_stage_1",
     "deepspeed_stage_1_offload",
@@ -46,6 +47,10 @@ STRATEGIES = (
     "deepspeed_stage_3",
     "deepspeed_stage_3_offload",
 )
+STRATEGY_CLASSES = ("SingleDeviceStrategy", "DDPStrategy", "DeepSpeedStrategy")
+
+# The stages that can run as several ranks; of any other, every rank would do and write the whole.
+TRAINING_STAGES = ("pretrain", "instruct", "cpt", "sft", "distill")
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,15 @@ class Execution:
         check_at_least("checkpoint_every", self.checkpoint_every, 0, interval)
         check_one_of("attention", self.attention, ATTENTIONS, "how attention is computed")
         _check_strategy(self.strategy)
+
+    @property
+    def uses_deepspeed(self) -> bool:
+        """Whether the strategy, by its name, node or class, is DeepSpeed's."""
+        if isinstance(self.strategy, Mapping):
+            return declared_name(str(self.strategy["_target_"])) == "DeepSpeedStrategy"
+        if isinstance(self.strategy, str):
+            return self.strategy.startswith("deepspeed")
+        return type(self.strategy).__name__ == "DeepSpeedStrategy"
 
 
 @dataclass(frozen=True)
@@ -159,8 +173,8 @@ class Runtime:
 
     def __post_init__(self) -> None:
         check_whole("parallel_stages", self.parallel_stages, 1, "the stages side by side")
-        _check_stages("exclusive_stages", self.exclusive_stages)
-        _check_stages("torchrun", self.torchrun)
+        _check_stages("exclusive_stages", self.exclusive_stages, sorted(STAGE_ARGUMENTS))
+        _check_stages("torchrun", self.torchrun, TRAINING_STAGES)
         check_flag("dry", self.dry)
 
     @classmethod
@@ -191,12 +205,12 @@ class Runtime:
         return {**asdict(self), "store": str(self.store)}
 
 
-def _check_stages(name: str, value: object) -> None:
+def _check_stages(name: str, value: object, stages: Sequence[str]) -> None:
     """Check that a setting is a sequence of names of stages; a bare word is not one."""
     if not isinstance(value, tuple):
         raise ValueError(f"runtime.{name}={value}: must be a list of stages, e.g. [speed]")
     for stage in value:
-        check_one_of(f"runtime.{name}", stage, sorted(STAGE_ARGUMENTS))
+        check_one_of(f"runtime.{name}", stage, stages)
 
 
 Settings = TypeVar("Settings")
@@ -232,6 +246,9 @@ def _check_strategy(strategy: object) -> None:
         written = _word(strategy)
         check_one_of("strategy", written, STRATEGIES, "or a node with a Lightning _target_")
     check_targets(strategy)
+    if isinstance(strategy, Mapping):
+        name = declared_name(str(strategy["_target_"]))
+        check_one_of("strategy._target_", name, STRATEGY_CLASSES, "or the name of a strategy")
 
 
 def first_rank() -> bool:
@@ -240,3 +257,17 @@ def first_rank() -> bool:
     A stage of one process is its own first rank.
     """
     return os.environ.get("RANK", "0") == "0"
+
+
+def check_ranks(devices: int) -> None:
+    """Check that every rank of a stage has been started.
+
+    Raises:
+        ValueError: There are fewer processes than devices; the first would wait for ever.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if devices > started:
+        raise ValueError(
+            f"devices={devices}: a stage of so many ranks is started by torchrun, here are "
+            f"{started}; build it with soaes.run, or set devices={started}"
+        )

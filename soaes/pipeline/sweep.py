@@ -26,7 +26,7 @@ from soaes.pipeline import compose
 from soaes.pipeline.compose import CONF, compose_job, runtime_settings
 from soaes.pipeline.provenance import machine
 from soaes.pipeline.recipe import Recipe, revive
-from soaes.pipeline.recipe_checks import check_recipe
+from soaes.pipeline.recipe_checks import check_execution, check_recipe
 from soaes.pipeline.resolvers import cache_folder, data_digest
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.store import read_json, write_json
@@ -93,6 +93,8 @@ def _job(arguments: list[str], swept: dict[str, str], job: list[str]) -> Job:
     for ancestor in recipe.ancestry().values():
         check_recipe(ancestor)
     runtime = runtime_settings(cfg)
+    for ancestor in recipe.ancestry().values():
+        check_execution(ancestor, runtime)
     return Job(experiment_of(arguments), swept, job, recipe, runtime, OmegaConf.to_yaml(cfg))
 
 

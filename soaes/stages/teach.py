@@ -281,5 +281,5 @@ def topk_fields(
     return {
         "logits": bits(logprobs - logprobs[:, :1], soft_targets.dtype),
         "ids": torch.from_numpy(ids_NK.astype(np.int64)),
-        "tail": tail_mass_N1.log().float(),
+        "tail": bits(tail_mass_N1.log(), "float32"),
     }

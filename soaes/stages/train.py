@@ -6,6 +6,7 @@ The stages differ in the model they start from and in the Lightning module; the 
     token_store.load            packed rows on disk
     datamodule                  rows -> steps -> micro-batches
     CausalLM, DistilledLM       micro-batch -> loss (soaes.model.losses: Eq. 1 and 2)
+    FiniteCallback              stops where a loss, a gradient or a weight is not finite
     MetricsCallback             curves, validation perplexity and Rouge-1
     CheckpointCallback          what a killed run is resumed from
 
@@ -31,10 +32,10 @@ from soaes.data.datamodule import PackedDataModule
 from soaes.data.jsonl import read_jsonl
 from soaes.metrics.schema import write_metrics
 from soaes.model import attention, checkpoint, train_state
-from soaes.model.callbacks import CheckpointCallback, MetricsCallback
+from soaes.model.callbacks import CheckpointCallback, FiniteCallback, MetricsCallback
 from soaes.model.settings import OptimizerSettings, ValidationSettings
 from soaes.model.train_state import TrainState
-from soaes.pipeline.runtime import Execution
+from soaes.pipeline.runtime import Execution, check_ranks
 from soaes.pipeline.tracking import Tracker
 
 Module = Callable[..., pl.LightningModule]  # CausalLM or DistilledLM, or a partial of one
@@ -235,6 +236,7 @@ def _fit(
 
     A killed run resumes from its last checkpoint and ends with the same weights.
     """
+    check_ranks(execution.devices)
     pl.seed_everything(seed, verbose=False)
     holds_whole_state = execution.strategy in ("auto", "ddp")
     checkpoint_every = execution.checkpoint_every if holds_whole_state else 0.0
@@ -272,10 +274,12 @@ def _fit(
         betas=optim.betas,
         weight_decay=optim.weight_decay,
         steps=len(data.steps),
+        grad_clip=optim.grad_clip,
         cpu_offload=execution.cpu_offload,
     )
 
-    trainer = _trainer(data, optim, validation, execution, [metrics, checkpoints])
+    callbacks = [FiniteCallback(state), metrics, checkpoints]
+    trainer = _trainer(data, optim, validation, execution, callbacks)
     if resumed is None:
         trainer.validate(lit, data, verbose=False)
     trainer.fit(lit, data)
@@ -311,7 +315,7 @@ def _trainer(
     trainer_callbacks: list[pl.Callback],
 ) -> pl.Trainer:
     micro_batches = len(data.steps) * data.accumulate
-    return pl.Trainer(
+    trainer = pl.Trainer(
         accelerator=execution.device.replace("cuda", "gpu"),
         devices=execution.devices,
         strategy=execution.strategy,
@@ -319,7 +323,6 @@ def _trainer(
         max_epochs=1,
         max_steps=len(data.steps),
         accumulate_grad_batches=data.accumulate,
-        gradient_clip_val=optim.grad_clip,
         val_check_interval=math.ceil(micro_batches / validation.per_run),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
@@ -330,6 +333,9 @@ def _trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    if execution.uses_deepspeed:  # it clips within its step; elsewhere CausalLM does
+        trainer.gradient_clip_val = optim.grad_clip
+    return trainer
 
 
 def _summary(
@@ -348,4 +354,6 @@ def _summary(
     if "val/rouge1" in last:
         summary["val/rouge1"] = last["val/rouge1"]
         summary["val/rouge1_before"] = first["val/rouge1"]
+    if state.skipped_steps:
+        summary["skipped_steps"] = state.skipped_steps
     return summary

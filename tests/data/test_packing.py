@@ -282,6 +282,7 @@ def causal_lm(model):
         betas=(0.9, 0.95),
         weight_decay=0.0,
         steps=1,
+        grad_clip=1.0,
     )
 
 

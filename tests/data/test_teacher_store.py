@@ -310,7 +310,7 @@ def test_the_stage_stores_what_training_predicts_from(toy, tmp_path, soft_target
     )
     model = checkpoint.load(toy / "target").eval()
     attention.set_attention(model, name)
-    lit = CausalLM(model, 1e-3, None, (0.9, 0.95), 0.1, 1)
+    lit = CausalLM(model, 1e-3, None, (0.9, 0.95), 0.1, 1, 1.0)
     which = np.array([1, 4, 5, 19])
     batch = {
         f"{field}_BT": torch.from_numpy(array[which].astype(np.int64))

@@ -191,3 +191,45 @@ def test_schedules_warm_up_and_end_as_the_paper_says():
     assert all(later <= earlier for earlier, later in zip(cosine[50:], cosine[51:], strict=False))
     constant = [ConstantSchedule(warmup=0.05)(step, 1000) for step in range(1000)]
     assert constant[24] == pytest.approx(0.5) and set(constant[49:]) == {1.0}
+
+
+def without(logits, ids, value):
+    """Logits with a value in place of those of some ids."""
+    changed = logits.clone()
+    changed[:, ids] = value
+    return changed
+
+
+@pytest.mark.parametrize("of_log_probs", [False, True], ids=["of-logits", "of-log-probabilities"])
+@pytest.mark.parametrize("kind", losses.DIVERGENCES)
+@pytest.mark.parametrize("masks_student", [False, True], ids=["teacher", "both"])
+def test_an_id_of_logit_minus_infinity_is_an_id_of_probability_zero(
+    kind, of_log_probs, masks_student
+):
+    """As of a logit so low that its probability underflows, at which nothing is infinite."""
+    if kind == "reverse" and not masks_student:
+        return  # infinite: the student has mass where the teacher has none
+    results = []
+    for value in (-math.inf, -1e4):
+        student = without(STUDENT, [1, 4], value) if masks_student else STUDENT.clone()
+        teacher = without(TEACHER, [1, 4], value)
+        student.requires_grad_()
+        if of_log_probs:
+            log_probs = [(each / 2).log_softmax(-1) for each in (teacher, student)]
+            loss = losses.DIVERGENCES_OF_LOG_PROBS[kind](*log_probs)
+        else:
+            loss = losses.DIVERGENCES[kind](teacher, student, 2.0)
+        results.append((loss.detach(), *torch.autograd.grad(loss, student)))
+        assert torch.isfinite(loss) and torch.isfinite(results[-1][1]).all()
+    for masked, underflown in zip(*results, strict=True):
+        torch.testing.assert_close(masked, underflown)
+
+
+def test_the_entropy_of_a_masked_teacher_is_that_of_its_other_ids():
+    masked = losses.entropy(without(TEACHER, [1, 4], -math.inf), 2.0)
+    torch.testing.assert_close(masked, losses.entropy(TEACHER[:, [0, 2, 3]], 2.0))
+
+
+def test_the_reverse_divergence_is_infinite_where_the_teacher_has_no_mass():
+    teacher = without(TEACHER, [1], -math.inf)
+    assert losses.reverse_kl(teacher, STUDENT, 1.0).item() == math.inf

@@ -306,3 +306,67 @@ def test_the_smallest_k_is_within_the_limit_and_the_next_smaller_is_not(tau):
         for size in (k, k - 1)
     )
     assert within["gradient_bias"] < 0.05 <= beyond["gradient_bias"]
+
+
+def masked():
+    """`drawn`, of a teacher that gives the ids 30 to 35 the probability 0; see its last state."""
+    hidden, head, student = drawn(tokens=20)
+    hidden[:, 0] = 1
+    head[30:36, 0] = -math.inf
+    return hidden, head, student
+
+
+MASKED = [
+    *ALL,
+    formats.Full("float16"),
+    formats.Full("bfloat16"),
+    formats.TopK(V, TAUS),
+    formats.TopK(V, TAUS, "float32"),
+]
+
+
+@pytest.mark.parametrize("kind", losses.DIVERGENCES)
+@pytest.mark.parametrize("each", MASKED, ids=str)
+def test_a_teachers_ids_of_probability_zero_leave_loss_and_gradient_finite(each, kind):
+    hidden, head, student = masked()
+    if not served(each, kind):
+        return
+    if kind == "reverse":
+        student[:, 30:36] = -math.inf  # else infinite, as it should be
+    student.requires_grad_()
+    fields = each.encode(hidden, head, seeded())
+    loss = each.divergence(fields, head, student, 2.0, kind)
+    exact = losses.DIVERGENCES[kind](hidden @ head.T, student, 2.0)
+    (gradient,) = torch.autograd.grad(loss, student)
+    assert torch.isfinite(gradient).all()
+    keeps_everything = not isinstance(each, formats.Sampled) and getattr(each, "k", V) == V
+    if keeps_everything:
+        torch.testing.assert_close(loss, exact, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("each", MASKED, ids=str)
+def test_a_masked_teachers_fidelity_is_numbers(each):
+    hidden, head, student = masked()
+    student[:, 30:36] = -math.inf
+    entries = measure_fidelity(each, hidden, head, student, TAUS, 2, seeded())
+    json.dumps(entries, allow_nan=False)
+    assert all(entry.get("smallest_k", 1) <= 34 for entry in entries)  # of V - 6 with a probability
+
+
+@pytest.mark.parametrize("each", [*ALL, formats.TopK(7, TAUS, "bfloat16")], ids=str)
+@pytest.mark.parametrize("value", [math.nan, math.inf], ids=str)
+def test_a_teacher_that_computes_no_number_is_refused(each, value):
+    hidden, head, _ = drawn()
+    hidden[2, 3] = value
+    with pytest.raises(ValueError, match="the teacher computes (nan|inf): its weights are damaged"):
+        each.encode(hidden, head, seeded())
+
+
+@pytest.mark.parametrize("each", [formats.Hidden("float16"), formats.Full("float16")], ids=str)
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_teacher_beyond_the_range_of_what_is_stored_is_refused(each, sign):
+    hidden, head, _ = drawn()
+    hidden[2] *= sign * 1e6
+    way_out = "beyond the range of dtype=float16; set soft_targets.dtype=float32"
+    with pytest.raises(ValueError, match=way_out):
+        each.encode(hidden, head)

@@ -503,6 +503,61 @@ def test_the_papers_scale_carries_the_papers_settings():
             id="execution-strategy-null",
         ),
         pytest.param(
+            ["runtime.execution.strategy=fsdp"],
+            "strategy=fsdp: must be one of auto, ddp",
+            id="execution-strategy-fsdp",
+        ),
+        pytest.param(
+            ["runtime.execution.strategy={_target_: pytorch_lightning.strategies.FSDPStrategy}"],
+            "strategy._target_=FSDPStrategy: must be one of .*DeepSpeedStrategy",
+            id="execution-strategy-class",
+        ),
+        pytest.param(
+            ["goal=target.sft2", "runtime.execution.devices=2"],
+            r"devices=2: pretrain runs as one process.*runtime.torchrun=\[pretrain\]",
+            id="ranks-that-nobody-starts",
+        ),
+        pytest.param(
+            ["goal=target.sft2", "runtime.execution.devices=2", "runtime.torchrun=[pretrain,cpt]"],
+            r"devices=2: sft runs as one process.*runtime.torchrun=\[pretrain,cpt,sft\]",
+            id="ranks-that-nobody-starts-of-one-stage",
+        ),
+        pytest.param(
+            ["runtime.torchrun=[evaluate]"],
+            "runtime.torchrun=evaluate: must be one of pretrain, instruct, cpt, sft, distill",
+            id="ranks-of-a-stage-that-writes-once",
+        ),
+        pytest.param(
+            [
+                "scale=paper",
+                "runtime=a800x8",
+                "goal=target.sft2",
+                "optim.sft2.global_batch_size=12",
+            ],
+            "global_batch_size=12: sft cannot divide it over runtime.execution.devices=8",
+            id="batch-that-does-not-divide",
+        ),
+        pytest.param(
+            ["goal=target.sft2", "optim.sft2.precision=bf16-true"],
+            "precision=bf16-true: .*weights stay float32: bf16-mixed",
+            id="precision-of-weights",
+        ),
+        pytest.param(
+            ["goal=target.sft2", "optim.sft2.precision=16-mixed"],
+            "precision=16-mixed: .* not supported on a cpu; set bf16-mixed",
+            id="precision-float16-on-a-cpu",
+        ),
+        pytest.param(
+            [
+                "scale=paper",
+                "runtime=a800x8",
+                "goal=target.sft2",
+                "optim.sft2.precision=16-mixed",
+            ],
+            "precision=16-mixed: .* not supported under DeepSpeed; set bf16-mixed",
+            id="precision-float16-under-deepspeed",
+        ),
+        pytest.param(
             ["teacher_logits=vllm", "subject=distill", "+teacher_logits.probe.rows=3"],
             "probe: teach_vllm has no such argument",
             id="probe-rows-3",

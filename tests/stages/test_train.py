@@ -11,14 +11,16 @@ import torch
 
 from soaes.data import chat, teacher_store, token_store
 from soaes.data.settings import PackingSettings
-from soaes.model import checkpoint
+from soaes.model import checkpoint, settings
 from soaes.model import soft_targets as formats
 from soaes.model.causal_lm import CausalLM
 from soaes.model.distilled_lm import DistilledLM
 from soaes.model.settings import (
+    PRECISIONS,
     ConstantSchedule,
     OptimizerSettings,
     ProbeSettings,
+    Schedule,
     ValidationSettings,
 )
 from soaes.pipeline.runtime import Execution
@@ -130,6 +132,36 @@ def test_training_is_a_function_of_its_seed(prepared, tmp_path):
     assert distance(sft(prepared, tmp_path / "one"), sft(prepared, tmp_path / "again")) == 0
 
 
+@pytest.mark.parametrize("precision", [name for name in PRECISIONS if name != "16-mixed"])
+def test_a_small_rate_moves_the_weights_by_its_steps_in_every_precision(
+    prepared, tmp_path, precision
+):
+    """Rounding to fewer bits would leave a weight where it is, or move it much further."""
+    optim = replace(OPTIM, lr=1e-5, precision=precision)
+    after = sft(prepared, tmp_path / "out", optim)
+    furthest = 2 * optim.lr * metrics(tmp_path / "out")["steps"]  # a step is about the rate
+    before = weights(prepared["student"])
+    changes = torch.cat([(after[name] - before[name]).abs().flatten() for name in before])
+    assert ((changes > 0) & (changes < furthest)).float().mean() > 0.9
+
+
+def test_a_last_update_that_ruins_the_model_is_not_kept(prepared, tmp_path):
+    class LastStepAlone(Schedule):
+        def __call__(self, step, steps):
+            return float(step == steps - 1)
+
+    optim = replace(OPTIM, lr=1e30, schedule=LastStepAlone())
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"loss is nan after step \d+; .* lower optim.<phase>.lr"):
+        sft(prepared, out, optim)
+    assert not list(out.glob("*.json")) and not list(out.glob("*.safetensors"))
+
+
+def test_ranks_that_nobody_started_are_refused_before_they_are_waited_for(prepared, tmp_path):
+    with pytest.raises(ValueError, match="devices=2: .* started by torchrun, here are 1"):
+        sft(prepared, tmp_path / "out", execution=Execution(devices=2))
+
+
 def test_a_token_budget_ends_training_early(prepared, tmp_path):
     sft(prepared, tmp_path / "short", optim=replace(OPTIM, max_tokens=2 * 4 * 128))
     assert metrics(tmp_path / "short")["steps"] == 2
@@ -168,6 +200,7 @@ def test_validation_is_as_often_and_on_as_many_rows_as_asked_for(prepared, tmp_p
         (OPTIM, {"weight_decay": -1}, "weight_decay=-1: must be a number of at least 0"),
         (OPTIM, {"grad_clip": 0}, "grad_clip=0: must be positive"),
         (OPTIM, {"precision": "bf16"}, "precision=bf16: must be one of"),
+        (OPTIM, {"precision": "bf16-true"}, "weights stay float32: bf16-mixed, not bf16-true"),
         (ValidationSettings(), {"per_run": 0}, "per_run=0: must be a whole number"),
         (ValidationSettings(), {"rows": 0}, "rows=0: must be a whole number"),
         (ValidationSettings(), {"max_new_tokens": 0}, "max_new_tokens=0: must be a whole"),
@@ -242,8 +275,10 @@ def assert_same(given, stored):
     ids=lambda soft_targets: soft_targets.name,
 )
 def test_half_precision_weights_leave_the_teacher_as_it_was_stored(
-    prepared, tmp_path, soft_targets
+    prepared, tmp_path, monkeypatch, soft_targets
 ):
+    # refused by its name; under DeepSpeed bf16-mixed casts batches, and the weights' copies, alike
+    monkeypatch.setattr(settings, "PRECISIONS", ("bf16-true",))
     micro_batches = []
 
     class Listening(DistilledLM):
@@ -283,7 +318,8 @@ def test_half_precision_weights_leave_the_teacher_as_it_was_stored(
 
 def test_curves_are_written_to_our_own_file(prepared, tmp_path):
     tracker = Tracker(tmp_path / "curves.jsonl")
-    sft(prepared, tmp_path / "sft", tracker=tracker)
+    optim = replace(OPTIM, schedule=ConstantSchedule(warmup=0.5))
+    sft(prepared, tmp_path / "sft", optim, tracker=tracker)
     lines = [json.loads(line) for line in (tmp_path / "curves.jsonl").read_text().splitlines()]
     keys = {key for line in lines for key in line}
     assert keys == {
@@ -298,6 +334,11 @@ def test_curves_are_written_to_our_own_file(prepared, tmp_path):
     }
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
     assert losses[-1] < losses[0]
+    steps = metrics(tmp_path / "sft")["steps"]
+    rates = {line["step"]: line["train/lr"] for line in lines if "train/lr" in line}
+    for step, rate in rates.items():  # of the update that the step made
+        assert rate == pytest.approx(OPTIM.lr * optim.schedule(step - 1, steps), rel=1e-12)
+    assert len(set(rates.values())) > 2
 
 
 def test_only_answers_bear_loss(prepared):
