@@ -37,7 +37,7 @@ def encode(
 
     Args:
         tokenizer: a tokenizer whose vocabulary has the special tokens of ChatML.
-        messages: role and content of each message.
+        messages: role and content of each message; `loss: False` takes an answer out of the loss.
 
     Returns:
         ids_T: token ids.
@@ -46,7 +46,7 @@ def encode(
     ids: list[int] = []
     bears_loss: list[bool] = []
     for message in messages:
-        is_answer = message["role"] == "assistant"
+        is_answer = message["role"] == "assistant" and message.get("loss", True)
         parts = (
             (f"{START}{message['role']}\n", False),
             (f"{message['content']}{END}", is_answer),

@@ -25,6 +25,7 @@ class Message(TypedDict):
 
     role: str  # system (first message only), user or assistant
     content: str  # without control tokens such as <|im_end|>
+    loss: NotRequired[bool]  # False: an answer that its author took out of the loss
 
 
 class DocumentRecord(TypedDict):

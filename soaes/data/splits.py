@@ -6,9 +6,13 @@ import hashlib
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any, TypeVar
 
 from soaes.data.records import Message, QuestionRecord
+
+Record = TypeVar("Record")
 
 
 def held_out(identifiers: Sequence[str], share: float, seed: int) -> set[str]:
@@ -24,8 +28,38 @@ def question_key(messages: Sequence[Message]) -> str:
     half width, and white space.
     """
     contents = [message["content"] for message in messages[:-1] if message["role"] != "system"]
-    text = unicodedata.normalize("NFKC", "\n".join(contents)).casefold()
+    return normalised("\n".join(contents))
+
+
+def normalised(text: str) -> str:
+    """Return a text without its case, its full or half width, and its white space."""
+    text = unicodedata.normalize("NFKC", text).casefold()
     return re.sub(r"\s+", "", text)
+
+
+def sample(
+    records: Sequence[Record],
+    count: int | None,
+    seed: int,
+    key: Callable[[Any], str] = itemgetter("id"),
+) -> list[Record]:
+    """Choose `count` of the records by a seed, independently of their order; None: all.
+
+    A larger sample holds every smaller one of the same seed.
+
+    Args:
+        records: what to choose from.
+        count: how many; all where it covers them.
+        seed: decides which.
+        key: what tells records apart, by default their `id`.
+
+    Returns:
+        The chosen records in the order of `records`.
+    """
+    if count is None or count >= len(records):
+        return list(records)
+    chosen = set(_shuffled([key(record) for record in records], seed)[:count])
+    return [record for record in records if key(record) in chosen][:count]
 
 
 def split(

@@ -4,9 +4,13 @@ The path of the data, kind by kind (general, corpus, dialogue, qa, exam):
 
     sources.listing         lists the files
     readers                 turn a file into records; problems are reported line by line
+    decontamination         drops what holds a question of dev, of test or of an exam
     _unique                 gives ids computed from the content, and drops exact duplicates
     splits                  divide what the user did not: held-out general text, dev and test
     curation_report.json    says what was kept, and what was dropped and why
+
+A part that the user did not give may be split off another; a part that is given and cannot be used
+is an error, never replaced.
 
 This module knows which files make the folder; how a file is read is known to soaes.data.curation.
 """
@@ -15,13 +19,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from soaes.data import splits
 from soaes.data.curation import exam_files, readers, sources
-from soaes.data.curation.curation_report import CurationReport, printable
+from soaes.data.curation.curation_report import MAX_LISTED, CurationReport, printable
+from soaes.data.curation.decontamination import HeldOutQuestions
 from soaes.data.jsonl import write_jsonl
 from soaes.data.records import QuestionRecord
 from soaes.metrics.schema import write_metrics
@@ -35,6 +41,7 @@ EXPECTED = (
     "general/**.{txt,md,jsonl}, dialogue/**.{json,jsonl}, exam/NAME/{dev,test}/SUBJECT.csv"
 )
 QA_SPLITS = ("train", "dev", "test")
+DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".xlsx")
 
 
 def files(
@@ -51,7 +58,7 @@ def files(
 
     Writes general.jsonl, corpus.jsonl, dialogue.jsonl and qa/SPLIT.jsonl, exam/ as CSV, and
     curation_report.json: what was kept, and what was dropped and why. A broken file or line is
-    listed there and does not stop the rest.
+    listed there and does not stop the rest, unless nothing of a part is left.
 
     Args:
         digest: digest of the folder's content (soaes.data.curation.sources), which stands for it
@@ -64,8 +71,8 @@ def files(
         out: the stage's output folder.
 
     Raises:
-        ValueError: if the folder changed since the job was planned, or lacks what every chain of
-            stages needs.
+        ValueError: if the folder changed since the job was planned, lacks what every chain of
+            stages needs, or has a part of which nothing can be used.
     """
     check_in_range("held_out", held_out, "(0, 1)", "the corpus's share that becomes general text")
     check_whole("split_one_in", split_one_in, 2, "of so many train questions one is split off")
@@ -80,23 +87,27 @@ def files(
     base = Path(root)
     report = CurationReport()
     out.mkdir(parents=True, exist_ok=True)
-    general = _documents(base, names, held_out, min_chars, seed, report, out)
-    _dialogues(base, names["dialogue"], report, out)
-    qa = _qa(base, names["qa"], split_one_in, seed, report, out)
-    exam = _exams(base, names["exam"], report, out)
+    questions = HeldOutQuestions()
+    exam = _exams(base, names["exam"], questions, report, out)
+    qa = _qa(base, names["qa"], split_one_in, seed, questions, report, out)
+    dialogue = _dialogues(base, names["dialogue"], questions, report, out)
+    general = _documents(base, names, held_out, min_chars, seed, questions, report, out)
     _check_sufficient(root, report, qa)
     summary = {
         "general": general,
         "corpus": report.counts("corpus"),
-        "dialogue": report.counts("dialogue"),
+        "dialogue": dialogue,
         "qa": qa,
         "exam": exam,
+        "not_read": [printable(name) for name in sources.unread_names(root)],
+        "contaminated": report.num_contaminated,
         "problems_total": report.num_problems,
         "problems": report.problems,
     }
     write_json(out / "curation_report.json", summary)
     kept = {kind: report.kept[kind] for kind in sources.KINDS}
-    write_metrics(out, {"problems": report.num_problems, **kept})
+    counts = {"problems": report.num_problems, "contaminated": report.num_contaminated}
+    write_metrics(out, {**counts, **kept})
 
 
 def _documents(
@@ -105,6 +116,7 @@ def _documents(
     held_out: float,
     min_chars: int,
     seed: int,
+    questions: HeldOutQuestions,
     report: CurationReport,
     out: Path,
 ) -> dict[str, Any]:
@@ -116,9 +128,12 @@ def _documents(
     for kind in ("general", "corpus"):
         documents = readers.documents(base, kind, names[kind], report, min_chars)
         rows = (document._asdict() for document in documents)
-        unique = _unique(rows, kind, lambda row: row["text"], seen, report)
+        clean_rows = _decontaminated(rows, kind, questions.in_record, report)
+        unique = _unique(clean_rows, kind, lambda row: row["text"], seen, report)
         write_jsonl(out / f"{kind}.jsonl", unique)
-    if report.kept["general"]:
+    if names["general"]:
+        way_out = f"or remove it to have {100 * held_out:.0f} % of corpus/ held out"
+        _check_given("general", names["general"], report.kept["general"], report, way_out)
         return {**report.counts("general"), "source": "general/"}
     if report.kept["corpus"] > 1:
         _hold_out(out, held_out, seed, report)
@@ -140,36 +155,69 @@ def _hold_out(out: Path, share: float, seed: int, report: CurationReport) -> Non
     report.kept["corpus"] -= len(held_out)
 
 
-def _dialogues(base: Path, names: list[str], report: CurationReport, out: Path) -> None:
+def _dialogues(
+    base: Path,
+    names: list[str],
+    questions: HeldOutQuestions,
+    report: CurationReport,
+    out: Path,
+) -> dict[str, Any]:
+    """Write the dialogues, and count them by category."""
     rows = (
         {"category": readers.category(dialogue), "messages": dialogue.messages}
         for dialogue in readers.dialogues(base, "dialogue", names, report)
     )
-    unique = _unique(rows, "dialogue", lambda row: row["messages"], set(), report)
-    write_jsonl(out / "dialogue.jsonl", unique)
+    clean_rows = _decontaminated(rows, "dialogue", questions.in_record, report)
+    categories: Counter[str] = Counter()
+
+    def counted(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for record in records:
+            categories[record["category"]] += 1
+            yield record
+
+    unique = _unique(clean_rows, "dialogue", lambda row: row["messages"], set(), report)
+    write_jsonl(out / "dialogue.jsonl", counted(unique))
+    way_out = "or remove it: Instruct and stage 1 are then refused"
+    _check_given("dialogue", names, report.kept["dialogue"], report, way_out)
+    return {**report.counts("dialogue"), "categories": dict(categories.most_common(MAX_LISTED))}
 
 
 def _qa(
-    base: Path, names: list[str], split_one_in: int, seed: int, report: CurationReport, out: Path
+    base: Path,
+    names: list[str],
+    split_one_in: int,
+    seed: int,
+    questions: HeldOutQuestions,
+    report: CurationReport,
+    out: Path,
 ) -> dict[str, Any]:
-    """Write the questions, no question in two splits.
+    """Write the questions, no question in two splits, and hold out those of test and dev.
 
     Test and dev keep their questions; train loses those it shares with them, and fills a missing
     split.
     """
     seen: set[str] = set()
-    split_of_question: dict[str, str] = {}
+    of_test = HeldOutQuestions()
     parts: dict[str, list[QuestionRecord]] = {}
     for split in ("test", "dev", "train"):
+        held_out = questions if split == "train" else of_test
         rows = _questions(base, split, names, report)
-        rows = _not_in_other_splits(rows, split, split_of_question, report)
-        unique = _unique(rows, "qa", lambda row: row["messages"], seen, report)
+        clean_rows = _decontaminated(rows, "qa", held_out.in_record, report)
+        unique = _unique(clean_rows, "qa", lambda row: row["messages"], seen, report)
         parts[split] = cast("list[QuestionRecord]", list(unique))
-    for name in names:
-        if _split_of(name) not in parts:
-            report.problem("qa", name, 0, "not read: not qa/{train,dev,test}.jsonl")
+        if split == "test":
+            _hold_out_questions("qa/test", parts[split], of_test)
+        if split != "train":
+            _hold_out_questions(f"qa/{split}", parts[split], questions)
+    _check_splits(names, parts, report, split_one_in)
     missing = [split for split in ("dev", "test") if not parts[split]]
     parts |= splits.split(parts["train"], missing, seed, split_one_in)
+    for split in missing:
+        _hold_out_questions(f"qa/{split}", parts[split], questions)
+    # A question that moved may also stand as a turn of a longer conversation.
+    num_train = len(parts["train"])
+    parts["train"] = list(_decontaminated(parts["train"], "qa", questions.in_record, report))
+    report.kept["qa"] -= num_train - len(parts["train"])
     for split, records in parts.items():
         write_jsonl(out / "qa" / f"{split}.jsonl", records)
     sizes = {split: len(parts[split]) for split in QA_SPLITS}
@@ -186,7 +234,7 @@ def _questions(
     """Yield the questions of a split whose task is known."""
     split_files = [name for name in names if _split_of(name) == split]
     for dialogue in readers.dialogues(base, "qa", split_files, report):
-        task = dialogue.record.get("task", "qa")
+        task = dialogue.record.get("task") or "qa"
         if task in ("qa", "report"):
             yield {"task": task, "messages": dialogue.messages}
         else:
@@ -195,19 +243,34 @@ def _questions(
             report.problem("qa", dialogue.file, dialogue.line, reason, detail)
 
 
-def _not_in_other_splits(
-    rows: Iterable[dict[str, Any]],
-    split: str,
-    split_of_question: dict[str, str],
+def _hold_out_questions(
+    split: str, records: Iterable[QuestionRecord], questions: HeldOutQuestions
+) -> None:
+    for record in records:
+        questions.add(split, record["messages"])
+
+
+def _check_splits(
+    names: list[str],
+    parts: dict[str, list[QuestionRecord]],
     report: CurationReport,
-) -> Iterator[dict[str, Any]]:
-    for row in rows:
-        key = splits.question_key(row["messages"])
-        first = split_of_question.setdefault(key, split)
-        if first == split:
-            yield row
-        else:
-            report.drop("qa", f"question of {split} is also in {first}")
+    split_one_in: int,
+) -> None:
+    """Check that no file was meant for a split that would be split off train instead."""
+    for split in ("test", "dev"):
+        way_out = f"or remove it to have one in {split_one_in} of the train questions split off"
+        given = [name for name in names if _split_of(name) == split]
+        _check_given("qa", given, len(parts[split]), report, way_out)
+    unread = [name for name in names if _split_of(name) not in parts]
+    for name in unread:
+        report.problem("qa", name, 0, "not read: not qa/{train,dev,test}.jsonl")
+    missing = [f"qa/{split}.jsonl" for split in QA_SPLITS if not parts[split]]
+    misnamed = [name for name in unread if Path(name).suffix.lower() in DATA_SUFFIXES]
+    if misnamed and missing:
+        raise ValueError(
+            f"{printable(misnamed[0])} is not read, and {' and '.join(missing)} is missing; "
+            "name it as the split that it is, or move it out of qa/"
+        )
 
 
 def _split_of(name: str) -> str:
@@ -216,18 +279,72 @@ def _split_of(name: str) -> str:
     return path.stem if len(path.parts) == 2 else ""
 
 
-def _exams(base: Path, names: list[str], report: CurationReport, out: Path) -> dict[str, Any]:
-    """Write every exam that can be scored: those that have test questions."""
+def _exams(
+    base: Path,
+    names: list[str],
+    questions: HeldOutQuestions,
+    report: CurationReport,
+    out: Path,
+) -> dict[str, Any]:
+    """Write every exam that can be scored, and hold out its questions.
+
+    Scored are those that have test questions. None of these is its own worked example.
+    """
     exams: dict[str, dict[str, Any]] = {}
-    for name, exam_splits in readers.questions(base, names, report).items():
+    found = readers.questions(base, names, report)
+    for name in sorted(found.keys() | _exams_given(names)):
+        exam_splits = found.get(name, {"dev": [], "test": []})
+        asked = HeldOutQuestions()
+        for question in exam_splits["test"]:
+            asked.add_exam("its own test", question)
+            questions.add_exam(f"exam/{printable(name)}", question)
+        examples = _decontaminated(exam_splits["dev"], "exam", asked.in_exam_example, report)
+        num_examples = len(exam_splits["dev"])
+        exam_splits["dev"] = list(examples)
+        report.kept["exam"] -= num_examples - len(exam_splits["dev"])
         sizes = {split: len(questions) for split, questions in exam_splits.items()}
         if exam_splits["test"]:
             exam_files.write(out / "exam", name, exam_splits)
             exams[printable(name)] = sizes
         else:
+            _check_given("exam", _exams_given(names).get(name, []), 0, report, "or remove it")
             note = "no val/ or test/ question: not scored"
             exams[printable(name)] = {**sizes, "note": note}
     return {**report.counts("exam"), "exams": exams}
+
+
+def _exams_given(names: list[str]) -> dict[str, list[str]]:
+    """Return the CSV files of each exam that are not its examples."""
+    exams: dict[str, list[str]] = {}
+    for name in names:
+        _, folder, *others = Path(name).parts
+        is_dev = "dev" in others or Path(name).stem.endswith("_dev")
+        if Path(name).suffix.lower() == ".csv" and not is_dev:
+            exams.setdefault(exam_files.exam_name(folder), []).append(name)
+    return exams
+
+
+def _check_given(
+    kind: str, names: list[str], num_kept: int, report: CurationReport, way_out: str
+) -> None:
+    """Check that something is left of a part that the user gave.
+
+    Args:
+        kind: general, corpus, dialogue, qa or exam.
+        names: the files of the part.
+        num_kept: records of it that were kept.
+        report: says why the others were not.
+        way_out: what to do instead of repairing the files.
+    """
+    if not names or num_kept:
+        return
+    files = ", ".join(printable(name) for name in names[:3])
+    problems = [problem for problem in report.problems if problem.startswith(printable(names[0]))]
+    reasons = [f"{count} x {reason}" for reason, count in report.dropped[kind].items()]
+    found = (problems or reasons or ["no record"])[0]
+    raise ValueError(
+        f"{files}: given, but none of its records can be used ({found}); repair it, {way_out}"
+    )
 
 
 def _check_sufficient(root: str, report: CurationReport, qa: dict[str, Any]) -> None:
@@ -258,6 +375,20 @@ def _check_sufficient(root: str, report: CurationReport, qa: dict[str, Any]) -> 
             f"{root}/qa has too few questions for three splits ({sizes}): "
             "give qa/train.jsonl at least 3"
         )
+
+
+def _decontaminated(
+    rows: Iterable[Record],
+    kind: str,
+    held_out_in: Callable[[Record], str],
+    report: CurationReport,
+) -> Iterator[Record]:
+    """Yield each row that holds no held-out question; `held_out_in` names the split of one."""
+    for row in rows:
+        if split := held_out_in(row):
+            report.contaminated(kind, split)
+        else:
+            yield row
 
 
 def _unique(

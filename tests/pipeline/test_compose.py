@@ -794,6 +794,12 @@ def test_a_slip_about_a_users_own_files_is_refused_before_anything_is_built(
         sweep.jobs(["data=files", f"data.root={tmp_path}", f"data.documents.{option}"])
 
 
+def test_a_misnamed_folder_is_refused_before_anything_is_built(tmp_path):
+    (tmp_path / "dialogues").mkdir()
+    with pytest.raises(ValueError, match="dialogues is not read, dialogue/ is: rename it"):
+        sweep.jobs(["data=files", f"data.root={tmp_path}"])
+
+
 def test_what_must_not_matter_is_not_in_the_recipe():
     (plain,) = sweep.jobs(["subject=distill"])
     (other_execution,) = sweep.jobs(
@@ -1065,7 +1071,8 @@ def missing_in(node, target):
 @pytest.mark.parametrize("words", ["", "teacher_logits=vllm", "data=files", "decode=prompt_lookup"])
 def test_no_argument_of_a_stage_or_of_settings_is_missing_in_conf(words, tmp_path):
     """A default that stands in Python alone would be a constant that no recipe shows."""
-    tmp_path.joinpath("corpus.txt").write_text("国资委监管中央企业。" * 9)
+    tmp_path.joinpath("corpus").mkdir()
+    tmp_path.joinpath("corpus", "a.txt").write_text("国资委监管中央企业。" * 9)
     words = [*words.split(), "subject=distill"]
     if "data=files" in words:
         words.append(f"data.root={tmp_path}")

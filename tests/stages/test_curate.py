@@ -154,9 +154,9 @@ def test_a_broken_line_is_named_and_the_rest_goes_on(tmp_path):
     ]
     text = (
         b"\xef\xbb\xbf"
-        + lines(pair(0), *bad, pair(1)).encode()
+        + lines(pair(100), *bad, pair(101)).encode()
         + b'{"instruction": "\xff"}\n'
-        + lines(pair(2)).encode()
+        + lines(pair(102)).encode()
     )
     report = curated(whole(tmp_path / "in", **{"dialogue/law/bad.jsonl": text}), tmp_path / "out")
     places = [problem.split(": ")[0] for problem in report["problems"]]
@@ -167,7 +167,7 @@ def test_a_broken_line_is_named_and_the_rest_goes_on(tmp_path):
 
 def test_a_broken_array_keeps_what_can_be_read(tmp_path):
     text = json.dumps(
-        [pair(0), pair(1) | {"x": float("nan")}, pair(2)], ensure_ascii=False, indent=1
+        [pair(100), pair(101) | {"x": float("nan")}, pair(102)], ensure_ascii=False, indent=1
     )
     bad = text.encode().replace(
         "规定".encode(), "规定".encode("gbk"), 1
@@ -184,7 +184,8 @@ def test_a_broken_array_keeps_what_can_be_read(tmp_path):
 
 
 def test_the_list_of_problems_is_bounded_and_the_count_is_not(tmp_path):
-    report = curated(whole(tmp_path / "in", **{"dialogue/x.jsonl": "5\n" * 300}), tmp_path / "out")
+    text = lines(pair(100)) + "5\n" * 300
+    report = curated(whole(tmp_path / "in", **{"dialogue/x.jsonl": text}), tmp_path / "out")
     assert (len(report["problems"]), report["problems_total"]) == (200, 300)
 
 
@@ -192,7 +193,11 @@ def test_a_record_names_its_own_category(tmp_path):
     label = {"label": {"cate_zh": ["财务"], "ability_zh": ["问答"]}}
     root = whole(
         tmp_path / "in",
-        **{"dialogue/alpaca.json": json.dumps([pair(0) | {"category": "法律"}, pair(1) | label])},
+        **{
+            "dialogue/alpaca.json": json.dumps(
+                [pair(100) | {"category": "法律"}, pair(101) | label]
+            )
+        },
     )
     curated(root, tmp_path / "out")
     assert [row["category"] for row in rows(tmp_path / "out/dialogue.jsonl")] == [
@@ -228,9 +233,121 @@ def test_given_splits_stay_and_train_gives_way(tmp_path):
     assert [report["qa"][part] for part in ("train", "dev", "test")] == [18, 2, 2]
     assert report["qa"]["dropped"] == {
         "the task is neither qa nor report": 1,
-        "question of train is also in dev": 1,
-        "question of train is also in test": 1,
+        "holds a question of qa/dev": 1,
+        "holds a question of qa/test": 1,
     }
+
+
+def dialogue_of(*contents: str) -> dict:
+    roles = ("user", "assistant")
+    return {"messages": [{"role": roles[n % 2], "content": c} for n, c in enumerate(contents)]}
+
+
+LEAKS = {
+    "dialogue/a.jsonl": lines(*map(pair, range(1000, 1010)), pair(5)),
+    "dialogue/b.json": json.dumps([dialogue_of("你好", "你好", "第 １０００ 条是什么?", "不知道")]),
+    "corpus/faq.jsonl": lines(
+        {"text": "常见问题。问：第1001条是什么？答：第1001条规定了出资人职责。"}
+    ),
+    "corpus/faq.txt": "常见问题\n\n第1002条是什么？\n第1002条规定了出资人职责。",
+    "general/web.jsonl": lines({"text": "第1003条是什么？" + LAW}, {"text": LAW + "general"}),
+    "qa/train.jsonl": lines(
+        *map(pair, range(20)), dialogue_of("嗯", "好", "第1004条是什么？", "x")
+    ),
+}
+
+
+@pytest.mark.parametrize("split", ["test", "dev"])
+def test_nothing_that_trains_holds_a_question_that_is_held_out(tmp_path, split):
+    held_out = {f"qa/{split}.jsonl": lines(*map(pair, range(1000, 1010)))}
+    report = curated(put(whole(tmp_path / "in"), **LEAKS, **held_out), tmp_path / "out")
+    assert report["contaminated"] == 10 + 1 + 2 + 1 + 1
+    by_kind = {kind: report[kind]["dropped"] for kind in ("dialogue", "corpus", "general", "qa")}
+    reason = f"holds a question of qa/{split}"
+    assert {kind: dropped[reason] for kind, dropped in by_kind.items()} == {
+        "dialogue": 11,
+        "corpus": 2,
+        "general": 1,
+        "qa": 1,
+    }
+    kept = [row for path in (tmp_path / "out").glob("*.jsonl") for row in rows(path)]
+    kept += rows(tmp_path / "out/qa/train.jsonl")
+    texts = [json.dumps(row | {"id": ""}, ensure_ascii=False) for row in kept]
+    assert not [text for text in texts if "100" in text or "００" in text]
+    assert report["qa"][split] == 10 and report["dialogue"]["kept"] == 1
+
+
+def test_a_question_that_is_split_off_train_leaves_the_dialogues(tmp_path):
+    same = {"dialogue/a.jsonl": lines(*map(pair, range(20)))}
+    report = curated(whole(tmp_path / "in", **same), tmp_path / "out")
+    asked = {
+        part: {row["messages"][0]["content"] for row in rows(tmp_path / f"out/{part}.jsonl")}
+        for part in ("qa/train", "qa/dev", "qa/test", "dialogue")
+    }
+    assert asked["dialogue"] == asked["qa/train"] and len(asked["dialogue"]) == 16
+    assert report["contaminated"] == 4
+
+
+def gbk(*found: object) -> bytes:
+    return lines(*found).encode("gbk")
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("qa/test.jsonl", gbk(*map(pair, range(30))), "not UTF-8.*one in 10 of the train"),
+        ("qa/dev.jsonl", "", "empty file"),
+        ("qa/dev.jsonl", lines("{", "5"), "broken JSON"),
+        ("qa/test.csv", "question,answer\n", "file type not read"),
+        ("qa/val.jsonl", lines(pair(50)), "qa/val.jsonl is not read.*dev.jsonl.*is missing"),
+        ("qa/test/a.jsonl", lines(pair(50)), "qa/test/a.jsonl is not read.*test.jsonl is missing"),
+        ("general/a.txt", LAW.encode("gbk"), "not UTF-8.*20 % of corpus"),
+        ("general/a.txt", "short", "shorter than 20 characters"),
+        ("dialogue/a.json", gbk(pair(50)), "Instruct and stage 1"),
+        ("dialogue/a.jsonl", lines({"text": LAW}), "no conversations, messages"),
+        ("exam/cmmlu/test/law.csv", "Question,A\n题,甲\n", "no column"),
+        ("exam/cmmlu/law.csv", "Question,A\n题,甲\n", "not at exam/NAME"),
+    ],
+    ids=[
+        "GBK test",
+        "empty dev",
+        "broken dev",
+        "test as CSV",
+        "dev called val",
+        "test in a folder",
+        "GBK general",
+        "too short general",
+        "GBK dialogues",
+        "documents as dialogues",
+        "exam without columns",
+        "exam without a split",
+    ],
+)
+def test_what_is_given_and_cannot_be_used_is_refused_and_not_replaced(
+    tmp_path, name, content, message
+):
+    root = whole(tmp_path / "in", **{name: content})
+    with pytest.raises(ValueError, match=f"(?s){message}") as caught:
+        curated(root, tmp_path / "out")
+    assert name in str(caught.value)
+
+
+def test_a_split_whose_questions_are_all_in_test_is_refused(tmp_path):
+    same = {f"qa/{split}.jsonl": lines(pair(50), pair(51)) for split in ("dev", "test")}
+    with pytest.raises(ValueError, match=r"qa/dev.jsonl: given.*2 x holds a question of qa/test"):
+        curated(whole(tmp_path / "in", **same), tmp_path / "out")
+
+
+def test_categories_and_fields_that_are_not_read_are_counted(tmp_path):
+    found = [
+        pair(n) | {"category": "法律" if n % 3 else "金融", "tools": "x"} for n in range(30, 36)
+    ]
+    more = {"dialogue/a.jsonl": lines(*found), "corpus/a.jsonl": lines({"text": LAW, "title": "t"})}
+    report = curated(whole(tmp_path / "in", **more, **{"scripts/x.py": ""}), tmp_path / "out")
+    assert report["dialogue"]["categories"] == {"法律": 4, "金融": 2}
+    assert report["dialogue"]["fields_not_read"] == {"tools": 6}
+    assert report["corpus"]["fields_not_read"] == {"title": 1}
+    assert report["not_read"] == ["scripts"]
 
 
 CMMLU = ',Question,A,B,C,D,Answer\n0,"问，\n题",甲,乙,丙,NA,C\n1,问题,甲,乙,丙,丁,E\n2,问题,甲,乙\n'
@@ -240,7 +357,7 @@ CEVAL = "\ufeffid,question,A,B,C,D,answer,explanation\n0,问题,1,2,3,4,b,因为
 def test_exams_of_both_layouts(tmp_path):
     exams = {
         "exam/cmmlu/test/law.csv": CMMLU,
-        "exam/cmmlu/dev/law.csv": CMMLU,
+        "exam/cmmlu/dev/law.csv": CMMLU.replace("问，", "例，"),
         "exam/ceval/val/law_val.csv": CEVAL,
         "exam/ceval/test/law_test.csv": CEVAL,
         "exam/domain/soe_dev.csv": CEVAL,
@@ -256,7 +373,8 @@ def test_exams_of_both_layouts(tmp_path):
         "answer": "C",
     }
     exams = exam_files.read(tmp_path / "out/exam")
-    assert exams["cmmlu"]["test"] == [first] == exams["cmmlu"]["dev"]
+    assert exams["cmmlu"]["test"] == [first]
+    assert exams["cmmlu"]["dev"] == [first | {"question": "例，\n题"}]
     assert [row["answer"] for row in exams["ceval"]["test"]] == ["B"]
     assert (
         not (tmp_path / "out/exam/domain").exists()
@@ -268,6 +386,26 @@ def test_exams_of_both_layouts(tmp_path):
     )
     assert "exam/cmmlu/test/law.csv:4: the answer is none of A, B, C, D ('E')" in report["problems"]
     assert "exam/cmmlu/test/law.csv:5: broken CSV (4 cells under 7 columns)" in report["problems"]
+
+
+def test_no_exam_question_is_its_own_example(tmp_path):
+    other = CEVAL.replace("问题", "另一题")
+    exams = {
+        "exam/ceval/val/law_val.csv": CEVAL,
+        "exam/ceval/dev/law_dev.csv": CEVAL + other.splitlines()[1],
+    }
+    report = curated(whole(tmp_path / "in", **exams), tmp_path / "out")
+    read = exam_files.read(tmp_path / "out/exam")["ceval"]
+    assert [row["question"] for row in read["test"]] == ["问题"]
+    assert [row["question"] for row in read["dev"]] == ["另一题"]
+    assert report["exam"]["kept"] == 2 and report["contaminated"] == 1
+
+
+@pytest.mark.parametrize("name", ["CEval", "C-Eval", "ceval", "C_EVAL"])
+def test_a_published_exam_is_known_however_it_is_spelt(tmp_path, name):
+    more = {f"exam/{name}/val/law_val.csv": CEVAL}
+    report = curated(whole(tmp_path / "in", **more), tmp_path / "out")
+    assert report["exam"]["exams"] == {"ceval": {"dev": 0, "test": 1}}
 
 
 def test_user_text_cannot_hold_a_control_token():

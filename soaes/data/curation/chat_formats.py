@@ -1,7 +1,12 @@
-"""Convert one dialogue record to messages, from the ShareGPT, Alpaca and messages formats."""
+"""Convert one dialogue record to messages, from the ShareGPT, Alpaca and messages formats.
+
+Merged tables have the columns of several formats; those that are null or empty do not count. A
+field that is not read is named, so that it can be counted.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from soaes.data.curation.text_cleaning import clean
@@ -15,6 +20,16 @@ ROLES = {
     "gpt": "assistant",
     "chatgpt": "assistant",
 }
+# The field that holds the dialogue, in order of precedence -> what is read beside it.
+FORMATS = {
+    "conversations": ("system",),
+    "messages": ("system",),
+    "instruction": ("system", "input", "output", "history"),
+}
+READ_ELSEWHERE = ("id", "category", "label", "task")
+# Names under which formats take an answer out of the loss (0 or false) or leave it in.
+LOSS_FLAGS = ("weight", "train", "loss", "loss_mask")
+EMPTY: tuple[object, ...] = (None, "", [], {})
 
 
 class RecordFormatError(ValueError):
@@ -32,34 +47,47 @@ class RecordFormatError(ValueError):
 
 
 class Turn(NamedTuple):
-    """A message before and after cleaning."""
+    """A message before cleaning."""
 
     role: str
     content: str
+    loss: bool = True  # whether an answer bears loss
 
 
-def messages(record: dict[str, Any]) -> tuple[list[Message], int]:
+class Dialogue(NamedTuple):
+    """A record as messages."""
+
+    messages: list[Message]
+    num_removed: int  # control tokens that were removed from them
+    unread: set[str]  # fields that hold something and were not read
+
+
+def messages(record: dict[str, Any]) -> Dialogue:
     """Return the messages of a record, cleaned.
 
     The messages are an optional system message, then user and assistant in turn, with an answer at
     the end.
 
-    Returns:
-        The messages, and the number of control tokens that were removed from them.
-
     Raises:
         RecordFormatError: if the record is no such dialogue.
     """
+    turns, unread = _turns(record)
     cleaned: list[Message] = []
     num_removed = 0
-    for role, raw_content in _turns(record):
-        if role == "system" and not raw_content:
-            continue
-        content, count = clean(raw_content)
-        cleaned.append({"role": role, "content": content})
+    for turn in turns:
+        content, count = clean(turn.content)
         num_removed += count
+        if turn.role == "system" and not content:
+            continue
+        message: Message = {"role": turn.role, "content": content}
+        if not turn.loss:
+            message["loss"] = False
+        cleaned.append(message)
     _check_order(cleaned)
-    return cleaned, num_removed
+    answers = [message for message in cleaned if message["role"] == "assistant"]
+    if not any(answer.get("loss", True) for answer in answers):
+        raise RecordFormatError("no answer bears loss")
+    return Dialogue(cleaned, num_removed, unread)
 
 
 def category(record: dict[str, Any]) -> str:
@@ -71,31 +99,66 @@ def category(record: dict[str, Any]) -> str:
     return ""
 
 
-def _turns(record: dict[str, Any]) -> list[Turn]:
-    if "conversations" in record:
-        return _system(record) + _listed(record["conversations"], "conversations")
-    if "messages" in record:
-        return _listed(record["messages"], "messages")
-    if "instruction" in record:
-        return _system(record) + _alpaca(record)
-    field_names = ", ".join(map(str, record))[:80]
-    raise RecordFormatError("no conversations, messages or instruction", f"fields: {field_names}")
+def first_filled(record: dict[str, Any], fields: Sequence[str]) -> str | None:
+    """Return the first field that holds something, else the first that is there at all."""
+    present = [field for field in fields if record.get(field) is not None]
+    filled = [field for field in present if record[field] not in EMPTY]
+    return next(iter(filled or present), None)
 
 
-def _listed(rows: object, field: str) -> list[Turn]:
-    """Return the turns of the ShareGPT and messages formats."""
+def unread_fields(record: dict[str, Any], read: Sequence[str]) -> set[str]:
+    """Return the fields that hold something and are not among those that are read."""
+    return {field for field, value in record.items() if field not in read and value not in EMPTY}
+
+
+def _turns(record: dict[str, Any]) -> tuple[list[Turn], set[str]]:
+    """Return the turns of a record, and its fields that are not read."""
+    field = first_filled(record, list(FORMATS))
+    if field is None:
+        names = ", ".join(map(str, record))[:80]
+        raise RecordFormatError("no conversations, messages or instruction", f"fields: {names}")
+    unread = unread_fields(record, (field, *FORMATS[field], *READ_ELSEWHERE))
+    if field == "instruction":
+        turns = _alpaca(record)
+    else:
+        turns, unread_in_turns = _listed(record[field], field)
+        unread |= unread_in_turns
+    return _with_system(record.get("system"), turns), unread
+
+
+def _listed(rows: object, field: str) -> tuple[list[Turn], set[str]]:
+    """Return the turns of the ShareGPT and messages formats, and their fields that are not read."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise RecordFormatError(f"{field} is not a list of objects")
     turns = []
+    unread: set[str] = set()
     for row in rows:
-        role = _role(row.get("from", row.get("role")))
-        content = _text(row.get("value", row.get("content")), field)
-        turns.append(Turn(role, content))
-    return turns
+        role_field = first_filled(row, ("from", "role")) or "role"
+        text_field = first_filled(row, ("value", "content")) or "content"
+        role = _role(row.get(role_field))
+        content = _text(row.get(text_field), field)
+        flags = {name: row[name] for name in LOSS_FLAGS if row.get(name) is not None}
+        bears_loss = True
+        if role == "assistant":
+            bears_loss = _bears_loss(flags)
+        else:
+            flags = {name: value for name, value in flags.items() if value == 0}
+        turns.append(Turn(role, content, bears_loss))
+        others = unread_fields(row, (role_field, text_field, *flags))
+        unread |= {f"{field}[].{name}" for name in others}
+    return turns, unread
+
+
+def _bears_loss(flags: dict[str, object]) -> bool:
+    """Tell whether an answer is left in the loss: no flag takes it out."""
+    for name, value in flags.items():
+        if value not in (0, 1):
+            raise RecordFormatError(f"{name} of an answer is neither 0 nor 1", repr(value)[:40])
+    return all(flags.values())
 
 
 def _alpaca(record: dict[str, Any]) -> list[Turn]:
-    fields = [field for field in ("instruction", "input") if record.get(field)]
+    fields = [field for field in ("instruction", "input") if not _is_absent(record.get(field))]
     question = "\n".join([_text(record[field], field) for field in fields])
     turns = []
     for past_question, past_answer in _history(record.get("history")):
@@ -107,7 +170,7 @@ def _alpaca(record: dict[str, Any]) -> list[Turn]:
 
 
 def _history(rows: object) -> list[list[object]]:
-    if not rows:  # absent, null, "" and [] all occur
+    if _is_absent(rows) or rows == []:
         return []
     error = RecordFormatError("history is not a list of pairs")
     if not isinstance(rows, list):
@@ -117,10 +180,21 @@ def _history(rows: object) -> list[list[object]]:
     return rows
 
 
-def _system(record: dict[str, Any]) -> list[Turn]:
-    if not record.get("system"):
-        return []
-    return [Turn("system", _text(record["system"], "system"))]
+def _with_system(system: object, turns: list[Turn]) -> list[Turn]:
+    """Put the record's own system prompt in front of its turns."""
+    if _is_absent(system):
+        return turns
+    prompt = Turn("system", _text(system, "system"))
+    if not turns or turns[0].role != "system" or not turns[0].content.strip():
+        return [prompt, *turns]
+    if prompt.content.strip() not in ("", turns[0].content.strip()):
+        raise RecordFormatError("two different system prompts")
+    return turns
+
+
+def _is_absent(value: object) -> bool:
+    """Tell an absent text; a number is none, and 0 no less than 12."""
+    return value is None or value == ""
 
 
 def _role(name: object) -> str:

@@ -16,6 +16,7 @@ class KindCounts(TypedDict):
     kept: int  # records that were kept
     dropped: dict[str, int]  # reason -> records that were dropped
     markers_removed: int  # control tokens that were removed from texts
+    fields_not_read: dict[str, int]  # field -> kept or dropped records in which it holds something
 
 
 class CurationReport:
@@ -29,12 +30,19 @@ class CurationReport:
         self.kept: Counter[str] = Counter()
         self.dropped: dict[str, Counter[str]] = defaultdict(Counter)
         self.markers: Counter[str] = Counter()
+        self.unread: dict[str, Counter[str]] = defaultdict(Counter)
+        self.num_contaminated = 0
         self.problems: list[str] = []
         self.num_problems = 0
 
     def drop(self, kind: str, reason: str) -> None:
         """Count a record that is left out."""
         self.dropped[kind][reason] += 1
+
+    def contaminated(self, kind: str, held_out: str) -> None:
+        """Count a record that is left out since it holds a question of `held_out`."""
+        self.num_contaminated += 1
+        self.drop(kind, f"holds a question of {held_out}")
 
     def problem(self, kind: str, path: str, line: int, reason: str, detail: str = "") -> None:
         """Count and list a record that cannot be used.
@@ -64,6 +72,7 @@ class CurationReport:
             "kept": self.kept[kind],
             "dropped": dict(self.dropped[kind]),
             "markers_removed": self.markers[kind],
+            "fields_not_read": dict(self.unread[kind].most_common(MAX_LISTED)),
         }
 
 

@@ -11,6 +11,7 @@ a user's own are read and checked by soaes.data.curation.readers.
 from __future__ import annotations
 
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,13 @@ from typing import cast
 from soaes.data.records import ExamQuestion, ExamSplits
 
 COLUMNS = ("question", "A", "B", "C", "D", "answer")
+PUBLISHED = ("cmmlu", "ceval")
+
+
+def exam_name(folder: str) -> str:
+    """Return the name of an exam; `CEval` and `C-Eval` are `ceval`."""
+    plain = re.sub(r"[^a-z0-9]", "", folder.lower())
+    return plain if plain in PUBLISHED else folder
 
 
 def write(folder: Path, exam: str, splits: ExamSplits) -> None:

@@ -1,18 +1,19 @@
-"""Parse the records of one file, and continue after a broken line.
+"""Parse the records of one file, and continue after a broken one.
 
-Knows JSON, CSV and UTF-8, and nothing of what a record means. Parsers yield (line, value), where
-the value is a `ParseError` for what cannot be parsed.
+Knows JSON, CSV and encodings, and nothing of what a record means. Parsers yield (line, value),
+where the value is a `ParseError` for what cannot be parsed. Nothing is passed over: what is no
+part of a record is an error, and an error says what is lost with it.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,24 @@ class ParseError:
 
 BOM = b"\xef\xbb\xbf"
 WHITESPACE = " \t\r\n"
+SEPARATORS = WHITESPACE + ",[]"  # what may stand between the records of a JSON file
+MAX_OPEN = 8  # arrays in arrays around a record
+CHUNK = 1 << 20  # bytes
 ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of non-UTF-8 bytes
-NOT_UTF8 = ParseError("not UTF-8", "GBK? convert it: iconv -f GB18030 -t UTF-8")
+HAN = re.compile("[\u4e00-\u9fff]")
+BROKEN_BYTES = ParseError("not UTF-8", "broken bytes in a file that is UTF-8 otherwise")
 
 
 def text(path: Path) -> tuple[int, str | ParseError]:
     """Read a text file.
 
     Returns:
-        (line, content); for a file that is not UTF-8, the line of the first broken byte.
+        (line, content). For a file in another encoding the line is 0, for broken bytes in a UTF-8
+        file it is that of the first one.
     """
     try:
+        if error := _encoding_error(path):
+            return 0, error
         content = path.read_bytes()
     except OSError as error:
         return 0, _unreadable(error)
@@ -50,17 +58,20 @@ def text(path: Path) -> tuple[int, str | ParseError]:
 
 
 def objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | ParseError]]:
-    """Yield the objects of a JSON array, of a single JSON object, or of JSON lines."""
+    """Yield the objects of a JSON file.
+
+    They may stand one a line, in an array, in several arrays or in none.
+    """
     try:
+        if error := _encoding_error(path):
+            yield 0, error
+            return
         with open(path, "rb") as handle:
-            for line, value in _values(handle, lines_only=path.suffix == ".jsonl"):
-                items = value if isinstance(value, list) else [value]
-                for item in items:
-                    if isinstance(item, (dict, ParseError)):
-                        yield line, item
-                    else:
-                        detail = f"it is {type(item).__name__}"
-                        yield line, ParseError("not a JSON object", detail)
+            for line, value in _values(handle):
+                if isinstance(value, (dict, ParseError)):
+                    yield line, value
+                else:
+                    yield line, ParseError("not a JSON object", f"it is {type(value).__name__}")
     except OSError as error:
         yield 0, _unreadable(error)
 
@@ -68,6 +79,9 @@ def objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | ParseError]]:
 def table(path: Path) -> Iterator[tuple[int, dict[str, str] | ParseError]]:
     """Yield the rows of a CSV file with a header, as dicts with lower-case keys."""
     try:
+        if error := _encoding_error(path):
+            yield 0, error
+            return
         raw = path.read_bytes()
     except OSError as error:
         yield 0, _unreadable(error)
@@ -92,117 +106,217 @@ def table(path: Path) -> Iterator[tuple[int, dict[str, str] | ParseError]]:
 
 def _table_row(header: list[str], row: list[str]) -> dict[str, str] | ParseError:
     if ESCAPED_BYTE.search("".join(row)):
-        return NOT_UTF8
+        return BROKEN_BYTES
     if len(row) != len(header):
         return ParseError("broken CSV", f"{len(row)} cells under {len(header)} columns")
     return dict(zip(header, row, strict=True))
 
 
-def _values(handle: io.BufferedReader, lines_only: bool) -> Iterator[tuple[int, object]]:
-    """Parse line by line where the first line is JSON by itself, else the file as a whole.
+# ------------------------------------------------------------------------------------- encodings
 
-    Line by line, large files need not fit into memory.
+
+def _encoding_error(path: Path) -> ParseError | None:
+    """Judge the encoding of a file as a whole; None for UTF-8, also with a few broken bytes.
+
+    Judged row by row, a GBK file would keep its rows in ASCII and misread those whose bytes happen
+    to be UTF-8.
     """
-    blank = BOM + WHITESPACE.encode()
-    first = next((line for line in handle if line.strip(blank)), None)
-    if first is None:
-        yield 1, ParseError("empty file")
-        return
-    is_array = first.lstrip(BOM + b" \t").startswith(b"[")
-    first_is_json = not isinstance(_parsed_line(first.removeprefix(BOM)), ParseError)
-    handle.seek(0)
-    if first_is_json or (lines_only and not is_array):
-        yield from _lines(handle)
-        return
-    content = handle.read().removeprefix(BOM).decode("utf-8", "surrogateescape")
-    if is_array:
-        yield from _array(content)
-    else:
-        yield 1, _parsed(content)
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    num_bytes = num_lines = num_nul = num_broken = num_valid = 0
+    beginning = b""
+    with open(path, "rb") as handle:
+        while chunk := handle.read(CHUNK):
+            beginning = beginning or chunk
+            num_bytes += len(chunk)
+            num_lines += chunk.count(b"\n")
+            num_nul += chunk.count(b"\0")
+            content = decoder.decode(chunk)
+            if not content.isascii():
+                broken = len(ESCAPED_BYTE.findall(content))
+                non_ascii = len(content) - len(content.encode("ascii", "ignore"))
+                num_broken += broken
+                num_valid += non_ascii - broken
+    is_utf16 = beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    has_many_nul = num_nul > num_bytes / 20
+    is_other = num_broken > num_valid and num_broken >= num_bytes / 100
+    if not (is_utf16 or has_many_nul or is_other):
+        return None
+    name = _guessed_encoding(beginning, has_many_nul)
+    advice = f"{name}? convert it: iconv -f {name} -t UTF-8" if name else "convert it to UTF-8"
+    return ParseError("not UTF-8", f"{advice}; all of its {max(1, num_lines):,} lines are lost")
 
 
-def _lines(handle: io.BufferedReader) -> Iterator[tuple[int, object]]:
-    first = next(handle, b"").removeprefix(BOM)
-    for number, line in enumerate(chain([first], handle), start=1):
-        if line.strip():
-            yield number, _parsed_line(line)
-
-
-def _parsed_line(line: bytes) -> object:
-    _, content = _decoded(line)
-    return content if isinstance(content, ParseError) else _parsed(content)
-
-
-def _parsed(content: str) -> object:
-    """Parse a text that is one JSON value."""
-    try:
-        value, end = _raw_value(content, _skip(content, 0))
-    except (ValueError, RecursionError) as error:
-        return _json_error(error)[1]
-    if _skip(content, end) != len(content):
-        return ParseError("broken JSON", f"text after column {end}")
-    return value
-
-
-def _array(content: str) -> Iterator[tuple[int, object]]:
-    """Parse an array record by record.
-
-    A truncated array keeps the records before the break, and the error names its line.
-    """
-    position = content.index("[") + 1
-    line = 1
-    counted = 0  # newlines up to here are counted in `line`
-    while True:
-        position = _skip(content, position, WHITESPACE + ",")
-        if content.startswith("]", position):
-            return
-        line += content.count("\n", counted, position)
-        counted = position
-        try:
-            value, position = _raw_value(content, position)
-        except (ValueError, RecursionError) as error:
-            error_line, parse_error = _json_error(error)
-            yield error_line or line, parse_error
-            return
-        yield line, value
-
-
-def _raw_value(content: str, start: int) -> tuple[object, int]:
-    """Parse one value, and return it with the position where it ends.
-
-    A value with NaN or a byte that is not UTF-8 in it is broken; the next can still be parsed.
-    """
-    constants: list[str] = []
-    decoder = json.JSONDecoder(parse_constant=constants.append)
-    value, end = decoder.raw_decode(content, start)
-    if constants:
-        return ParseError("broken JSON", f"{constants[0]} is not JSON"), end
-    if ESCAPED_BYTE.search(content, start, end):
-        return NOT_UTF8, end
-    return value, end
-
-
-def _skip(content: str, position: int, skipped: str = WHITESPACE) -> int:
-    while position < len(content) and content[position] in skipped:
-        position += 1
-    return position
+def _guessed_encoding(beginning: bytes, has_many_nul: bool) -> str:
+    """Return the name that iconv has for the likeliest encoding; "" where none is likely."""
+    if beginning.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "UTF-32"
+    if beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    if has_many_nul:  # the high bytes of ASCII characters
+        is_little = beginning[1::2].count(0) > beginning[::2].count(0)
+        return "UTF-16LE" if is_little else "UTF-16BE"
+    shares = {}
+    for name in ("GB18030", "UTF-16LE", "UTF-16BE"):
+        content = beginning.decode(name, "ignore")
+        shares[name] = len(HAN.findall(content)) / len(beginning)
+    likeliest = max(shares, key=lambda name: shares[name])
+    return likeliest if shares[likeliest] > 0.01 else ""
 
 
 def _decoded(raw: bytes) -> tuple[int, str | ParseError]:
     try:
         return 1, raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        return raw.count(b"\n", 0, error.start) + 1, NOT_UTF8
+        return raw.count(b"\n", 0, error.start) + 1, BROKEN_BYTES
+
+
+# ------------------------------------------------------------------------------------------ JSON
+
+
+def _values(handle: io.BufferedReader) -> Iterator[tuple[int, object]]:
+    """Yield the values of a file, line by line where a line is one by itself.
+
+    Lines that are none, such as those of an indented array, are parsed together. So large files of
+    JSON lines need not fit into memory.
+    """
+    lines = (line.decode("utf-8", "surrogateescape") for line in handle)
+    block: list[str] = []  # lines that are no value by themselves
+    start = 1  # number of its first line
+    is_empty = True
+    for number, line in enumerate(lines, start=1):
+        line = line.removeprefix("\ufeff") if number == 1 else line
+        starts_file = is_empty
+        is_empty = is_empty and not line.strip(WHITESPACE)
+        value = _value_of_line(line)
+        if value is None:
+            block.append(line)
+            if starts_file and line.startswith("["):
+                block += lines  # an array: the rest of the file is read with it
+            continue
+        yield from _parsed("".join(block), start)
+        block = []
+        start = number + 1
+        for item in value if isinstance(value, list) else [value]:
+            yield number, item
+    if is_empty:
+        yield 1, ParseError("empty file")
+    yield from _parsed("".join(block), start, is_end=True)
+
+
+def _value_of_line(line: str) -> object:
+    """Parse a line that is an object or an array by itself; None for any other."""
+    if not line.startswith(("{", "[")):
+        return None
+    try:
+        value, end = _raw_value(line, 0)
+    except (ValueError, RecursionError):
+        return None
+    return None if line[end:].strip(WHITESPACE + ",") else value
+
+
+def _parsed(content: str, line: int, is_end: bool = False) -> Iterator[tuple[int, object]]:
+    """Parse JSON values one after another: in arrays, between them, or in none.
+
+    Brackets and commas between records carry no meaning beyond an array that is not closed. After
+    a broken record, the parser goes on with the next that starts a line.
+
+    Args:
+        content: what to parse.
+        line: number of its first line.
+        is_end: whether the file ends with it.
+    """
+    first_line = line
+    position = 0
+    counted = 0  # newlines up to here are counted in `line`
+    num_open = 0  # arrays
+    num_broken = 0
+    while True:
+        start = _skip(content, position, SEPARATORS)
+        separators = content[position:start]
+        num_open += separators.count("[") - separators.count("]")
+        if num_open > MAX_OPEN:
+            num_open = 0
+            num_broken += 1
+            opened = content.index("[", position)
+            error_line = line + content.count("\n", counted, opened)
+            yield error_line, ParseError("broken JSON", "nested too deeply")
+        if start == len(content):
+            break
+        line += content.count("\n", counted, start)
+        counted = start
+        try:
+            value, position = _raw_value(content, start)
+        except (ValueError, RecursionError) as error:
+            num_broken += 1
+            position = _next_record(content, start)
+            num_lost = len(content) - start if position == len(content) else 0
+            error_line, parse_error = _json_error(error, num_lost)
+            yield error_line + first_line - 1 if error_line else line, parse_error
+        else:
+            yield line, value
+    if is_end and num_open > 0 and not num_broken:
+        line += content.count("\n", counted)
+        detail = "an array is not closed: is the file cut short?"
+        yield line, ParseError("broken JSON", detail)
+
+
+def _next_record(content: str, start: int) -> int:
+    """Return where the first record after a broken one starts, else the end.
+
+    A record starts a line, and is not indented deeper than the broken one: an object within it is.
+    """
+    column = start - (content.rfind("\n", 0, start) + 1)
+    begins = r"\n(?=[^\s\]}])" if column == 0 else rf"\n[ \t]{{0,{column}}}(?=[\[{{])"
+    found = re.compile(begins).search(content, start)
+    return found.end() if found else len(content)
+
+
+def _raw_value(content: str, start: int) -> tuple[object, int]:
+    """Parse one value, and return it with the position where it ends.
+
+    A value with NaN, with two values of one key or with a byte that is not UTF-8 in it is broken;
+    the next can still be parsed.
+    """
+    problems: list[str] = []
+
+    def constant(name: str) -> None:
+        problems.append(f"{name} is not JSON")
+
+    def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) < len(pairs):
+            problems.extend(f"two values of {key}" for key, item in pairs if item != value[key])
+        return value
+
+    decoder = json.JSONDecoder(parse_constant=constant, object_pairs_hook=object_of)
+    value, end = decoder.raw_decode(content, start)
+    if problems:
+        return ParseError("broken JSON", problems[0]), end
+    if ESCAPED_BYTE.search(content, start, end):
+        return BROKEN_BYTES, end
+    return value, end
+
+
+def _skip(content: str, position: int, skipped: str) -> int:
+    while position < len(content) and content[position] in skipped:
+        position += 1
+    return position
 
 
 def _unreadable(error: OSError) -> ParseError:
     return ParseError("file cannot be read", error.strerror or "")
 
 
-def _json_error(error: ValueError | RecursionError) -> tuple[int, ParseError]:
-    """Return the line of an error, 0 where it is not known, and the error."""
+def _json_error(error: ValueError | RecursionError, num_lost: int) -> tuple[int, ParseError]:
+    """Return the line of an error, 0 where it is not known, and the error.
+
+    Args:
+        error: what the decoder raised.
+        num_lost: characters that are lost with it, where no record after it is found.
+    """
     if isinstance(error, RecursionError):
         return 0, ParseError("broken JSON", "nested too deeply")
-    if isinstance(error, json.JSONDecodeError):
-        return error.lineno, ParseError("broken JSON", f"{error.msg}, column {error.colno}")
-    return 0, ParseError("broken JSON", str(error)[:100])
+    if not isinstance(error, json.JSONDecodeError):
+        return 0, ParseError("broken JSON", str(error)[:100])
+    lost = f"; {num_lost:,} characters are lost" if num_lost else ""
+    return error.lineno, ParseError("broken JSON", f"{error.msg}, column {error.colno}{lost}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple, cast
 
-from soaes.data.curation import chat_formats, parsing
+from soaes.data.curation import chat_formats, exam_files, parsing
 from soaes.data.curation.curation_report import CurationReport, printable
 from soaes.data.curation.parsing import ParseError
 from soaes.data.curation.text_cleaning import clean, remove_control_tokens
@@ -21,6 +21,7 @@ PLAIN_SUFFIXES = (".txt", ".md")
 JSON_SUFFIXES = (".jsonl", ".json")
 SPLITS = ("dev", "val", "test")
 COLUMNS = ("question", "a", "b", "c", "d", "answer")
+TEXT_FIELDS = ("text", "content")  # of a document in JSON
 
 
 class SourcedText(NamedTuple):
@@ -54,7 +55,7 @@ def documents(
 ) -> Iterator[SourcedText]:
     """Yield every document of at least `min_chars` characters, cleaned."""
     for file in _readable(kind, files, (*PLAIN_SUFFIXES, *JSON_SUFFIXES), report):
-        for source, line, raw_text in _raw_documents(root, file):
+        for source, line, raw_text in _raw_documents(root, kind, file, report):
             if isinstance(raw_text, ParseError):
                 report.problem(kind, file, line, raw_text.reason, raw_text.detail)
                 continue
@@ -66,14 +67,22 @@ def documents(
                 yield SourcedText(text, source)
 
 
-def _raw_documents(root: Path, file: str) -> Iterator[tuple[str, int, str | ParseError]]:
+def _raw_documents(
+    root: Path, kind: str, file: str, report: CurationReport
+) -> Iterator[tuple[str, int, str | ParseError]]:
     """Yield source, line and text of each document of a file."""
     if _suffix(file) in PLAIN_SUFFIXES:
         line, content = parsing.text(root / file)
         yield printable(file), line, content
         return
     for line, value in parsing.objects(root / file):
-        yield f"{printable(file)}:{line}", line, _text_field(value)
+        source = f"{printable(file)}:{line}"
+        if isinstance(value, ParseError):
+            yield source, line, value
+            continue
+        field = chat_formats.first_filled(value, TEXT_FIELDS) or ""
+        report.unread[kind].update(chat_formats.unread_fields(value, (field, "id")))
+        yield source, line, _text_field(value, field)
 
 
 def dialogues(
@@ -86,12 +95,13 @@ def dialogues(
                 report.problem(kind, file, line, record.reason, record.detail)
                 continue
             try:
-                messages, num_removed = chat_formats.messages(record)
+                dialogue = chat_formats.messages(record)
             except chat_formats.RecordFormatError as error:
                 report.problem(kind, file, line, error.reason, error.detail)
                 continue
-            report.markers[kind] += num_removed
-            yield SourcedDialogue(file, line, record, messages)
+            report.markers[kind] += dialogue.num_removed
+            report.unread[kind].update(dialogue.unread)
+            yield SourcedDialogue(file, line, record, dialogue.messages)
 
 
 def category(dialogue: SourcedDialogue) -> str:
@@ -126,22 +136,23 @@ def questions(root: Path, files: list[str], report: CurationReport) -> dict[str,
 
 def _exam_files(files: Iterator[str], report: CurationReport) -> list[ExamFile]:
     """Return the files that are read; the split is a folder's name or the ending of the file's."""
-    exam_files = []
+    files_read = []
     for file in files:
         _, *folders, file_name = PurePosixPath(file).parts
         stem = PurePosixPath(file_name).stem
         subject, _, ending = stem.rpartition("_")
-        splits = [part for part in (*folders[1:], ending) if part in SPLITS]
+        parts = [part.lower() for part in (*folders[1:], ending)]
+        splits = [part for part in parts if part in SPLITS]
         if not folders or not splits:
             report.problem("exam", file, 0, "not at exam/NAME/{dev,val,test}/SUBJECT.csv")
             continue
-        if ending not in SPLITS or not subject:
+        if ending.lower() not in SPLITS or not subject:
             subject = stem
-        exam_files.append(ExamFile(folders[0], splits[0], subject, file))
+        files_read.append(ExamFile(exam_files.exam_name(folders[0]), splits[0], subject, file))
 
-    exams_with_val = {exam_file.exam for exam_file in exam_files if exam_file.split == "val"}
+    exams_with_val = {exam_file.exam for exam_file in files_read if exam_file.split == "val"}
     scored_files = []
-    for exam_file in exam_files:
+    for exam_file in files_read:
         if exam_file.split == "test" and exam_file.exam in exams_with_val:
             reason = "not read: val/ is scored where an exam has it"
             report.problem("exam", exam_file.file, 0, reason)
@@ -161,6 +172,8 @@ def _questions(
         if missing:
             report.problem("exam", file, 1, "no column " + ", ".join(missing))
             return  # the same holds for every row
+        others = {name for name in row if name not in (*COLUMNS, "id", "")}
+        report.unread["exam"].update(name for name in others if row[name].strip())
         cells: dict[str, str] = {}
         for column in COLUMNS:
             cells[column], num_removed = remove_control_tokens(row[column])
@@ -201,11 +214,9 @@ def _suffix(file: str) -> str:
     return PurePosixPath(file).suffix.lower()
 
 
-def _text_field(value: dict[str, Any] | ParseError) -> str | ParseError:
+def _text_field(record: dict[str, Any], field: str) -> str | ParseError:
     """Return the text of a JSON record."""
-    if isinstance(value, ParseError):
-        return value
-    text = value.get("text", value.get("content"))
+    text = record.get(field)
     if isinstance(text, str):
         return text
-    return ParseError("no text or content field", ", ".join(value)[:80])
+    return ParseError("no text or content field", ", ".join(record)[:80])

@@ -11,9 +11,11 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 KINDS = ("general", "corpus", "dialogue", "qa", "exam")
+MISNAMED = 0.8  # similarity from which another name is taken for a slip
 # A file that was written less than this many nanoseconds ago may be written again within one tick
 # of its clock, so its times do not prove that it is unchanged.
 SETTLED_NS = 2_000_000_000
@@ -37,14 +39,40 @@ def listing(root: str | Path) -> dict[str, list[str]]:
     return {kind: sorted(_walk(Path(root), kind)) for kind in KINDS}
 
 
+def unread_names(root: str | Path) -> list[str]:
+    """Return what else lies in root, sorted, without hidden names: nobody reads it."""
+    names = sorted(os.listdir(root)) if os.path.isdir(root) else []
+    return [name for name in names if name not in KINDS and not name.startswith(".")]
+
+
+def check_names(root: str | Path) -> None:
+    """Check that no folder or file in root is misnamed, as `dialogues/` or `General/` are.
+
+    Raises:
+        ValueError: if one has nearly the name of a kind that is missing.
+    """
+    missing = [kind for kind in KINDS if not (Path(root) / kind).is_dir()]
+    slips = [
+        f"{name} is not read, {kind}/ is"
+        for name in unread_names(root)
+        for kind in get_close_matches(Path(name).stem.lower(), missing, 1, MISNAMED)
+    ]
+    if slips:
+        raise ValueError(f"data.root={root}: {'; '.join(slips)}: rename it, or move it elsewhere")
+
+
 def digest(root: str | Path, cache: Path | None = None) -> str:
     """Return the SHA-256 over the sorted (relative path, SHA-256 of the file) of all files.
 
     Args:
         root: the user's folder.
         cache: folder of a cache; a file whose size and times have not changed is not read again.
+
+    Raises:
+        ValueError: if a name in root is a slip; see `check_names`.
     """
     root = Path(root)
+    check_names(root)
     cached = _load_cache(cache, root)
     digests: dict[str, CachedDigest] = {}
     for names in listing(root).values():
