@@ -1,9 +1,10 @@
 """Score multiple-choice exams with lm-evaluation-harness.
 
-The score is the log-likelihood of the answer's letter (decision 12) or of its text. The harness
-makes the prompts from its own CMMLU and C-Eval templates and judges them; the questions come from
-memory, so that it needs no network, no cache and no process of its own. Knows rows and a model, not
-folders or recipes.
+The score is the log-likelihood of the answer's letter (decision 12) or that of its text divided by
+the text's characters (decision 24): a sum would pick the shortest option. The harness makes the
+prompts from its own CMMLU and C-Eval templates and judges them; the questions come from memory, so
+that it needs no network, no cache and no process of its own. Knows rows and a model, not folders or
+recipes.
 
 Shapes: B prompts, T tokens, D width, M last positions, A tokens of one answer, V vocabulary.
 """
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -28,11 +29,16 @@ from lm_eval.evaluator import evaluate
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
+from soaes.data import splits
 from soaes.data.records import LETTERS
 from soaes.metrics import estimators
 from soaes.pipeline import private_api
 
 CHANCE = 25.0
+SCORING_STAMPS = {
+    "letter": "letter: log-likelihood (acc)",
+    "text": "text: log-likelihood per character (acc_norm)",
+}
 TEMPLATES = {  # exam -> the harness's template, and what precedes a subject's name in its files
     "cmmlu": ("cmmlu/_default_template_yaml", "cmmlu/cmmlu_"),
     "ceval": ("ceval/_default_ceval_yaml", "ceval/ceval-valid_"),
@@ -127,8 +133,21 @@ class Reader(TemplateLM):
         return judged
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Judgement]:
-        """Judge the harness's requests, without a progress bar in the log file."""
-        return super().loglikelihood(requests, disable_tqdm=True)
+        """Judge the harness's requests, without a progress bar in the log file.
+
+        The harness itself would count white space at the prompt's end as a part of the answer. The
+        newline in front of an option's text would then cost a short option more a character.
+        """
+        return self.judge([request.args for request in requests])
+
+    def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
+        """Judge answers, each given as (prompt, answer)."""
+        return self._loglikelihood_tokens([(pair, *self._encode_answer(*pair)) for pair in pairs])
+
+    def _encode_answer(self, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+        """Encode a prompt with an answer, and cut the tokens where the prompt alone ends."""
+        prompt_ids = self.tok_encode(prompt)
+        return prompt_ids, self.tok_encode(prompt + answer)[len(prompt_ids) :]
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """Not supported: no exam asks for it."""
@@ -139,22 +158,33 @@ class Reader(TemplateLM):
         raise NotImplementedError
 
 
+class Answers(NamedTuple):
+    """`schema.BenchmarkPrediction` of each question."""
+
+    rows: list[Row]
+    untrained: list[Row]  # the same of models with random weights, one after another
+
+
 def answers(
-    reader: Reader, exams: Exams, shots: int, limit: int | None, scoring: str = "letter"
-) -> list[Row]:
+    reader: Reader,
+    exams: Exams,
+    shots: int,
+    limit: int | None,
+    scoring: str = "letter",
+    untrained: Sequence[Reader] = (),
+) -> Answers:
     """Answer every question.
 
     Args:
         reader: The model.
         exams: Exam -> "dev" or "test" -> questions.
         shots: Worked examples in front of each question.
-        limit: Questions of each subject; None: all.
+        limit: Questions of each subject, drawn at random; None: all.
         scoring: "letter" shows the options and scores their letters, as the paper; "text" shows the
-            question alone and scores each option's own words (the cloze formulation of OLMES, Gu et
-            al. 2024: models of a few million weights know facts long before they know letters).
-
-    Returns:
-        `schema.BenchmarkPrediction` of each question.
+            question alone and scores each option's own words per character (the cloze formulation
+            of OLMES, Gu et al. 2024: models of a few million weights know facts long before they
+            know letters).
+        untrained: Models with random weights that answer as well, to measure chance.
 
     Raises:
         ValueError: A subject has fewer dev questions than `shots`, a prompt is longer than the
@@ -164,19 +194,36 @@ def answers(
     disable_progress_bars()
     tasks: dict[str, ConfigurableTask] = {}
     subjects: dict[str, tuple[str, str]] = {}
-    for exam, subject, dev, test in _subjects(exams, shots):
+    for exam, subject, dev, test in _subjects(exams, shots, limit):
         name = f"{exam}_{subject}"
         tasks[name] = _task(name, exam, subject, dev, test, shots, scoring)
         subjects[name] = (exam, subject)
-    results = evaluate(reader, {"tasks": tasks, "groups": {}}, limit=limit, bootstrap_iters=0)
-    return [
-        _answer(*subjects[name], sample)
-        for name, samples in results["samples"].items()
-        for sample in samples
+    results = evaluate(reader, {"tasks": tasks, "groups": {}}, bootstrap_iters=0)
+    samples = [
+        (*subjects[name], sample)
+        for name, samples_of_subject in results["samples"].items()
+        for sample in samples_of_subject
     ]
+    rows = []
+    for exam, subject, sample in samples:
+        logliks = [loglik for loglik, _greedy in sample["filtered_resps"]]
+        row = _answer(exam, subject, sample["doc"], logliks, scoring)
+        # We count what the harness counts.
+        harness_metric = "acc_norm" if scoring == "text" else "acc"
+        assert (row["picked"] == row["answer"]) == bool(sample[harness_metric])
+        rows.append(row)
+    untrained_rows = []
+    for other in untrained:
+        judged = iter(other.judge([pair for *_, sample in samples for pair in sample["arguments"]]))
+        for exam, subject, sample in samples:
+            logliks = [next(judged)[0] for _ in LETTERS]
+            untrained_rows.append(_answer(exam, subject, sample["doc"], logliks, scoring))
+    return Answers(rows, untrained_rows)
 
 
-def summary(rows: list[Row], shots: int, scoring: str = "letter") -> dict[str, Any]:
+def summary(
+    rows: list[Row], shots: int, scoring: str = "letter", untrained: Sequence[Row] = ()
+) -> dict[str, Any]:
     """Compute `schema.BenchmarkMetrics`.
 
     Accuracy in per cent by exam is the mean over its subjects, as both benchmarks report it; the
@@ -184,9 +231,11 @@ def summary(rows: list[Row], shots: int, scoring: str = "letter") -> dict[str, A
     of CMMLU and C-Eval alone, and only where the data have both; further exams stand beside it.
 
     Args:
-        rows: What `answers` returned.
+        rows: The rows of `answers`.
         shots: Worked examples in front of each question.
         scoring: What was scored, letter or text.
+        untrained: Its rows of models with random weights: chance, as measured. It is not 25 where
+            the right option can be told by its length or its tokens.
     """
     metrics: dict[str, Any] = {}
     for exam, accuracy in estimators.exam_accuracies(rows).items():
@@ -196,9 +245,11 @@ def summary(rows: list[Row], shots: int, scoring: str = "letter") -> dict[str, A
         metrics[exam] = accuracy.value()
         metrics[f"{exam}_questions"] = questions
         metrics[f"{exam}_standard_error"] = 100 * math.sqrt(variance)
+    for exam, accuracy in estimators.exam_accuracies(untrained).items():
+        metrics[f"{exam}_untrained"] = accuracy.value()
     metrics |= {
         "shots": shots,
-        "scoring": scoring,
+        "scoring": SCORING_STAMPS[scoring],
         "chance": CHANCE,
         "harness": f"lm-eval {version('lm-eval')}",
     }
@@ -207,19 +258,19 @@ def summary(rows: list[Row], shots: int, scoring: str = "letter") -> dict[str, A
     return metrics | {"average": mean(metrics[exam] for exam in estimators.AVERAGED_EXAMS)}
 
 
-def _subjects(exams: Exams, shots: int) -> list[Subject]:
-    """List the subjects of every exam."""
+def _subjects(exams: Exams, shots: int, limit: int | None) -> list[Subject]:
+    """List the subjects of every exam, with at most `limit` questions each."""
     subjects = []
-    for exam, splits in exams.items():
-        for subject in dict.fromkeys(row["subject"] for row in splits["test"]):
-            dev = [row for row in splits["dev"] if row["subject"] == subject]
-            test = [row for row in splits["test"] if row["subject"] == subject]
+    for exam, questions in exams.items():
+        for subject in dict.fromkeys(row["subject"] for row in questions["test"]):
+            dev = [row for row in questions["dev"] if row["subject"] == subject]
+            test = [row for row in questions["test"] if row["subject"] == subject]
             if len(dev) < shots:
                 raise ValueError(
                     f"exam {exam}, subject {subject}: {len(dev)} dev questions are fewer than "
                     f"shots={shots}; set shots={len(dev)} or give more dev questions"
                 )
-            subjects.append((exam, subject, dev, test))
+            subjects.append((exam, subject, dev, splits.sample(test, limit, 0, _key)))
     return subjects
 
 
@@ -272,23 +323,29 @@ def _columns(row: Row) -> dict[str, Any]:
     return {**row, "Question": row["question"], "Answer": row["answer"]}
 
 
-def _answer(exam: str, subject: str, sample: dict[str, Any]) -> Row:
-    scores = [score for score, _greedy in sample["filtered_resps"]]
-    if not all(map(math.isfinite, scores)):
+def _key(row: Row) -> str:
+    """What tells the questions of a subject apart."""
+    return "\n".join([row["question"], *(row[letter] for letter in LETTERS)])
+
+
+def _answer(exam: str, subject: str, doc: Row, logliks: list[float], scoring: str) -> Row:
+    if not all(map(math.isfinite, logliks)):
         raise ValueError(
-            f"exam {exam}, subject {subject}: log-likelihoods {scores} are no numbers; "
+            f"exam {exam}, subject {subject}: log-likelihoods {logliks} are no numbers; "
             "the model has diverged"
         )
-    picked = LETTERS[scores.index(max(scores))]
-    correct = picked == sample["doc"]["answer"]
-    assert correct == bool(sample["acc"])  # we count what the harness counts
+    scores = logliks
+    if scoring == "text":
+        lengths = [len(doc[letter]) for letter in LETTERS]
+        scores = [loglik / length for loglik, length in zip(logliks, lengths, strict=True)]
     return {
         "exam": exam,
         "subject": subject,
-        "question": sample["doc"]["question"],
-        "loglikelihood": dict(zip(LETTERS, scores, strict=True)),
-        "picked": picked,
-        "answer": sample["doc"]["answer"],
+        "question": doc["question"],
+        "loglikelihood": dict(zip(LETTERS, logliks, strict=True)),
+        "score": dict(zip(LETTERS, scores, strict=True)),
+        "picked": LETTERS[scores.index(max(scores))],
+        "answer": doc["answer"],
     }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from soaes.metrics.bootstrap import Effect
+from soaes.metrics.estimators import AVERAGED_EXAMS
 from soaes.pipeline.dry_run import mixed_code
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store, read_json
@@ -184,6 +185,17 @@ def _notes_of(row: TableRow) -> list[str]:
             f"{num_skipped:g} of {samples:g} samples are left out: "
             "too long for the model's positions"
         )
+    if num_cut := row.values.get("num_cut", 0):
+        notes.append(
+            f"{num_cut:g} of {row.values.get('samples', 0):g} answers are cut at max_new_tokens"
+        )
+    untrained = [
+        f"{exam} {row.values[f'{exam}_untrained']:.1f}"
+        for exam in AVERAGED_EXAMS
+        if f"{exam}_untrained" in row.values
+    ]
+    if untrained:
+        notes.append(f"chance, measured with models of random weights: {', '.join(untrained)}")
     return notes
 
 

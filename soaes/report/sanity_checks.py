@@ -56,9 +56,11 @@ def _written(value: float, digits: int) -> str:
 def _beats_chance(tables: Mapping[str, Table], exam: str) -> Check:
     accuracy = _cell(tables, "table1", "target_base", exam)
     error = _cell(tables, "table1", "target_base", f"{exam}_standard_error")
-    numbers = f"{_written(accuracy, 1)} > {CHANCE} + 3 x {_written(error, 1)}"
+    untrained = _cell(tables, "table1", "target_base", f"{exam}_untrained")
+    chance = untrained if untrained > CHANCE else CHANCE
+    numbers = f"{_written(accuracy, 1)} > {_written(chance, 1)} + 3 x {_written(error, 1)}"
     text = f"the base model beats chance on {exam} by 3 standard errors: {numbers}"
-    return Check(text, accuracy > CHANCE + 3 * error)
+    return Check(text, accuracy > chance + 3 * error)
 
 
 def _perplexities(tables: Iterable[Table], store: Store) -> Check:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from random import Random
 
 import pytest
 import torch
@@ -53,9 +54,10 @@ def exam(folder, name, subjects, count=4):
     assert exam_files.read(folder / "exam")[name] == asked
 
 
-def taken(model, documents, out, shots=1, batch=3, limit=None):
+def taken(model, documents, out, shots=1, batch=3, limit=None, scoring="letter"):
     out.mkdir(parents=True, exist_ok=True)
-    benchmark(model, documents, shots, limit, execution=Execution(micro_batch_size=batch), out=out)
+    execution = Execution(micro_batch_size=batch)
+    benchmark(model, documents, shots, limit, scoring, execution=execution, out=out)
     rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     return json.loads((out / "metrics.json").read_text()), rows
 
@@ -108,6 +110,44 @@ def test_log_likelihoods_are_the_models_own(model, tmp_path):
         )  # " " and the letter
 
 
+def sized_exam(folder, name, right, count=60):
+    """An exam of nonsense whose right option is the shortest (min) or the longest (max)."""
+    rng = Random(name)
+    questions = []
+    for index in range(count):
+        lengths = rng.sample(range(2, 13), 4)
+        options = ["".join(rng.choices("国资委监管企业经营预算薪酬法律责任", k=n)) for n in lengths]
+        letter = "ABCD"[lengths.index(right(lengths))]
+        texts = dict(zip("ABCD", options, strict=True))
+        asked = {"subject": "law", "question": f"第{index}题？", **texts, "answer": letter}
+        questions.append(asked)
+    exam_files.write(folder / "exam", name, {"dev": [], "test": questions})
+
+
+def test_length_alone_does_not_answer_an_exam_of_texts(model, tmp_path):
+    sized_exam(tmp_path, "cmmlu", min)
+    sized_exam(tmp_path, "ceval", max)
+    metrics, rows = taken(model, tmp_path, tmp_path / "out", 0, 64, scoring="text")
+    for exam in ("cmmlu", "ceval"):  # a sum of log-likelihoods has 95 and 0
+        assert 5 < metrics[exam] < 60 and 5 < metrics[f"{exam}_untrained"] < 60
+    assert metrics["scoring"] == "text: log-likelihood per character (acc_norm)"
+    assert 15 < (metrics["cmmlu"] + metrics["ceval"]) / 2 < 40
+    network = Qwen2ForCausalLM.from_pretrained(model)
+    read = Tokenizer.from_file(str(model / "tokenizer.json"))
+    asked = exam_files.read(tmp_path / "exam")
+    first = asked["cmmlu"]["test"][0]
+    (row,) = [row for row in rows if (row["exam"], row["question"]) == ("cmmlu", first["question"])]
+    for letter, score in row["score"].items():
+        prompt = read.encode(f"{first['question']}\n答案：\n").ids
+        ids = torch.tensor([prompt + read.encode(first[letter]).ids])
+        with torch.no_grad():
+            scores = network(ids).logits.log_softmax(-1)[0, len(prompt) - 1 : -1]
+        answer = scores.gather(1, ids[0, len(prompt) :, None]).sum().item()
+        assert row["loglikelihood"][letter] == pytest.approx(answer, abs=1e-3)
+        assert score == pytest.approx(answer / len(first[letter]), abs=1e-3)
+    assert row["picked"] == max(row["score"], key=row["score"].get)
+
+
 def test_the_batch_changes_no_score(model, tmp_path):
     exam(tmp_path, "ceval", ["law"])
     scores = [
@@ -146,7 +186,9 @@ def test_no_exams_are_no_fault(model, tmp_path):
 
 def test_a_limit_is_of_each_subject(model, tmp_path):
     exam(tmp_path, "cmmlu", ["agronomy", "arts"])
-    assert taken(model, tmp_path, tmp_path / "out", limit=1)[0]["cmmlu_questions"] == 2
+    metrics, rows = taken(model, tmp_path, tmp_path / "out", limit=1)
+    assert metrics["cmmlu_questions"] == 2
+    assert {row["subject"] for row in rows} == {"agronomy", "arts"}
 
 
 @pytest.mark.parametrize(
