@@ -70,8 +70,8 @@ class ScoringInfo(TypedDict):
 class EvaluateMetrics(TypedDict):
     """Stage `evaluate`.
 
-    The four scores and `samples` are also written by task, and those of the unseen set, with
-    `exact_match` and `num_skipped`, as `unseen_*`.
+    The four scores, `samples` and `num_cut` are also written by task, and those of the unseen set,
+    with `exact_match` and `num_skipped`, as `unseen_*`.
     """
 
     rouge1: float  # mean Rouge-1 F1 over jieba words, 0..100
@@ -79,6 +79,7 @@ class EvaluateMetrics(TypedDict):
     rougeL: float  # mean Rouge-L F1, 0..100
     bleu4: float  # mean sentence BLEU-4 over characters, 0..100
     samples: int  # samples that were scored
+    num_cut: int  # of these, answers that end at max_new_tokens instead of <|im_end|>
     exact_match: float  # per cent of the answers that equal the reference; not written by task
     scoring: ScoringInfo  # how the scores are computed
     num_skipped: int  # samples whose prompt and answer do not fit the model's positions
@@ -93,6 +94,7 @@ class EvaluatePrediction(TypedDict):
     question: str  # the last user turn
     reference: str  # the expected answer
     prediction: str  # the model's greedy answer
+    is_cut: bool  # it ends at max_new_tokens instead of <|im_end|>
     rouge1: float  # 0..100, as all scores
     rouge2: float
     rougeL: float
@@ -105,20 +107,23 @@ class EvaluatePrediction(TypedDict):
 class BenchmarkMetrics(TypedDict):
     """Stage `benchmark`.
 
-    Any further exam EXAM of the data adds `EXAM`, `EXAM_questions` and `EXAM_standard_error`.
+    Any further exam EXAM of the data adds `EXAM`, `EXAM_questions`, `EXAM_standard_error` and
+    `EXAM_untrained`.
     """
 
     cmmlu: NotRequired[float]  # accuracy in per cent: the mean over the exam's subjects
     cmmlu_questions: NotRequired[int]  # questions that were asked
     cmmlu_standard_error: NotRequired[float]  # of the accuracy over all questions, in points
+    cmmlu_untrained: NotRequired[float]  # accuracy of models with random weights: chance, measured
     ceval: NotRequired[float]  # as cmmlu
     ceval_questions: NotRequired[int]
     ceval_standard_error: NotRequired[float]
+    ceval_untrained: NotRequired[float]
     average: NotRequired[float]  # mean of cmmlu and ceval, where the data have both
     missing: NotRequired[str]  # otherwise: which of the two exams the data lack
     shots: int  # worked examples in front of each question
-    scoring: str  # "letter": log-likelihood of A .. D; "text": of each option's own words
-    chance: float  # accuracy of guessing, in per cent
+    scoring: str  # what is scored of an option, its letter or its text, and how it is normalised
+    chance: float  # accuracy of guessing among four options, in per cent
     harness: str  # name and version of the evaluation harness
 
 
@@ -129,7 +134,8 @@ class BenchmarkPrediction(TypedDict):
     subject: str  # the exam's subject that the question belongs to
     question: str
     loglikelihood: dict[str, float]  # option letter -> log-likelihood of the answer in nats
-    picked: str  # the letter of the highest log-likelihood
+    score: dict[str, float]  # the same, divided by the characters of the answer if it is a text
+    picked: str  # the letter of the highest score
     answer: str  # the right letter
 
 
@@ -354,11 +360,22 @@ class FilesMetrics(TypedDict):
     """Stage `files`: records that were kept; curation_report.json has what was dropped and why."""
 
     problems: int  # files and records that were dropped
+    contaminated: int  # records that were dropped since they hold a question of dev, test or exam
     general: int  # documents of general text
     corpus: int  # documents of the domain
     dialogue: int  # dialogues
     qa: int  # question-answer pairs
     exam: int  # exam questions
+
+
+class PackMetrics(TypedDict):
+    """Stage `pack`: documents of train and dev; packing_report.json has the tokens."""
+
+    documents: int  # documents read, replayed ones as often as they are
+    num_dropped: int  # of these, longer than a row and left out
+    num_split: int  # of these, longer than a row and cut over rows
+    packed_rows: int  # training rows
+    fill: float  # of the training rows, 0..1
 
 
 class PackedSplit(TypedDict):
@@ -375,7 +392,7 @@ class PackedSplit(TypedDict):
 
 
 class PackingReport(TypedDict):
-    """Stage `pack` writes packing_report.json instead of metrics.json."""
+    """packing_report.json of stage `pack`, beside its metrics.json."""
 
     sources: list[str]  # some of: general, corpus, dialogue, qa
     context: int  # tokens a row

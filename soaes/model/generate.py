@@ -10,7 +10,7 @@ soaes.decode; this code is not timed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import DynamicCache
@@ -22,10 +22,25 @@ from soaes.model import attention
 MAX_CACHED_TOKENS = 8192
 
 
-@torch.inference_mode()
+class Answer(NamedTuple):
+    """What a model wrote."""
+
+    text: str  # without <|im_end|>
+    is_cut: bool  # at max_new_tokens, before <|im_end|>
+
+
 def generate(
     model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int
 ) -> list[str]:
+    """Return the text of each of `generate_answers`."""
+    answers = generate_answers(model, tokenizer, prompts, max_new_tokens)
+    return [answer.text for answer in answers]
+
+
+@torch.inference_mode()
+def generate_answers(
+    model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int
+) -> list[Answer]:
     """Answer every prompt greedily, up to <|im_end|> or max_new_tokens.
 
     Args:
@@ -35,7 +50,7 @@ def generate(
         max_new_tokens: Largest number of new tokens per prompt.
 
     Returns:
-        The text of each answer, without <|im_end|>.
+        The answer to each prompt.
     """
     end_id = tokenizer.token_to_id(END)
     answers: list[list[int]] = [[] for _ in prompts]
@@ -47,11 +62,11 @@ def generate(
             tokens = _generate_batch(model, batch, end_id, max_new_tokens)
             for index, answer in zip(indices, tokens, strict=True):
                 answers[index] = answer
-    texts = []
+    finished = []
     for answer in answers:
         without_end = [token for token in answer if token != end_id]
-        texts.append(tokenizer.decode(without_end))
-    return texts
+        finished.append(Answer(tokenizer.decode(without_end), is_cut=end_id not in answer))
+    return finished
 
 
 def _batches(lengths: list[int]) -> Iterator[list[int]]:

@@ -105,13 +105,20 @@ def job_line(title: JobTitle, goal: str, metrics: Mapping[str, Any]) -> str:
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
-    """Return the first three numbers of a stage's metrics, for the terminal."""
-    numbers = [
-        f"{key} {value:.4g}"
+    """Return the first three numbers of a stage's metrics, for the terminal.
+
+    Counts of what was dropped, skipped or cut (`num_*`) follow where they are not zero.
+    """
+    numbers = {
+        key: value
         for key, value in metrics.items()
         if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+    shown = list(numbers)[:3]
+    shown += [
+        key for key in numbers if key.startswith("num_") and numbers[key] and key not in shown
     ]
-    return "  ".join(numbers[:3])
+    return "  ".join(f"{key} {numbers[key]:.4g}" for key in shown)
 
 
 def checkpoint_note(store: Store, recipe: Recipe) -> str:

@@ -362,9 +362,11 @@ class EvaluateArguments:
     limit: int | None
     max_new_tokens: Mapping[str, int]
     unseen_samples: int | None = 0
+    sample_seed: int = 0
 
     def __post_init__(self) -> None:
         check_one_of("split", self.split, SPLITS)
+        check_whole("sample_seed", self.sample_seed, 0, "the seed that draws the samples")
         if self.limit is not None:
             check_whole("limit", self.limit, 1, "the questions to answer; null for all")
         if self.unseen_samples is not None:

@@ -14,6 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
+from soaes.data import splits
 from soaes.data.chat import load_tokenizer, prompt
 from soaes.data.curation import exam_files
 from soaes.data.jsonl import read_jsonl
@@ -22,9 +23,11 @@ from soaes.metrics.estimators import answer_scores
 from soaes.metrics.schema import EvaluatePrediction, write_metrics, write_predictions
 from soaes.metrics.scoring_info import scoring_info
 from soaes.model import checkpoint
-from soaes.model.generate import generate
+from soaes.model.generate import Answer, generate_answers
 from soaes.pipeline import validation
 from soaes.pipeline.runtime import Execution
+
+NUM_UNTRAINED = 4  # models that measure chance
 
 Sample = dict[str, Any]  # a question of qa/*.jsonl: id, task, messages
 
@@ -36,24 +39,26 @@ def evaluate(
     limit: int | None,
     max_new_tokens: dict[str, int],
     unseen_samples: int | None = 0,
+    sample_seed: int = 0,
     execution: Execution = Execution(),
     *,
     out: Path,
 ) -> None:
-    """Score greedy answers to the first samples of a split, over all tasks and by task.
+    """Score greedy answers to samples of a split, over all tasks and by task.
 
     Where the documents have qa/unseen.jsonl (enterprises that no training question asks about),
-    its first samples are answered as well and scored as `unseen_*`, apart from the split's. A
-    sample whose prompt and answer do not fit the model's positions is skipped and counted, never
-    cut.
+    samples of it are answered as well and scored as `unseen_*`, apart from the split's. A sample
+    whose prompt and answer do not fit the model's positions is skipped and counted, never cut. An
+    answer that reaches the limit of new tokens is scored as it is, and counted.
 
     Args:
         model: folder of the model.
         documents: folder of the documents.
         split: train, dev or test.
-        limit: samples of the split; None: all.
+        limit: samples of the split, drawn at random; None: all.
         max_new_tokens: length limit of an answer, by task (qa, report).
-        unseen_samples: samples of qa/unseen.jsonl; None: all.
+        unseen_samples: samples of qa/unseen.jsonl, drawn at random; None: all.
+        sample_seed: of both draws. It is not the run's seed, so that all runs answer the same.
         execution: device.
         out: folder for metrics.json (mean scores, 0 to 100) and predictions.jsonl (a line a
             sample).
@@ -61,12 +66,13 @@ def evaluate(
     Raises:
         ValueError: if the split is empty, or no prompt fits.
     """
-    samples = {split: read_jsonl(documents / "qa" / f"{split}.jsonl")[:limit]}
+    questions: list[Sample] = read_jsonl(documents / "qa" / f"{split}.jsonl")
+    samples = {split: splits.sample(questions, limit, sample_seed)}
     if not samples[split]:
         raise ValueError(f"qa/{split}.jsonl of {documents.name} holds no samples")
     unseen_path = documents / "qa" / "unseen.jsonl"
     if unseen_samples != 0 and unseen_path.exists():
-        samples["unseen"] = read_jsonl(unseen_path)[:unseen_samples]
+        samples["unseen"] = splits.sample(read_jsonl(unseen_path), unseen_samples, sample_seed)
 
     tokenizer = load_tokenizer(model)
     network = checkpoint.load(model).to(execution.device).eval()
@@ -112,27 +118,28 @@ def _predict(
     rows = []
     for task in sorted(fitting):
         prompts = [ids for _, ids in fitting[task]]
-        answers = generate(network, tokenizer, prompts, max_new_tokens[task])
+        answers = generate_answers(network, tokenizer, prompts, max_new_tokens[task])
         for (sample, _), answer in zip(fitting[task], answers, strict=True):
             rows.append(_prediction(sample, split, answer))
     return rows
 
 
-def _prediction(sample: Sample, split: str, answer: str) -> EvaluatePrediction:
+def _prediction(sample: Sample, split: str, answer: Answer) -> EvaluatePrediction:
     """Score one answer."""
     reference = sample["messages"][-1]["content"]
-    rouges = rouge.score(answer, reference)
+    rouges = rouge.score(answer.text, reference)
     return {
         "id": sample["id"],
         "split": split,
         "task": sample["task"],
         "question": sample["messages"][-2]["content"],
         "reference": reference,
-        "prediction": answer,
+        "prediction": answer.text,
+        "is_cut": answer.is_cut,
         "rouge1": rouges["rouge1"],
         "rouge2": rouges["rouge2"],
         "rougeL": rouges["rougeL"],
-        "bleu4": bleu.score(answer, reference),
+        "bleu4": bleu.score(answer.text, reference),
     }
 
 
@@ -140,7 +147,12 @@ def _scores(predictions: list[EvaluatePrediction]) -> dict[str, float]:
     """Average the scores of some predictions."""
     scores = {name: mean.value() for name, mean in answer_scores(predictions).items()}
     exact_match = scores.pop("exact_match")
-    return {**scores, "samples": len(predictions), "exact_match": exact_match}
+    return {
+        **scores,
+        "samples": len(predictions),
+        "num_cut": sum(row["is_cut"] for row in predictions),
+        "exact_match": exact_match,
+    }
 
 
 def _scores_by_task(predictions: list[EvaluatePrediction]) -> dict[str, Any]:
@@ -165,13 +177,15 @@ def benchmark(
 ) -> None:
     """Take the exams of a data folder: multiple choice by log-likelihood.
 
-    Data without exams is no error: metrics.json says so.
+    Small models with random weights take them as well, so that chance is measured: it is not 25
+    where the right option can be told by its length. Data without exams is no error: metrics.json
+    says so.
 
     Args:
         model: folder of the model.
         documents: folder of the documents, with exam/NAME/**.csv.
         shots: worked examples in front of each question.
-        limit: questions of each subject; None: all.
+        limit: questions of each subject, drawn at random; None: all.
         scoring: what is scored of an option, its `letter` or its `text`.
         execution: device, and questions at once.
         out: folder for metrics.json (accuracies in per cent) and predictions.jsonl (each question
@@ -179,10 +193,32 @@ def benchmark(
     """
     validation.check_one_of("scoring", scoring, validation.SCORINGS)
     questions = exam_files.read(documents / "exam")
-    rows = []
+    answers = exams.Answers([], [])
     if questions:
-        network = checkpoint.load(model).to(execution.device)
-        reader = exams.Reader(network, load_tokenizer(model), execution.micro_batch_size)
-        rows = exams.answers(reader, questions, shots, limit, scoring)
-    write_predictions(out, rows)
-    write_metrics(out, exams.summary(rows, shots, scoring))
+        tokenizer = load_tokenizer(model)
+        network = checkpoint.load(model)
+        networks = [network, *_untrained(model, network.config.max_position_embeddings)]
+        reader, *untrained = [
+            exams.Reader(network.to(execution.device), tokenizer, execution.micro_batch_size)
+            for network in networks
+        ]
+        answers = exams.answers(reader, questions, shots, limit, scoring, untrained)
+    write_predictions(out, answers.rows)
+    write_metrics(out, exams.summary(answers.rows, shots, scoring, answers.untrained))
+
+
+def _untrained(model: Path, positions: int) -> list[PreTrainedModel]:
+    """Create small models with random weights that read as `model` does."""
+    return [
+        checkpoint.create(
+            model,
+            layers=1,
+            width=64,
+            heads=1,
+            kv_heads=1,
+            context=positions,
+            seed=seed,
+            position_factor=1,
+        )
+        for seed in range(NUM_UNTRAINED)
+    ]

@@ -26,6 +26,7 @@ from soaes.data.curation import exam_files
 from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.data.packing import ALGORITHMS
 from soaes.data.settings import PackingSettings
+from soaes.metrics.schema import write_metrics
 from soaes.pipeline import validation
 from soaes.pipeline.store import write_json
 
@@ -215,7 +216,8 @@ def pack(
     """Pack the documents of one training phase into token rows.
 
     Writes the rows in train/ and dev/, the prompts of the validation Rouge in dev_prompts.jsonl,
-    and packing_report.json, where every token is accounted for: kept, split or dropped.
+    packing_report.json, where every token is accounted for: kept, split or dropped, and its counts
+    of documents in metrics.json.
 
     Args:
         documents: folder of the documents.
@@ -233,8 +235,10 @@ def pack(
         out: folder for the rows.
 
     Raises:
-        ValueError: if there is nothing to train or to validate on, or no document fits a row.
+        ValueError: if there is nothing to train or to validate on, a source is empty, a category
+            has no dialogue, or no document fits a row.
     """
+    _check_sources(documents, sources, categories)
     words = chat.load_tokenizer(tokenizer)
     records = {
         split: _read_sources(documents, sources, split, categories, dev_one_in)
@@ -268,6 +272,36 @@ def pack(
     prompts = [record for record in records["dev"] if _is_prompt(words, record, context)]
     write_jsonl(out / "dev_prompts.jsonl", prompts[:dev_prompts])
     write_json(out / "packing_report.json", report)
+    splits = (report["train"], report["dev"])
+    metrics = {
+        "documents": sum(counts["documents"] for counts in splits),
+        "num_dropped": sum(counts["dropped"]["documents"] for counts in splits),
+        "num_split": sum(counts["split"]["documents"] for counts in splits),
+        "packed_rows": report["train"]["rows"],
+        "fill": report["train"]["fill"],
+    }
+    write_metrics(out, metrics)
+
+
+def _check_sources(documents: Path, sources: list[str], categories: list[str] | None) -> None:
+    """Check that every source holds something, and every category some dialogue."""
+    for source in sources:
+        path = documents / ("qa/train.jsonl" if source == "qa" else f"{source}.jsonl")
+        if not path.exists() or not path.stat().st_size:
+            raise ValueError(
+                f"sources={sources}: {documents.name} has no {source}; leave it out, or add "
+                f"{source}/ to the data"
+            )
+    if categories and "dialogue" in sources:
+        validation.check_words("categories", categories, "the dialogue categories to keep")
+        dialogues = read_jsonl(documents / "dialogue.jsonl")
+        existing = sorted({record["category"] for record in dialogues})
+        for category in categories:
+            if category not in existing:
+                raise ValueError(
+                    f"categories={categories}: no dialogue of {documents.name} has the "
+                    f"category {category}. {validation.nearest(category, existing)}"
+                )
 
 
 def _read_sources(

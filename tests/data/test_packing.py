@@ -16,6 +16,7 @@ from soaes.data import chat, packing, token_store
 from soaes.data.jsonl import read_jsonl
 from soaes.data.packing import best_fit, sum_of_squares
 from soaes.data.settings import PackingSettings
+from soaes.pipeline.progress import headline
 from soaes.stages import prepare
 
 
@@ -366,3 +367,46 @@ def test_a_step_has_one_loss_whatever_its_micro_batches():
             assert sorted(row for part, _ in of_step for row in part) == sorted(step)
             assert {tokens for _, tokens in of_step} == {int(rows.loss_tokens_R[step].sum())}
     assert seen[0] == seen[1] == seen[2]
+
+
+def test_documents_that_are_dropped_for_length_are_in_the_stages_line(texts, tmp_path):
+    (tmp_path / "rows").mkdir()
+    arguments = (["qa"], None, 128, PackingSettings())
+    prepare.pack(texts["documents"], texts["tokenizer"], *arguments, out=tmp_path / "rows")
+    report, metrics = (
+        json.loads((tmp_path / "rows" / name).read_text())
+        for name in ("packing_report.json", "metrics.json")
+    )
+    dropped = sum(report[split]["dropped"]["documents"] for split in ("train", "dev"))
+    assert metrics["num_dropped"] == dropped > 0 == metrics["num_split"]
+    assert f"num_dropped {dropped}" in headline(metrics)
+
+
+@pytest.mark.parametrize(
+    "categories, message",
+    [
+        (["finance", "bussiness"], "category bussiness. Did you mean business"),
+        (["金融"], "category 金融. There are: arts, business"),
+        ("finance", "categories=finance: must be a list"),
+    ],
+    ids=["misspelt", "none of them", "a word"],
+)
+def test_a_category_that_no_dialogue_has_is_refused(texts, tmp_path, categories, message):
+    with pytest.raises(ValueError, match=message):
+        prepare.pack(
+            texts["documents"],
+            texts["tokenizer"],
+            ["dialogue"],
+            categories,
+            128,
+            PackingSettings(),
+            out=tmp_path,
+        )
+
+
+def test_a_source_without_documents_is_refused_beside_others_too(texts, tmp_path):
+    bare = shutil.copytree(texts["documents"], tmp_path / "bare")
+    (bare / "dialogue.jsonl").write_text("")
+    arguments = (["dialogue", "qa"], None, 128, PackingSettings())
+    with pytest.raises(ValueError, match="bare has no dialogue; leave it out"):
+        prepare.pack(bare, texts["tokenizer"], *arguments, out=tmp_path)

@@ -12,7 +12,7 @@ from soaes.decode.engine import Engine
 from soaes.decode.prompt_lookup import PromptLookup, lookup
 from soaes.decode.speculative import Speculative
 from soaes.model import generate as answering
-from soaes.model.generate import generate
+from soaes.model.generate import generate, generate_answers
 from tests.helpers.toys import near, toy
 
 NEVER = -1  # an eos that no model emits
@@ -335,6 +335,8 @@ def test_answers_are_what_each_prompt_gets_alone(monkeypatch, cached):
     assert generate(model, Words(end), prompts, 12) == [
         Words(end).decode([token for token in tokens if token != end]) for tokens in alone
     ]
+    cut = [answer.is_cut for answer in generate_answers(model, Words(end), prompts, 12)]
+    assert cut == [end not in tokens for tokens in alone] and len(set(cut)) == 2
 
 
 def test_answers_in_the_middle_of_training_leave_the_model_as_it_was():

@@ -122,6 +122,7 @@ def answered(rng, index):
         "question": f"第{index}问",
         "reference": "甲",
         "prediction": "甲乙"[rng.integers(2)],
+        "is_cut": False,
         **{score: 100 * rng.random() for score in estimators.SCORES},
     }
 

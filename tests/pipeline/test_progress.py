@@ -255,3 +255,9 @@ def shown(written):
         else:
             lines[-1] += part
     return lines
+
+
+def test_what_was_dropped_or_cut_is_in_the_line_of_a_stage():
+    metrics = {"rouge1": 1.0, "rouge2": 2.0, "scoring": {}, "rougeL": 3.0, "bleu4": 4.0}
+    counts = {"num_cut": 12, "num_skipped": 0, "qa_num_cut": 12}
+    assert progress.headline(metrics | counts) == "rouge1 1  rouge2 2  rougeL 3  num_cut 12"

@@ -4,10 +4,12 @@ A random model is enough.
 """
 
 import json
+import shutil
 
 import pytest
 
-from soaes.data.jsonl import read_jsonl
+from soaes.data import splits
+from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.metrics import estimators
 from soaes.model import checkpoint
 from soaes.stages import evaluate, prepare
@@ -43,9 +45,8 @@ def test_questions_set_apart_are_scored_beside_the_split(world, tmp_path):
     assert {row["split"] for row in rows} == {"test"} and more[: len(rows)] == rows
     assert {key: value for key, value in both.items() if not key.startswith("unseen_")} == alone
     apart = [row for row in more if row["split"] == "unseen"]
-    assert both["unseen_samples"] == len(apart) == 7 and {row["id"] for row in apart} == {
-        f"unseen-{n}" for n in range(7)
-    }
+    unseen = {row["id"] for row in read_jsonl(world["documents"] / "qa" / "unseen.jsonl")}
+    assert both["unseen_samples"] == 7 == len({row["id"] for row in apart} & unseen)
     for score in estimators.SCORES:
         assert both[f"unseen_{score}"] == pytest.approx(sum(row[score] for row in apart) / 7)
     assert {"unseen_exact_match", "unseen_num_skipped"} <= both.keys()
@@ -60,3 +61,33 @@ def test_null_answers_all_that_are_set_apart_and_data_without_any_do_without(wor
         "unseen_samples"
         not in evaluated(world, tmp_path / "without", bare.parent, unseen_samples=None)[0]
     )
+
+
+def test_samples_are_drawn_by_a_seed_whatever_the_order_of_the_file(world, tmp_path):
+    turned = shutil.copytree(world["documents"], tmp_path / "turned")
+    questions = read_jsonl(turned / "qa" / "test.jsonl")
+    write_jsonl(turned / "qa" / "test.jsonl", questions[::-1])
+    answered = [
+        {row["id"] for row in evaluated(world, tmp_path / str(n), folder, **changes)[1]}
+        for n, (folder, changes) in enumerate(
+            [(None, {}), (turned, {}), (None, {"sample_seed": 1})]
+        )
+    ]
+    assert answered[0] == answered[1] != answered[2]
+    assert answered[0] != {row["id"] for row in questions[:5]}
+
+
+def test_a_sample_holds_every_smaller_one_and_a_whole_set_stays_as_it_is():
+    records = [{"id": f"q{n}"} for n in range(40)]
+    drawn = [splits.sample(records, count, 3) for count in range(1, 41)]
+    for smaller, larger in zip(drawn, drawn[1:]):
+        assert len(smaller) + 1 == len(larger) and all(record in larger for record in smaller)
+        assert larger == sorted(larger, key=records.index)
+    assert drawn[-1] == splits.sample(records, None, 3) == splits.sample(records, 99, 3) == records
+
+
+def test_answers_that_reach_the_limit_are_counted(world, tmp_path):
+    metrics, rows = evaluated(world, tmp_path / "out")
+    cut = [row["is_cut"] for row in rows]
+    assert metrics["num_cut"] == sum(cut) == len(rows) == 5  # an untrained model never ends
+    assert metrics["qa_num_cut"] + metrics.get("report_num_cut", 0) == 5
