@@ -25,6 +25,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from soaes.pipeline import compose, dry_run, progress, sweep, tracking
+from soaes.pipeline.command_line import key_of, parse
 from soaes.pipeline.progress import JobTitle
 from soaes.pipeline.scheduler import JobsByGoal, Outcome, build, full_disk
 from soaes.pipeline.store import Store, read_json, write_json, write_text
@@ -43,7 +44,7 @@ HYDRA_FLAGS = (
     "-sc",
 )
 MULTIRUN = ("-m", "--multirun")  # allowed and not needed: commas tell a sweep
-LAUNCHER = "hydra/launcher="
+LAUNCHER = "hydra/launcher"
 
 
 def main() -> None:
@@ -78,11 +79,14 @@ def run(words: list[str]) -> int:
     Raises:
         ValueError: The command line asks for something that does not exist or is out of its range.
     """
-    sweeps = _sweeps(words)
-    launched = any(word.startswith(LAUNCHER) for word in words)
-    _check_hydra_settings(words, launched, len(sweeps))
+    sweeps = sweep.sweeps_of(words)
+    keys = [key_of(override) for override in parse(words)]
+    launched = LAUNCHER in keys
+    _check_hydra_settings(keys, launched, len(sweeps))
     jobs_of_sweeps = [(line, sweep.jobs(line)) for line in sweeps]
     jobs = [job for _, jobs_of_sweep in jobs_of_sweeps for job in jobs_of_sweep]
+    for remark in sweep.check_overrides(jobs):
+        say(remark)
     store = Store(jobs[0].runtime.store)
     if jobs[0].runtime.dry:
         print("\n".join(dry_run.plan(store, [job.recipe for job in jobs])))
@@ -100,40 +104,24 @@ def run(words: list[str]) -> int:
     return exit_code
 
 
-def _sweeps(words: list[str]) -> list[list[str]]:
-    """Split a command line into its sweeps, one per experiment that it names.
-
-    Hydra would merge the files of several experiments into one and ignore their sweeps.
-    """
-    named = [word for word in words if word.lstrip("+").startswith("experiment=")]
-    if len(named) > 1:
-        joined = ",".join(word.partition("=")[2] for word in named)
-        raise ValueError(f"{' '.join(named)}: give experiment= once, as experiment={joined}")
-    others = [word for word in words if word not in named]
-    sweeps = []
-    for name in sweep.experiment_names(words):
-        sweeps.append([f"experiment={name}", *others] if name else others)
-    return sweeps
-
-
 def _check_experiments(words: list[str]) -> None:
     """Refuse an experiment that does not exist; Hydra leaves an optional one out in silence."""
     overrides = [word for word in words if "=" in word and not word.startswith("-")]
-    for line in _sweeps(overrides):
+    for line in sweep.sweeps_of(overrides):
         sweep.combinations(line)
 
 
-def _check_hydra_settings(words: list[str], launched: bool, sweeps: int) -> None:
+def _check_hydra_settings(keys: list[str], launched: bool, sweeps: int) -> None:
     """Refuse Hydra's settings without a launcher, and several sweeps with one."""
     if launched and sweeps > 1:
         raise ValueError(
-            f"{LAUNCHER}...: a launcher takes one sweep at a time, here are {sweeps} experiments; "
+            f"{LAUNCHER}: a launcher takes one sweep at a time, here are {sweeps} experiments; "
             "run the command once for each"
         )
-    for word in words:
-        if not launched and word.lstrip("+~").startswith(("hydra.", "hydra/")):
+    for key in keys:
+        if not launched and key.startswith(("hydra.", "hydra/")):
             raise ValueError(
-                f"{word}: Hydra's own settings count only beside {LAUNCHER}...; leave it out, "
+                f"{key}: Hydra's own settings count only beside {LAUNCHER}=...; leave it out, "
                 "jobs are recorded below runtime.store"
             )
 

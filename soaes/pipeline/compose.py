@@ -25,7 +25,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from soaes.pipeline import resolvers
+from soaes.pipeline import command_line, resolvers
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.validation import check_target, nearest
@@ -106,11 +106,16 @@ def _composed(*words: str) -> DictConfig:
 
 
 def chosen_option(arguments: list[str], group: str) -> str:
-    """Return the option of a config group that a command line chooses, else run.yaml's."""
-    prefix = f"{group}="
-    chosen = [word.removeprefix(prefix) for word in arguments if word.startswith(prefix)]
-    if chosen:
-        return chosen[-1]
+    """Return the option of a config group that a command line chooses, else run.yaml's.
+
+    Raises:
+        ValueError: It chooses several.
+    """
+    chosen = command_line.last(arguments, group)
+    if chosen is not None and chosen.is_sweep_override():
+        raise ValueError(f"{chosen.input_line}: one {group} at a time; run the command for each")
+    if chosen is not None:
+        return str(chosen.value())
     defaults = OmegaConf.load(CONF / "run.yaml").defaults
     entries = [entry for entry in defaults if isinstance(entry, DictConfig)]
     return next(entry[group] for entry in entries if group in entry)

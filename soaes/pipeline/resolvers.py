@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from soaes.data.curation.sources import digest
 from soaes.decode.backends.vllm_environment import library
+from soaes.pipeline import command_line
 from soaes.pipeline.provenance import machine
 
 
@@ -19,10 +20,8 @@ def cache_folder(arguments: list[str]) -> Path:
         arguments: The words of the command line; the last `runtime.store=` counts, else the
             environment variable SOAES_STORE, else `store`.
     """
-    prefix = "runtime.store="
-    stores = [word.removeprefix(prefix) for word in arguments if word.startswith(prefix)]
-    store = stores[-1] if stores else os.environ.get("SOAES_STORE", "store")
-    return Path(store) / ".cache"
+    store = command_line.value(arguments, "runtime.store")
+    return Path(store or os.environ.get("SOAES_STORE", "store")) / ".cache"
 
 
 def data_digest(root: str) -> str:

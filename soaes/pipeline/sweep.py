@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from soaes.decode.backends.vllm_environment import BACKENDS, library
-from soaes.pipeline import compose
+from soaes.pipeline import command_line, compose, reach
+from soaes.pipeline.command_line import key_of, parse, values, without
 from soaes.pipeline.compose import CONF, compose_job, runtime_settings
 from soaes.pipeline.provenance import machine
 from soaes.pipeline.recipe import Recipe, revive
@@ -54,6 +53,9 @@ class Job:
 
     config: str
     """The composed configuration as YAML, interpolations as they are written."""
+
+    idle: list[str]
+    """Those of its overrides that reach neither the recipe nor the runtime."""
 
     @property
     def name(self) -> str:
@@ -95,7 +97,38 @@ def _job(arguments: list[str], swept: dict[str, str], job: list[str]) -> Job:
     runtime = runtime_settings(cfg)
     for ancestor in recipe.ancestry().values():
         check_execution(ancestor, runtime)
-    return Job(experiment_of(arguments), swept, job, recipe, runtime, OmegaConf.to_yaml(cfg))
+    config = OmegaConf.to_yaml(cfg)
+    idle = reach.idle_overrides(cfg, job)
+    return Job(experiment_of(arguments), swept, job, recipe, runtime, config, idle)
+
+
+def check_overrides(jobs: list[Job]) -> list[str]:
+    """Check that every override changes something: a row must be the one that was asked for.
+
+    Args:
+        jobs: All jobs of a command line.
+
+    Returns:
+        Remarks: of a command line for several experiments, the overrides that reach none of them.
+        Another command, for other tables, may need them.
+
+    Raises:
+        ValueError: A swept key makes equal rows, or an override reaches no job.
+    """
+    remarks = []
+    for job in jobs:
+        for word in job.idle:
+            key = key_of(parse([word])[0])
+            everywhere = all(word in other.idle for other in jobs)
+            if key not in job.overrides and not everywhere:
+                continue
+            cfg = compose_job(job.arguments)
+            message = f"{word}: it changes nothing of goal={cfg.goal} subject={cfg.subject}; "
+            message += reach.advice(cfg, word)
+            if key in job.overrides or len({other.experiment for other in jobs}) == 1:
+                raise ValueError(message)
+            remarks.append(message)
+    return sorted(set(remarks))
 
 
 # ------------------------------------------------------------------------------- enumeration
@@ -111,39 +144,34 @@ def combinations(arguments: list[str]) -> list[tuple[dict[str, str], list[str]]]
         ValueError: A word is no override, or a sweep has no finite number of jobs.
     """
     params = _experiment_sweep(arguments)
-    try:
-        parsed = OverridesParser.create().parse_overrides([*params, *arguments])
-        # A later word for a key replaces an earlier one, in the earlier one's place.
-        last = {override.get_key_element(): override for override in parsed}
-    except HydraException as error:
-        first_line = str(error).splitlines()[0]
-        reason = first_line.partition(": ")[2] or first_line
-        raise ValueError(
-            f"{reason}: not an override; it reads key=value, and text beyond letters and digits "
-            "takes quotes: 'key=\"值\"'"
-        ) from None
-    choices = {key: _values(override) for key, override in last.items()}
-    from_experiment = {param.split("=", 1)[0] for param in params}
-    swept_keys = [key for key in last if last[key].is_sweep_override() or key in from_experiment]
+    # A later word for a key replaces an earlier one, in the earlier one's place.
+    last = {given.get_key_element(): given for given in parse([*params, *arguments])}
+    words_of_keys = [_words(override) for override in last.values()]
+    of_experiment = {key_of(override) for override in parse(params)}
+    swept_places = [
+        place
+        for place, override in enumerate(last.values())
+        if override.is_sweep_override() or key_of(override) in of_experiment
+    ]
+    keys = [key_of(override) for override in last.values()]
     jobs = []
-    for values in itertools.product(*choices.values()):
-        job = dict(zip(choices, values))
-        swept = {key: job[key] for key in swept_keys}
-        jobs.append((swept, [f"{key}={value}" for key, value in job.items()]))
+    for chosen in itertools.product(*words_of_keys):
+        swept = {keys[place]: chosen[place].partition("=")[2] for place in swept_places}
+        jobs.append((swept, list(chosen)))
     return jobs
 
 
-def _values(override: Override) -> list[str]:
-    """Return the values that an override takes in turn; one, if it is not swept."""
-    if not override.is_sweep_override():
-        return [override.get_value_element_as_str()]
-    try:
-        return [str(value) for value in override.sweep_string_iterator()]
-    except HydraException:  # an interval, or a glob
-        raise ValueError(
-            f"{override.input_line}: its values cannot be listed; "
-            "write them out, as in key=a,b or key=range(0,3)"
-        ) from None
+def _words(override: Override) -> list[str]:
+    """Return the words that an override stands for: one for each of its values."""
+    if override.is_delete():
+        return [str(override.input_line)]
+    key = override.get_key_element()
+    return [f"{key}={value}" for value in values(override, _options(override.key_or_group))]
+
+
+def _options(group: str) -> list[str]:
+    """Return the options of a config group; none if it is a key."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def _experiment_sweep(arguments: list[str]) -> list[str]:
@@ -153,29 +181,41 @@ def _experiment_sweep(arguments: list[str]) -> list[str]:
         return []
     path = CONF / "experiment" / f"{name}.yaml"
     if not path.exists():
-        raise ValueError(f"experiment={name}: there is none; {nearest(name, _experiments())}")
+        advice = nearest(name, _options("experiment"))
+        raise ValueError(f"experiment={name}: there is none; {advice}")
     params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params")
     return [f"{key}={value}" for key, value in (params or {}).items()]
 
 
-def _experiments() -> list[str]:
-    return sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+def sweeps_of(words: list[str]) -> list[list[str]]:
+    """Split a command line into its sweeps, one for each experiment that it names.
 
+    Hydra would merge the files of several experiments into one and ignore their sweeps.
 
-def experiment_names(words: list[str]) -> list[str]:
-    """Return the experiments that a command line names, `a,b` or `table*`; one "" for none."""
+    Args:
+        words: Overrides; `experiment=` may list several, `a,b`, or match them, `table*`.
+
+    Raises:
+        ValueError: A word is no override, or `experiment=` is given twice.
+    """
+    named = [override for override in parse(words) if key_of(override) == "experiment"]
+    if len(named) > 1:
+        given = " ".join(str(override.input_line) for override in named)
+        joined = ",".join(value for override in named for value in values(override))
+        raise ValueError(f"{given}: give experiment= once, as experiment={joined}")
+    if not named or named[0].value() is None:
+        return [words]
+    others = without(words, "experiment")
+    experiments = _options("experiment")
     names: list[str] = []
-    for pattern in experiment_of(words).split(","):
-        names += fnmatch.filter(_experiments(), pattern) or [pattern]
-    return names
+    for pattern in values(named[0], experiments):
+        names += fnmatch.filter(experiments, pattern) or [pattern]
+    return [[f"experiment={name}", *others] for name in names]
 
 
 def experiment_of(arguments: list[str]) -> str:
-    """Return the value of `experiment=` among a command line's words, else ""."""
-    for word in arguments:
-        if word.lstrip("+").startswith("experiment="):
-            return word.split("=", 1)[1]
-    return ""
+    """Return the one experiment that a sweep is of, else the empty string."""
+    return command_line.value(arguments, "experiment") or ""
 
 
 # ------------------------------------------------------------------------------------- cache

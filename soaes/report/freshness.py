@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from soaes.pipeline import compose, store
+from soaes.pipeline import command_line, compose, store
 from soaes.pipeline.recipe import Recipe
 from soaes.report import results, table_spec
 from soaes.report.results import Table
 
-# overrides of how a stage is run, not of what it computes: they are in no recipe
-EXECUTION_OVERRIDES = ("runtime.", "runtime=", "logger=", "logger.", "wandb.")
+# the nodes of how a stage is run, not of what it computes: they are in no recipe
+EXECUTION_KEYS = ("runtime", "logger")
 MEASURED_ON = ("machine", "library")  # arguments of a speed that another machine cannot compose
 
 Names = dict[str, dict[str, list[str]]]  # row -> seed -> names of its recipes
@@ -44,7 +44,8 @@ def write(tables: Mapping[str, Table], overrides: list[str], folder: Path) -> No
 
 def is_execution(override: str) -> bool:
     """Tell whether an override says how a stage is run, not what it computes."""
-    return override.startswith(EXECUTION_OVERRIDES)
+    (parsed,) = command_line.parse([override])
+    return command_line.key_of(parsed).partition(".")[0] in EXECUTION_KEYS
 
 
 def _recipe_names(table: Table) -> Names:

@@ -18,7 +18,7 @@ from soaes.decode import settings as decoder_settings
 from soaes.metrics import bootstrap
 from soaes.metrics.bootstrap import Measured
 from soaes.metrics.samples import statistics
-from soaes.pipeline import compose, labels, sweep
+from soaes.pipeline import command_line, compose, labels, sweep
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store
 from soaes.report import table_spec
@@ -124,17 +124,21 @@ def row_recipes(
 
 def seeds(overrides: list[str]) -> list[int]:
     """List the seeds of a command line; without any, the one that run.yaml sets."""
-    words = [word for word in overrides if word.startswith("seed=")]
-    if not words:
+    given = command_line.last(overrides, "seed")
+    if given is None:
         return [yaml.safe_load((compose.CONF / "run.yaml").read_text("utf-8"))["seed"]]
-    jobs = [job for _, job in sweep.combinations(words[-1:])]
-    return [int(word.removeprefix("seed=")) for job in jobs for word in job]
+    for value in command_line.values(given):
+        if not value.isdecimal():
+            raise ValueError(f"seed={value}: must be a whole number of at least 0")
+    return [int(value) for value in command_line.values(given)]
 
 
 def first_seed(overrides: list[str]) -> list[str]:
     """Return the same command line at its first seed alone."""
     all_seeds = seeds(overrides)
-    return overrides if len(all_seeds) == 1 else [*overrides, f"seed={all_seeds[0]}"]
+    if len(all_seeds) == 1:
+        return overrides
+    return [*command_line.without(overrides, "seed"), f"seed={all_seeds[0]}"]
 
 
 @cache

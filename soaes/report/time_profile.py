@@ -44,11 +44,7 @@ def report(words: list[str]) -> list[str]:
     Raises:
         ValueError: No stage of the sweep is built.
     """
-    rest = [word for word in words if not word.startswith("experiment=")]
-    jobs = []
-    for name in sweep.experiment_names(words):
-        experiment = [f"experiment={name}"] if name else []
-        jobs += sweep.jobs([*experiment, *rest])
+    jobs = [job for line in sweep.sweeps_of(words) for job in sweep.jobs(line)]
     store = Store(jobs[0].runtime.store)
     stages: dict[str, Recipe] = {}
     for job in jobs:
