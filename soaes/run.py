@@ -54,6 +54,7 @@ def main() -> None:
     try:
         if any(word.split("=")[0] in HYDRA_FLAGS for word in words):
             _check_experiments(words)
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends in silence
             _hydra_main(lambda cfg: None)  # Hydra prints what was asked for and runs nothing
             sys.exit(0)
         sys.exit(run([word for word in words if word not in MULTIRUN]))
@@ -89,7 +90,7 @@ def run(words: list[str]) -> int:
         say(remark)
     store = Store(jobs[0].runtime.store)
     if jobs[0].runtime.dry:
-        print("\n".join(dry_run.plan(store, [job.recipe for job in jobs])))
+        say("\n".join(dry_run.plan(store, [job.recipe for job in jobs])))
         return 0
     if launched:
         _hydra_main(_launched_job(store, jobs))
@@ -256,8 +257,8 @@ def _say_failed(store: Store, job: Job, line: list[str]) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line at once, so that it keeps its place among the lines of other processes."""
-    print(line, flush=True)
+    """Print a line at once."""
+    progress.write(f"{line}\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ imports no torch.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ Tables = Mapping[str, Table]
 
 def main() -> None:
     """Run the command line."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has gone, as `| head`, ends it
     arguments = _parser().parse_args()
     try:
         if arguments.stale is not None:

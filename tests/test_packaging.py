@@ -67,7 +67,7 @@ def test_the_wheel_plans_and_reports_from_any_folder(wheel, tmp_path):
         return finished.stdout
 
     plan = output("-m", "soaes.run", "goal=evaluate", "scale=smoke", "dry=true", "logger=none")
-    assert "11 stages to run" in plan
+    assert "11 of 11 stages to run" in plan
     names = "from soaes.report import table_spec as t; print(t.__file__, *t.table_names())"
     path, *tables = output("-c", names).split()
     assert path.startswith(str(installed)) and "table2" in tables

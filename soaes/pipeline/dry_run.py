@@ -83,42 +83,107 @@ def _targets(written: Mapping[str, Any]) -> str:
     return ", ".join(sorted({str(flat[key]) for key in flat if key.endswith("_target_")}))
 
 
-def _kind(written: Mapping[str, Any]) -> str:
-    """Return what decides a stage's cost: its function, and the format of soft targets.
-
-    `teach Full`, for example.
-    """
-    targets = [written["_target_"], written.get("soft_targets", {}).get("_target_", "")]
-    return " ".join(target.rpartition(".")[2] for target in targets if target)
-
-
 def cost(store: Store, todo: Mapping[str, Recipe]) -> Iterator[str]:
     """Yield what running some stages is expected to cost in time, disk and memory.
 
-    Each stage is counted as the median of the cached ones of its kind. Kinds that were never built
-    are named instead.
+    Each stage is counted as the median of the cached ones of its kind and size. Of those that were
+    never built here at their size nothing is known, and they are named instead.
     """
+    kinds = _Kinds(store, todo)
     seconds = 0.0
     size = 0.0
     memory = 0
-    unknown = set()
-    for recipe in todo.values():
-        kind = _kind(recipe.written)
-        names = store.names(recipe.stage)
-        manifests = [store.manifest(name) for name in names if _kind(store.recipe(name)) == kind]
-        if not manifests:
-            unknown.add(kind)
+    unknown: dict[str, int] = {}
+    for name, recipe in todo.items():
+        kind = kinds.kind(name)
+        names = [built for built in store.names(recipe.stage) if kinds.kind(built) == kind]
+        if not names:
+            unknown[recipe.stage] = unknown.get(recipe.stage, 0) + 1
             continue
+        manifests = [store.manifest(built) for built in names]
         seconds += median(manifest["seconds"] for manifest in manifests)
         size += median(_folder_size(manifest) for manifest in manifests)
         memory = max(memory, *(manifest["peak_memory_mb"] for manifest in manifests))
     free = shutil.disk_usage(store.root if store.root.exists() else ".").free
-    note = f"; never built here, so not counted: {', '.join(sorted(unknown))}" if unknown else ""
-    yield (
-        f"{len(todo)} stages to run: about {seconds:.0f} s of one worker, "
-        f"{size / 1e6:.0f} MB of disk ({free / 1e6:,.0f} MB are free), "
-        f"{memory:,} MB of memory a worker{note}"
-    )
+    known = len(todo) - sum(unknown.values())
+    if known:
+        yield (
+            f"{known} of {len(todo)} stages to run: about {seconds:.0f} s of one worker, "
+            f"{size / 1e6:.0f} MB of disk ({free / 1e6:,.0f} MB are free), "
+            f"{memory:,} MB of memory a worker"
+        )
+    if unknown:
+        counts = ", ".join(f"{count} {stage}" for stage, count in sorted(unknown.items()))
+        yield (
+            f"{len(todo) - known} of {len(todo)} stages to run were never built here at this size, "
+            f"so their time, disk and memory are not known: {counts}"
+        )
+    if not todo:
+        yield "0 stages to run"
+
+
+# The arguments, of a stage or of those before it, that decide how much it computes.
+SIZES = (
+    "layers",
+    "width",
+    "repo",
+    "vocabulary",
+    "context",
+    "digest",
+    "entities",
+    "enterprises",
+    "docs_per_entity",
+    "docs_per_enterprise",
+    "dialogues",
+    "questions",
+    "sources",
+    "epochs",
+    "max_tokens",
+    "limit",
+    "prompts",
+    "rounds",
+)
+
+
+class _Kinds:
+    """What decides the cost of stages: function, format of soft targets, and all sizes before it.
+
+    Args:
+        store: Where built stages lie.
+        todo: The stages to run.
+    """
+
+    def __init__(self, store: Store, todo: Mapping[str, Recipe]) -> None:
+        self.store = store
+        self.written: dict[str, Mapping[str, Any]] = {}
+        for recipe in todo.values():
+            for name, ancestor in recipe.ancestry().items():
+                self.written[name] = ancestor.written
+        self.sizes: dict[str, frozenset[str]] = {}
+
+    def kind(self, name: str) -> tuple[str, ...]:
+        """Return what two stages of one cost have in common."""
+        written = self._written(name)
+        soft_targets = written.get("soft_targets", {}).get("_target_", "")
+        return (written["_target_"], soft_targets, *sorted(self._sizes(name)))
+
+    def _written(self, name: str) -> Mapping[str, Any]:
+        """Return a written recipe; of a folder that is gone only the name is known."""
+        if name not in self.written:
+            known = self.store.holds(name)
+            self.written[name] = self.store.recipe(name) if known else {"_target_": name}
+        return self.written[name]
+
+    def _sizes(self, name: str) -> frozenset[str]:
+        if name not in self.sizes:
+            sizes: set[str] = set()
+            for key, value in labels.flatten(self._written(name)).items():
+                if any(part in SIZES for part in key.split(".")):
+                    sizes.add(f"{key}={value}")
+            for parent in labels.parents(self._written(name)):
+                sizes |= self._sizes(parent)
+            self.sizes[name] = frozenset(sizes)
+        return self.sizes[name]
 
 
 def _folder_size(manifest: Mapping[str, Any]) -> int:

@@ -49,6 +49,19 @@ def flatten(value: Any, path: str = "") -> dict[str, Any]:
 Written = dict[str, Any]  # a recipe as recipe.yaml has it
 
 
+def parents(written: Any) -> Iterator[str]:
+    """Yield the names of the parents in a written recipe."""
+    if isinstance(written, dict):
+        if set(written) == {PARENT}:
+            yield written[PARENT]
+            return
+        for inner in written.values():
+            yield from parents(inner)
+    elif isinstance(written, list):
+        for inner in written:
+            yield from parents(inner)
+
+
 def differences(one: Written, other: Written) -> dict[str, tuple[Any, Any]]:
     """Return the dotted keys in which two written recipes differ, with both values."""
     a, b = flatten(one), flatten(other)

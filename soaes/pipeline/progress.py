@@ -186,5 +186,18 @@ class Screen:
             # To the start of the line, where a terminal may have written ^C; up to the board's
             # first line; and clear everything from there.
             clear = f"\r\x1b[{len(self.drawn)}A\x1b[J"
-        print(clear + text + "".join(f"{line}\n" for line in board), end="", flush=True)
+        write(clear + text + "".join(f"{line}\n" for line in board))
         self.drawn = board
+
+
+def write(text: str) -> None:
+    """Print text at once, so that it keeps its place among the lines of other processes.
+
+    A reader that has gone, as in `python -m soaes.run ... | head`, ends no build: the rest is
+    printed nowhere.
+    """
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())

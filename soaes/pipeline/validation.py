@@ -82,7 +82,17 @@ def _is_number(value: object) -> TypeGuard[float]:
 def _error(name: str, value: object, rule: str, what: str) -> ValueError:
     explanation = f" ({what})" if what else ""
     written = "null" if value is None else value
+    if isinstance(value, str) and _reads_as_number(value):
+        rule += ", and this is text: leave the quotes out"
     return ValueError(f"{name}={written}: {rule}{explanation}")
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def nearest(word: str, known: list[str]) -> str:
