@@ -54,7 +54,8 @@ def main(words: list[str]) -> None:
     settings = options(words, DEFAULTS, MINIMUM)
     rounds = int(settings["rounds"])
     folder, tokenizer, lock = rows_folder(settings["rows"])
-    arrays = [np.asarray(array) for array in token_store.load(folder / "train")]
+    digest = chat.tokenizer_digest(tokenizer)
+    arrays = [np.asarray(array) for array in token_store.load(folder / "train", digest)]
     rows = token_store.Rows(*arrays)
     with ExitStack() as stack:
         print("waiting until no stage runs on this store", file=sys.stderr, flush=True)
@@ -133,10 +134,11 @@ def build_teacher_store(
     teacher, folder = scratch / "teacher", scratch / "store"
     checkpoint.save(model, teacher, tokenizer)
     first_rows = token_store.Rows(*(array[:STORE_ROWS] for array in rows))
-    token_store.write(scratch / "rows" / "train", first_rows)
+    digest = chat.tokenizer_digest(teacher)
+    token_store.write(scratch / "rows" / "train", first_rows, digest)
     folder.mkdir()
     teach.teach(teacher, scratch / "rows", formats.Hidden(), Execution(), out=folder)
-    return teacher_store.load(folder, "rows", chat.tokenizer_digest(teacher))
+    return teacher_store.load(folder, "rows", digest)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from soaes.pipeline import compose, dry_run, progress, sweep, tracking
+from soaes.pipeline import compose, dry_run, model_checks, progress, sweep, tracking
 from soaes.pipeline.command_line import key_of, parse
 from soaes.pipeline.progress import JobTitle
 from soaes.pipeline.scheduler import JobsByGoal, Outcome, build, full_disk
@@ -89,8 +89,10 @@ def run(words: list[str]) -> int:
     for remark in sweep.check_overrides(jobs):
         say(remark)
     store = Store(jobs[0].runtime.store)
+    recipes = [job.recipe for job in jobs]
+    model_checks.check(store, recipes, jobs[0].runtime)
     if jobs[0].runtime.dry:
-        say("\n".join(dry_run.plan(store, [job.recipe for job in jobs])))
+        say("\n".join(dry_run.plan(store, recipes)))
         return 0
     if launched:
         _hydra_main(_launched_job(store, jobs))
@@ -133,7 +135,12 @@ def _check_hydra_settings(keys: list[str], launched: bool, sweeps: int) -> None:
 def _build_here(store: Store, jobs: list[Job]) -> None:
     """Build the union of all jobs' missing stages, then report and record each job."""
     runtime = jobs[0].runtime
-    outcome = build(store, [job.recipe for job in jobs], runtime, _jobs_by_goal(jobs))
+    recipes = [job.recipe for job in jobs]
+    published = model_checks.fetched(recipes)
+    if published:  # what they cannot be used for is known before hours of training
+        build(store, published, runtime)
+        model_checks.check(store, recipes, runtime)
+    outcome = build(store, recipes, runtime, _jobs_by_goal(jobs))
     full = full_disk(store) if outcome.failed else ""
     if full:  # nothing can be recorded either
         say(full)

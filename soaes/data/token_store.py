@@ -1,7 +1,7 @@
 """Packed token rows on disk, memory-mapped when read.
 
 Row i of every array is row i for every reader, and for a teacher store over the same rows. This
-module knows arrays only, neither text nor the packing algorithm.
+module knows arrays, and which tokenizer their ids are of; neither text nor the packing algorithm.
 
 # R rows of T tokens, P pieces of documents.
 """
@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
+from soaes.pipeline.store import write_text
+
 if TYPE_CHECKING:
     import torch
 
 Array = TypeVar("Array", np.ndarray, "torch.Tensor")
+
+DIGEST = "tokenizer_digest.txt"  # of the tokenizer whose ids the rows hold
 
 IGNORE = -100  # the label of a token that bears no loss; torch's cross entropy skips it
 
@@ -58,21 +62,39 @@ def loss_mask(labels: Array, positions: Array) -> Array:
     return (labels != IGNORE) & (positions > 0)
 
 
-def write(folder: Path, rows: Rows) -> None:
-    """Write each array of `rows` to a .npy file of its name."""
+def write(folder: Path, rows: Rows, tokenizer: str) -> None:
+    """Write each array of `rows` to a .npy file of its name.
+
+    Args:
+        folder: where to.
+        rows: the rows.
+        tokenizer: digest of the tokenizer whose ids they hold, see `chat.tokenizer_digest`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in rows._asdict().items():
         np.save(folder / f"{name}.npy", array)
+    write_text(folder / DIGEST, tokenizer)
 
 
-def load(folder: Path) -> Rows:
+def load(folder: Path, tokenizer: str) -> Rows:
     """Open the rows of a folder as memory maps.
 
+    Args:
+        folder: where they were written to.
+        tokenizer: digest of the reader's tokenizer.
+
     Raises:
-        ValueError: if the folder holds no rows.
+        ValueError: if the folder holds no rows, or ids of another tokenizer.
     """
-    if not (folder / "ids_RT.npy").exists():
+    if not (folder / DIGEST).exists():
         raise ValueError(f"{folder} holds no token rows; build them with goal=rows.<phase>")
+    rows_tokenizer = (folder / DIGEST).read_text("utf-8")
+    if rows_tokenizer != tokenizer:
+        raise ValueError(
+            f"{folder} holds ids of tokenizer {rows_tokenizer}, and the model that reads them has "
+            f"{tokenizer}: the same ids would be other words; build the rows with the model's own "
+            "tokenizer, as in 'tokenizer=${target.origin.base}'"
+        )
     return Rows(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in Rows._fields))
 
 

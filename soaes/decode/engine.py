@@ -270,11 +270,12 @@ def _fold(weights: list[torch.Tensor], gain_H: torch.Tensor) -> Matrix:
 def _check_supported(config: Any) -> None:
     """The forward above is Qwen2's; anything else would run and be silently wrong."""
     other_layers = set(getattr(config, "layer_types", None) or []) - {"full_attention"}
-    if config.model_type != "qwen2" or config.hidden_act != "silu" or other_layers:
+    activation = getattr(config, "hidden_act", None)  # other families have other names for it
+    if config.model_type != "qwen2" or activation != "silu" or other_layers:
         raise ValueError(
-            f"model type {config.model_type!r} with activation {config.hidden_act!r} and layers "
-            f"{sorted(other_layers)}: decoding runs the qwen2 family with silu and full attention; "
-            "use such a checkpoint"
+            f"model type {config.model_type!r} with activation {activation!r} and layers "
+            f"{sorted(other_layers)}: our own decoding runs the qwen2 family with silu and full "
+            "attention; set backend=transformers speed.prediction=null, or use such a checkpoint"
         )
     rope_type = config.rope_parameters["rope_type"]
     if rope_type in ("dynamic", "longrope"):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from statistics import mean
@@ -63,13 +63,26 @@ class Reader(TemplateLM):
 
     The harness's own wrapper takes the softmax of every position over the whole vocabulary and
     imports accelerate; an answer needs the last positions only.
+
+    Args:
+        model: the model.
+        head: computes logits of final hidden states [T, D].
+        tokenizer: of the model.
+        batch: texts that are read at once.
     """
 
     backend = "causal"
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, batch: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        head: Callable[[torch.Tensor], torch.Tensor],
+        tokenizer: Tokenizer,
+        batch: int,
+    ) -> None:
         super().__init__()
         self.model, self.tokenizer, self.batch = model.eval(), tokenizer, batch
+        self.head = head
         # the four letters of a question share its prompt
         self._encode = lru_cache(maxsize=8)(self._encode_text)
 
@@ -122,7 +135,7 @@ class Reader(TemplateLM):
     def _judge(self, states_TD: torch.Tensor, answers: list[list[int]]) -> list[Judgement]:
         """Score answers that follow one prompt."""
         longest = max(map(len, answers))
-        logits_MV = self.model.get_output_embeddings()(states_TD[-longest:])
+        logits_MV = self.head(states_TD[-longest:])
         scores_MV = logits_MV.float().log_softmax(-1)
         judged = []
         for answer in answers:

@@ -29,6 +29,8 @@ from soaes.pipeline import private_api
 # The longest document of a group has at most WASTE times the tokens of its shortest, plus SLACK.
 WASTE = 1.3
 SLACK = 3
+# Attentions that know documents in a single row alone: given several, they are causal over each.
+ONE_ROW = ("flash_attention_2", "flash_attention_3")
 # Queries of a step: the first queries of a long document are not compared with its last keys.
 QUERIES = 64
 
@@ -96,6 +98,8 @@ def documents(
     position_ids: torch.Tensor,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Compute causal attention inside documents; transformers calls it for every layer.
@@ -110,14 +114,22 @@ def documents(
         position_ids: [B, T] or [1, T]; they restart at 0 in each document.
         dropout: Must be 0.
         sliding_window: Must be None.
+        softcap: Of the scores (Gemma-2); must be None.
+        s_aux: Attention sinks; must be None.
         others: Further arguments of transformers; unused.
 
     Returns:
         The heads' outputs [B, T, Q, D], and None in place of the attention weights.
 
     Raises:
-        ValueError: The model or the call needs dropout, a sliding window or a cache.
+        ValueError: The model or the call needs dropout, a sliding window, a soft cap, sinks or a
+            cache.
     """
+    if softcap is not None or s_aux is not None:
+        raise ValueError(
+            f"attention=documents supports no soft cap on scores ({softcap}) and no sinks, which "
+            "this model has; set runtime.execution.attention=eager"
+        )
     has_cache = query_BQTD.shape[2] != key_BKTD.shape[2]
     if dropout or sliding_window or has_cache:
         raise ValueError(
@@ -140,15 +152,54 @@ def documents(
 AttentionInterface.register("documents", documents)
 
 
+def final_hidden(model: Any, ids_BT: torch.Tensor, positions_BT: torch.Tensor) -> torch.Tensor:
+    """Run a model's body over packed rows; no document sees another.
+
+    transformers derives a block-diagonal mask from positions that restart, as long as there is no
+    attention mask and no cache. Its flash attention does so in a single row alone, so that several
+    rows are given to it as one; each begins with a document.
+
+    Args:
+        model: A Hugging Face causal LM.
+        ids_BT: Token ids.
+        positions_BT: Positions that restart at 0 in each document.
+
+    Returns:
+        The final hidden states hidden_BTD.
+    """
+    shape = ids_BT.shape
+    if current(model) in ONE_ROW:
+        ids_BT = ids_BT.reshape(1, -1)
+        positions_BT = positions_BT.reshape(1, -1)
+    outputs = model.base_model(input_ids=ids_BT, position_ids=positions_BT, use_cache=False)
+    hidden_BTD: torch.Tensor = outputs.last_hidden_state
+    return hidden_BTD.view(*shape, -1)
+
+
+def name_with_cache(model: Any) -> str:
+    """Return the attention that a model decodes with: sdpa, or eager where only that is exact.
+
+    `documents` supports no cache. sdpa knows no soft cap on scores (Gemma-2), and leaves it out
+    without a word.
+    """
+    has_cap = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
+    return "eager" if has_cap else "sdpa"
+
+
 def set_attention(model: Any, name: str) -> None:
     """Set a model's attention: `documents`, or the name of one in transformers."""
     model.set_attn_implementation(name)
 
 
+def current(model: Any) -> str:
+    """Return the name of a model's attention."""
+    return private_api.attention_implementation(model)
+
+
 @contextmanager
 def using_attention(model: Any, name: str) -> Iterator[None]:
     """Set a model's attention, and restore the previous one at the end."""
-    before = private_api.attention_implementation(model)
+    before = current(model)
     set_attention(model, name)
     try:
         yield
@@ -169,8 +220,8 @@ class _DocumentAttention(torch.autograd.Function):
         q_PQD = q_NQD.index_select(0, slots.token_P)
         k_PKD = k_NKD.index_select(0, slots.token_P)
         v_PKD = v_NKD.index_select(0, slots.token_P)
-        out_PQD = torch.empty_like(q_PQD)
-        key_heads = k_PKD.shape[1]
+        key_heads, value_size = v_PKD.shape[1:]
+        out_PQD = q_PQD.new_empty(*q_PQD.shape[:2], value_size)
         q_groups, k_groups, v_groups, out_groups = (
             _group_views(states, slots.groups, key_heads)
             for states in (q_PQD, k_PKD, v_PKD, out_PQD)
@@ -196,7 +247,8 @@ class _DocumentAttention(torch.autograd.Function):
     def backward(ctx: Any, grad_NQD: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q_PQD, k_PKD, v_PKD, *saved_weights = ctx.saved_tensors
         slots = ctx.slots
-        grad_out_PQD = torch.zeros_like(q_PQD).index_copy_(0, slots.slot_N, grad_NQD)
+        out_shape = (*q_PQD.shape[:2], v_PKD.shape[2])
+        grad_out_PQD = q_PQD.new_zeros(out_shape).index_copy_(0, slots.slot_N, grad_NQD)
         grad_q_PQD = torch.zeros_like(q_PQD)
         grad_k_PKD = torch.zeros_like(k_PKD)
         grad_v_PKD = torch.zeros_like(v_PKD)

@@ -18,7 +18,8 @@ import torch
 from pytorch_lightning.strategies import DeepSpeedStrategy
 
 from soaes.data.token_store import IGNORE, loss_mask
-from soaes.model import checkpoint, chunked_loss, losses
+from soaes.model import attention, checkpoint, chunked_loss, losses
+from soaes.model.output_head import OutputHead
 
 
 class CausalLM(pl.LightningModule):
@@ -64,22 +65,19 @@ class CausalLM(pl.LightningModule):
     def loss_positions(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the model's body and select the positions whose next token bears loss.
 
-        Attention is block-diagonal: transformers derives it from positions that restart, as long
-        as there is no attention mask and no cache. The first token of a document (position 0)
-        never bears loss, since it would be predicted from another document.
+        The first token of a document (position 0) never bears loss, since it would be predicted
+        from another document.
 
         Returns:
             hidden_ND: Final hidden states at these positions, row after row.
             labels_N: The next token of each.
         """
-        outputs = self.model.model(
-            input_ids=batch["ids_BT"], position_ids=batch["positions_BT"], use_cache=False
-        )
+        hidden_BTD = attention.final_hidden(self.model, batch["ids_BT"], batch["positions_BT"])
         mask_BT = loss_mask(batch["labels_BT"], batch["positions_BT"])
         labels_BT = torch.where(mask_BT, batch["labels_BT"], IGNORE)
         next_labels_BT = torch.nn.functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORE)
         predicts_BT = next_labels_BT != IGNORE
-        return outputs.last_hidden_state[predicts_BT], next_labels_BT[predicts_BT]
+        return hidden_BTD[predicts_BT], next_labels_BT[predicts_BT]
 
     def loss_sum(self, batch: dict[str, Any]) -> torch.Tensor:
         """Return the loss summed over the batch's loss tokens, in nats."""
@@ -98,11 +96,17 @@ class CausalLM(pl.LightningModule):
         self, hidden_ND: torch.Tensor, chunk_loss: chunked_loss.ChunkLoss
     ) -> torch.Tensor:
         """Return a loss of the logits, computed for one chunk of tokens at a time."""
+        head = OutputHead.of(self.model)
         if checkpoint.is_sharded(self.model):
             # ZeRO-3 gathers a weight only while its module is called.
-            logits_NV = self.model.lm_head(hidden_ND).float()
-            return chunk_loss(logits_NV, slice(None))
-        return chunked_loss.chunked_loss(hidden_ND, self.model.lm_head.weight, chunk_loss)
+            product_NV = self.model.get_output_embeddings()(hidden_ND).float()
+            return chunk_loss(head.finish(product_NV), slice(None))
+
+        def loss_of_product(product_CV: torch.Tensor, tokens: slice) -> torch.Tensor:
+            return chunk_loss(head.finish(product_CV), tokens)
+
+        states, matrix = head.matrix_inputs(hidden_ND)
+        return chunked_loss.chunked_loss(states, matrix, loss_of_product)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
         """Return this micro-batch's part of the step's loss: the mean over its loss tokens."""

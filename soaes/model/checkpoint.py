@@ -6,14 +6,24 @@ A folder holds config.json, the weights as safetensors, and the tokenizer's file
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from soaes.data import chat
+from soaes.model import attention
+from soaes.pipeline.model_checks import state_layers
 from soaes.pipeline.runtime import first_rank
+from soaes.pipeline.store import read_json, write_json
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -109,28 +119,132 @@ def load(folder: Path, dtype: torch.dtype | str = torch.float32) -> PreTrainedMo
         dtype: Of the weights; "auto" for the one they were saved in.
 
     Raises:
-        ValueError: The folder holds no model.
+        ValueError: The folder holds no model, or a layer of it carries a state through a row.
     """
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder} holds no model: there is no config.json")
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    config = read_json(folder / "config.json")
+    states = state_layers(config.get("text_config") or config)
+    if states:
+        raise ValueError(
+            f"{folder} is a model of type {config['model_type']} with layers {states}, which carry "
+            "a state from one document of a packed row into the next; take a model whose layers "
+            "are attention"
+        )
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    if attention.name_with_cache(model) == "eager":  # transformers' default is sdpa
+        attention.set_attention(model, "eager")
+    _repair_generation_config(model, folder)
+    return model
 
 
-def save(model: Any, folder: Path, tokenizer: Path) -> None:
-    """Save a model and its tokenizer. Every rank calls it, the first one writes.
+def _repair_generation_config(model: PreTrainedModel, folder: Path) -> None:
+    """Replace a generation config that transformers reads but refuses to save.
+
+    Such as temperature=0.7 without do_sample=true, which published folders have.
+    """
+    config = model.generation_config
+    try:
+        config.validate(strict=True)
+    except ValueError as error:
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        tokens = {name: getattr(config, name) for name in names}
+        model.generation_config = GenerationConfig(**tokens)
+        warnings.warn(
+            f"{folder}/generation_config.json contradicts itself and could not be saved again; "
+            f"only its special tokens are kept: {error}",
+            stacklevel=2,
+        )
+
+
+def describe(model: PreTrainedModel, tokenizer: Path, is_chat: bool) -> None:
+    """Set where a model's texts end in its config and generation config.
+
+    Args:
+        model: A Hugging Face model.
+        tokenizer: Folder of its tokenizer.
+        is_chat: Whether it is trained on conversations, which end with <|im_end|>, or on plain
+            texts, which end with <|endoftext|>.
+
+    Raises:
+        ValueError: The tokenizer has more tokens than the model has rows.
+    """
+    words = chat.load_tokenizer(tokenizer)
+    rows = model.get_input_embeddings().num_embeddings
+    if words.get_vocab_size() > rows:
+        raise ValueError(
+            f"the tokenizer of {tokenizer} has {words.get_vocab_size():,} tokens, the model "
+            f"{rows:,} rows; take the model's own tokenizer"
+        )
+    end = words.token_to_id(_end_token(is_chat))
+    padding = words.token_to_id(chat.TEXT_END)
+    if end is None:
+        return
+    model.config.eos_token_id = end
+    model.generation_config.eos_token_id = end
+    model.generation_config.pad_token_id = end if padding is None else padding
+
+
+def save_description(
+    model: PreTrainedModel, folder: Path, tokenizer: Path, is_chat: bool | None = None
+) -> None:
+    """Save all of a model's folder but the weights; the first rank writes.
+
+    A training stage calls it before its first step, so that what cannot be saved is known then.
 
     Args:
         model: A Hugging Face model.
         folder: Where to.
         tokenizer: Folder from which the tokenizer's files are copied.
+        is_chat: See `describe`; a chat model's template becomes the one of its training. None
+            leaves the tokenizer's files as they are.
+    """
+    if not first_rank():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).exists():
+            shutil.copy(tokenizer / name, folder / name)
+    if is_chat is not None:
+        _describe_tokenizer(folder, is_chat)
+
+
+def _describe_tokenizer(folder: Path, is_chat: bool) -> None:
+    """Set the end of text, and a chat model's template, in the files of a tokenizer."""
+    end = _end_token(is_chat)
+    if chat.load_tokenizer(folder).token_to_id(end) is None:
+        return
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        path = folder / name
+        if path.exists():
+            settings = read_json(path) | {"eos_token": end}
+            if is_chat:
+                settings.pop("chat_template", None)
+            write_json(path, settings)
+    if is_chat:
+        (folder / "chat_template.jinja").write_text(chat.TEMPLATE, encoding="utf-8")
+
+
+def _end_token(is_chat: bool) -> str:
+    return chat.END if is_chat else chat.TEXT_END
+
+
+def save(model: Any, folder: Path, tokenizer: Path, is_chat: bool | None = None) -> None:
+    """Save a model and its tokenizer, in the dtype of its weights. Every rank calls it.
+
+    Args:
+        model: A Hugging Face model.
+        folder: Where to.
+        tokenizer: Folder from which the tokenizer's files are copied.
+        is_chat: See `save_description`.
     """
     weights = _gather(model) if is_sharded(model) else None
     if not first_rank():
         return
     model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
-    for name in TOKENIZER_FILES:
-        if (tokenizer / name).exists():
-            shutil.copy(tokenizer / name, folder / name)
+    save_description(model, folder, tokenizer, is_chat)
 
 
 def is_sharded(model: Any) -> bool:

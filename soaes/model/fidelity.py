@@ -16,6 +16,7 @@ from soaes.metrics.bootstrap import student as student_t
 from soaes.model import losses
 from soaes.model.soft_targets import (
     Fields,
+    Head,
     Sampled,
     SoftTargetFormat,
     TopK,
@@ -49,7 +50,7 @@ class Fidelity(Errors):
 def measure_fidelity(
     soft_targets: SoftTargetFormat,
     hidden_ND: torch.Tensor,
-    head_VD: torch.Tensor,
+    head: Head,
     student_NV: torch.Tensor,
     taus: Sequence[float],
     repeats: int,
@@ -63,7 +64,7 @@ def measure_fidelity(
     Args:
         soft_targets: The format.
         hidden_ND: The teacher's final hidden states of a sample of tokens.
-        head_VD: The teacher's output matrix.
+        head: The teacher's output head.
         student_NV: The student's logits of these tokens.
         taus: Temperatures to measure at.
         repeats: Encodings of a format that draws, at least 2.
@@ -73,15 +74,16 @@ def measure_fidelity(
         An entry for each temperature.
     """
     num_encodings = repeats if isinstance(soft_targets, Sampled) else 1
-    encodings = [soft_targets.encode(hidden_ND, head_VD, generator) for _ in range(num_encodings)]
-    vocab, width = head_VD.shape
+    encodings = [soft_targets.encode(hidden_ND, head, generator) for _ in range(num_encodings)]
+    vocab = logits_of(hidden_ND[:1], head).shape[1]
+    width = hidden_ND.shape[1]
     entries: list[Fidelity] = []
     for tau in taus:
-        errors = _errors(soft_targets, encodings, hidden_ND, head_VD, student_NV, tau)
+        errors = _errors(soft_targets, encodings, hidden_ND, head, student_NV, tau)
         size = bytes_per_token(soft_targets, width, vocab)
         entry: Fidelity = {"tau": float(tau), "bytes": size, **errors}
         if isinstance(soft_targets, TopK):
-            entry["smallest_k"] = smallest_k(hidden_ND, head_VD, student_NV, float(tau))
+            entry["smallest_k"] = smallest_k(hidden_ND, head, student_NV, float(tau))
         entries.append(entry)
     return entries
 
@@ -90,12 +92,13 @@ def _errors(
     soft_targets: SoftTargetFormat,
     encodings: list[Fields],
     hidden_ND: torch.Tensor,
-    head_VD: torch.Tensor,
+    head: Head,
     student_NV: torch.Tensor,
     tau: float,
 ) -> Errors:
-    teacher_NV = logits_of(hidden_ND, head_VD)
+    teacher_NV = logits_of(hidden_ND, head)
     vocab = teacher_NV.shape[1]
+    head_VD = head if isinstance(head, torch.Tensor) else head.weight_VD  # of Hidden alone
 
     def exact_loss(student: torch.Tensor) -> torch.Tensor:
         return losses.kl_loss(teacher_NV, student, tau)
@@ -160,7 +163,7 @@ def _mean_kl(teacher_NV: torch.Tensor, reconstruction_NV: torch.Tensor, tau: flo
 
 def smallest_k(
     hidden_ND: torch.Tensor,
-    head_VD: torch.Tensor,
+    head: Head,
     student_NV: torch.Tensor,
     tau: float,
     limit: float = 0.01,
@@ -172,17 +175,17 @@ def smallest_k(
 
     Args:
         hidden_ND: The teacher's final hidden states.
-        head_VD: The teacher's output matrix.
+        head: The teacher's output head.
         student_NV: The student's logits.
         tau: Temperature.
         limit: Largest error of the gradient over the N tokens, relative to the exact gradient,
             before the rounding of stored logits.
     """
-    vocab = len(head_VD)
-    error_V = torch.zeros(vocab, dtype=torch.float64, device=head_VD.device)
-    exact = torch.zeros((), dtype=torch.float64, device=head_VD.device)
+    vocab = logits_of(hidden_ND[:1], head).shape[1]
+    error_V = torch.zeros(vocab, dtype=torch.float64, device=hidden_ND.device)
+    exact = torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
     for hidden_1D, student_1V in zip(hidden_ND.split(1), student_NV[:, :vocab].split(1)):
-        teacher_V = logits_of(hidden_1D, head_VD)[0].double()
+        teacher_V = logits_of(hidden_1D, head)[0].double()
         student_V = student_1V[0].double()
         p_V, order_V = (teacher_V / tau).softmax(-1).sort(descending=True)
         q_V = (student_V / tau).softmax(-1)[order_V]

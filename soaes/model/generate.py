@@ -55,8 +55,8 @@ def generate_answers(
     end_id = tokenizer.token_to_id(END)
     answers: list[list[int]] = [[] for _ in prompts]
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
-    # sdpa, since `documents` supports no cache; eager, since every shape is new to a compiler.
-    with attention.using_attention(model, "sdpa"), torch.compiler.set_stance("force_eager"):
+    with_cache = attention.using_attention(model, attention.name_with_cache(model))
+    with with_cache, torch.compiler.set_stance("force_eager"):  # every shape is new to a compiler
         for indices in _batches(lengths):
             batch = [prompts[index] for index in indices]
             tokens = _generate_batch(model, batch, end_id, max_new_tokens)

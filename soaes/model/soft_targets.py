@@ -17,13 +17,15 @@ from typing import ClassVar, Protocol
 import torch
 
 from soaes.model import losses, settings
+from soaes.model.output_head import OutputHead
 
 Fields = dict[str, torch.Tensor]  # name -> array [N, *shape]
 Shapes = dict[str, tuple[tuple[int, ...], str]]  # name -> (shape of one token, numpy dtype)
+Head = torch.Tensor | OutputHead  # an output matrix [V, D], or what else a model has behind it
 
 
 class SoftTargetFormat(Protocol):
-    """What every format has; logits are hidden @ head.T."""
+    """What every format has; see `logits_of` for how logits are computed."""
 
     name: ClassVar[str]
 
@@ -41,14 +43,14 @@ class SoftTargetFormat(Protocol):
     def encode(
         self,
         hidden_ND: torch.Tensor,
-        head_VD: torch.Tensor,
+        head: Head,
         generator: torch.Generator | None = None,
     ) -> Fields:
         """Return the arrays of N tokens.
 
         Args:
             hidden_ND: The teacher's final hidden states.
-            head_VD: The teacher's output matrix.
+            head: The teacher's output head.
             generator: For a format that draws.
         """
         ...
@@ -99,7 +101,7 @@ class Hidden(settings.Hidden):
     def encode(
         self,
         hidden_ND: torch.Tensor,
-        head_VD: torch.Tensor,
+        head: Head,
         generator: torch.Generator | None = None,
     ) -> Fields:
         return {"hidden": bits(hidden_ND, self.dtype)}
@@ -137,10 +139,10 @@ class Full(settings.Full):
     def encode(
         self,
         hidden_ND: torch.Tensor,
-        head_VD: torch.Tensor,
+        head: Head,
         generator: torch.Generator | None = None,
     ) -> Fields:
-        return {"logits": bits(logits_of(hidden_ND, head_VD), self.dtype)}
+        return {"logits": bits(logits_of(hidden_ND, head), self.dtype)}
 
     def divergence(
         self,
@@ -185,10 +187,10 @@ class TopK(settings.TopK):
     def encode(
         self,
         hidden_ND: torch.Tensor,
-        head_VD: torch.Tensor,
+        head: Head,
         generator: torch.Generator | None = None,
     ) -> Fields:
-        logits_NV = logits_of(hidden_ND, head_VD)[:, : self.vocab]
+        logits_NV = logits_of(hidden_ND, head)[:, : self.vocab]
         vocab = logits_NV.shape[1]
         kept_NK, ids_NK = logits_NV.topk(min(self.k, vocab))
         tails = [losses.log_shares(logits_NV, ids_NK, tau)[:, -1] for tau in self.taus]
@@ -256,11 +258,11 @@ class Sampled(settings.Sampled):
     def encode(
         self,
         hidden_ND: torch.Tensor,
-        head_VD: torch.Tensor,
+        head: Head,
         generator: torch.Generator | None = None,
     ) -> Fields:
         assert generator is not None
-        logits_NV = logits_of(hidden_ND, head_VD)[:, : self.vocab]
+        logits_NV = logits_of(hidden_ND, head)[:, : self.vocab]
         offset_NS = torch.rand(
             len(logits_NV),
             len(self.taus),
@@ -357,14 +359,17 @@ def systematic_draws(
     return ids_NM, -torch.xlogy(p_NV, p_NV).sum(-1)
 
 
-def logits_of(hidden_ND: torch.Tensor, head_VD: torch.Tensor) -> torch.Tensor:
-    """Return hidden @ head.T in at least float32, whatever autocast says: a store is exact.
+def logits_of(hidden_ND: torch.Tensor, head: Head) -> torch.Tensor:
+    """Return the logits in at least float32, whatever autocast says: a store is exact.
 
     A head of fewer bits is widened at every call.
     """
+    if isinstance(head, torch.Tensor):
+        head = OutputHead(head)
     dtype = torch.promote_types(hidden_ND.dtype, torch.float32)
     with torch.no_grad(), torch.autocast(hidden_ND.device.type, enabled=False):
-        return hidden_ND.to(dtype) @ head_VD.to(dtype).T
+        states, matrix = head.matrix_inputs(hidden_ND)
+        return head.finish(states.to(dtype) @ matrix.to(dtype).T)
 
 
 def _stored_dtype(dtype: str) -> str:

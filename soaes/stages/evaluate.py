@@ -24,6 +24,7 @@ from soaes.metrics.schema import EvaluatePrediction, write_metrics, write_predic
 from soaes.metrics.scoring_info import scoring_info
 from soaes.model import checkpoint
 from soaes.model.generate import Answer, generate_answers
+from soaes.model.output_head import OutputHead
 from soaes.pipeline import validation
 from soaes.pipeline.runtime import Execution
 
@@ -199,7 +200,12 @@ def benchmark(
         network = checkpoint.load(model)
         networks = [network, *_untrained(model, network.config.max_position_embeddings)]
         reader, *untrained = [
-            exams.Reader(network.to(execution.device), tokenizer, execution.micro_batch_size)
+            exams.Reader(
+                network.to(execution.device),
+                OutputHead.of(network).logits,
+                tokenizer,
+                execution.micro_batch_size,
+            )
             for network in networks
         ]
         answers = exams.answers(reader, questions, shots, limit, scoring, untrained)

@@ -30,7 +30,7 @@ def export(model: Path, like: Path, *, out: Path) -> None:
         ValueError: if `model` has more rows than `like`, or their tokenizers differ.
     """
     tokenizer = chat.load_tokenizer(model)
-    if tokenizer.get_vocab() != chat.load_tokenizer(like).get_vocab():
+    if chat.tokenizer_digest(model) != chat.tokenizer_digest(like):
         raise ValueError(f"{model} and {like} have different tokenizers; train both with one")
     network = checkpoint.load(model, "auto")
     own_rows = network.config.vocab_size
@@ -66,3 +66,5 @@ def pad_vocabulary(network: PreTrainedModel, rows_V: int, token_id: int) -> None
     # of a model with tied weights both are one matrix
     for matrix in (network.get_input_embeddings(), network.get_output_embeddings()):
         matrix.weight[own_rows:] = matrix.weight[token_id]
+        if getattr(matrix, "bias", None) is not None:
+            matrix.bias[own_rows:] = matrix.bias[token_id]

@@ -236,10 +236,11 @@ def pack(
 
     Raises:
         ValueError: if there is nothing to train or to validate on, a source is empty, a category
-            has no dialogue, or no document fits a row.
+            has no dialogue, no document fits a row, or the tokenizer is not one of ChatML.
     """
     _check_sources(documents, sources, categories)
     words = chat.load_tokenizer(tokenizer)
+    chat.check_chatml(words)
     records = {
         split: _read_sources(documents, sources, split, categories, dev_one_in)
         for split in ("train", "dev")
@@ -266,9 +267,10 @@ def pack(
             "different": len({record["id"] for record in replayed}),
         },
     }
+    digest = chat.tokenizer_digest(tokenizer)
     for split in ("train", "dev"):
         rows, report[split] = _pack_split(words, records[split], context, packing)
-        token_store.write(out / split, rows)
+        token_store.write(out / split, rows, digest)
     prompts = [record for record in records["dev"] if _is_prompt(words, record, context)]
     write_jsonl(out / "dev_prompts.jsonl", prompts[:dev_prompts])
     write_json(out / "packing_report.json", report)

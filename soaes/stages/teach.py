@@ -24,9 +24,10 @@ from soaes.data import teacher_store, token_store
 from soaes.data.chat import tokenizer_digest
 from soaes.decode.backends import vllm_environment, vllm_prompts
 from soaes.metrics.schema import write_metrics
-from soaes.model import attention, checkpoint, train_state
+from soaes.model import attention, checkpoint, self_check, train_state
 from soaes.model import soft_targets as formats
 from soaes.model.fidelity import Fidelity, measure_fidelity
+from soaes.model.output_head import OutputHead
 from soaes.model.settings import ProbeSettings, SoftTargets, check_vllm_supports
 from soaes.model.soft_targets import TopK, bits
 from soaes.pipeline.runtime import Execution
@@ -59,22 +60,53 @@ def teach(
         seed: of what a format draws.
         probe: the sample on which the format's loss of information is measured.
         out: folder for the store.
+
+    Raises:
+        ValueError: if the rows are of another tokenizer, the teacher's logits are not those of its
+            own forward pass, or the format cannot hold its head.
     """
     device = execution.device
+    train = token_store.load(rows / "train", tokenizer_digest(model))
     teacher = checkpoint.load(model).to(device).eval()
     attention.set_attention(teacher, execution.attention)
-    train = token_store.load(rows / "train")
+    _check_head(teacher, soft_targets)
+    self_check.check(teacher, partial(_packed_logits, teacher), train.ids_RT.shape[1], 1)
     encoder = formats.from_settings(soft_targets)
     contract = teacher_store.write(
         out,
         encoder,
-        teacher.lm_head.weight.detach(),
+        _head(teacher).weight_VD,
         train.loss_tokens_R,
         partial(_fields, teacher, train, encoder, device, seed),
         partial(_fidelity, teacher, train, encoder, device, seed, probe),
         **_provenance(model, rows, train, seed),
     )
     _write_metrics(out, contract)
+
+
+def _head(teacher: PreTrainedModel) -> OutputHead:
+    return OutputHead.of(teacher).detached()
+
+
+def _check_head(teacher: PreTrainedModel, soft_targets: SoftTargets) -> None:
+    """Check that a format of hidden states has a teacher whose logits are a product with them."""
+    extras = _head(teacher).extras
+    if soft_targets.name == "hidden" and extras:
+        raise ValueError(
+            f"soft_targets=hidden stores hidden states and one matrix, and the output of "
+            f"{teacher.config.model_type} also has {' and '.join(extras)}; "
+            "set soft_targets=topk, sampled or full"
+        )
+
+
+@torch.no_grad()
+def _packed_logits(
+    teacher: PreTrainedModel, ids_BT: torch.Tensor, positions_BT: torch.Tensor
+) -> torch.Tensor:
+    """Compute the logits of packed rows as the store does."""
+    hidden_BTD = attention.final_hidden(teacher, ids_BT, positions_BT)
+    logits_NV = formats.logits_of(hidden_BTD.flatten(0, 1), _head(teacher))
+    return logits_NV.view(*ids_BT.shape, -1)
 
 
 def _provenance(
@@ -107,10 +139,10 @@ def _fields(
     rows: range,
 ) -> Iterator[teacher_store.Fields]:
     """Encode the soft targets of each row."""
-    head_VD = teacher.lm_head.weight.detach()
+    head = _head(teacher)
     for row in rows:
         hidden_ND = _hidden(teacher, train, row, device)
-        yield soft_targets.encode(hidden_ND, head_VD, _generator(seed, row, device))
+        yield soft_targets.encode(hidden_ND, head, _generator(seed, row, device))
 
 
 @torch.no_grad()
@@ -125,8 +157,8 @@ def _hidden(
     arrays = [array[row : row + 1].astype(np.int64) for array in train]
     ids_1T, labels_1T, positions_1T = (torch.from_numpy(array).to(device) for array in arrays)
     bears_loss_1T = token_store.loss_mask(labels_1T, positions_1T)
-    outputs = teacher.model(ids_1T, position_ids=positions_1T, use_cache=False)
-    return outputs.last_hidden_state[:, :-1][bears_loss_1T[:, 1:]]
+    hidden_1TD = attention.final_hidden(teacher, ids_1T, positions_1T)
+    return hidden_1TD[:, :-1][bears_loss_1T[:, 1:]]
 
 
 def _fidelity(
@@ -142,13 +174,13 @@ def _fidelity(
     hidden = [_hidden(teacher, train, row, device) for row in _spread(num_rows, probe.rows)]
     hidden_ND = torch.cat(hidden)
     hidden_ND = hidden_ND[_spread(len(hidden_ND), probe.tokens)]
-    head_VD = teacher.lm_head.weight.detach()
-    student_logits_NV = hidden_ND @ head_VD.T / probe.student_temperature
+    head = _head(teacher)
+    student_logits_NV = formats.logits_of(hidden_ND, head) / probe.student_temperature
     every_tau = tuple(float(tau) for tau in probe.taus)
     taus = getattr(soft_targets, "taus", every_tau)
     generator = _generator(seed, num_rows, device)  # the stream after those of the rows
     return measure_fidelity(
-        soft_targets, hidden_ND, head_VD, student_logits_NV, taus, probe.repeats, generator
+        soft_targets, hidden_ND, head, student_logits_NV, taus, probe.repeats, generator
     )
 
 
@@ -197,7 +229,7 @@ def teach_vllm(
     vocabulary, width = config["vocab_size"], config["hidden_size"]
     check_vllm_supports(soft_targets, vocabulary)
     encoder = formats.TopK(**vars(soft_targets))
-    train = token_store.load(rows / "train")
+    train = token_store.load(rows / "train", tokenizer_digest(model))
     head_VD = torch.empty(vocabulary, width, device="meta")  # only its shape is used
     provenance = {
         **_provenance(model, rows, train, seed),

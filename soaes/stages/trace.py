@@ -62,7 +62,7 @@ class TraceContract:
 
     sampling: SamplingSettings
     dtype: str  # of the target, and so of the draft
-    tokenizer: str  # digest of tokenizer.json
+    tokenizer: str  # digest, see soaes.data.chat.tokenizer_digest
     vocabulary: int  # rows of the target's output layer
 
     @classmethod

@@ -33,6 +33,7 @@ from soaes.data.jsonl import read_jsonl
 from soaes.metrics.schema import write_metrics
 from soaes.model import attention, checkpoint, train_state
 from soaes.model.callbacks import CheckpointCallback, FiniteCallback, MetricsCallback
+from soaes.model.self_check import SelfCheckCallback
 from soaes.model.settings import OptimizerSettings, ValidationSettings
 from soaes.model.train_state import TrainState
 from soaes.pipeline.runtime import Execution, check_ranks
@@ -93,7 +94,7 @@ def pretrain(
         embedding_std=embedding_std,
         head_std=head_std,
     )
-    _fit(model, tokenizer, rows, module, optim, seed, validation, execution, tracker, out)
+    _fit(model, tokenizer, rows, module, optim, seed, validation, execution, tracker, out, False)
 
 
 def instruct(
@@ -113,7 +114,7 @@ def instruct(
     Arguments as of `sft`.
     """
     model = checkpoint.load(parent)
-    _fit(model, parent, rows, module, optim, seed, validation, execution, tracker, out)
+    _fit(model, parent, rows, module, optim, seed, validation, execution, tracker, out, True)
 
 
 def cpt(
@@ -133,7 +134,7 @@ def cpt(
     Arguments as of `sft`.
     """
     model = checkpoint.load(parent)
-    _fit(model, parent, rows, module, optim, seed, validation, execution, tracker, out)
+    _fit(model, parent, rows, module, optim, seed, validation, execution, tracker, out, False)
 
 
 def sft(
@@ -162,7 +163,7 @@ def sft(
         out: folder for the model and metrics.json.
     """
     model = checkpoint.load(parent)
-    _fit(model, parent, rows, module, optim, seed, validation, execution, tracker, out)
+    _fit(model, parent, rows, module, optim, seed, validation, execution, tracker, out, True)
 
 
 def distill(
@@ -215,6 +216,7 @@ def distill(
         execution,
         tracker,
         out,
+        True,
         soft_targets,
     )
 
@@ -230,6 +232,7 @@ def _fit(
     execution: Execution,
     tracker: Tracker | None,
     out: Path,
+    is_chat: bool,
     soft_targets: teacher_store.TeacherStore | None = None,
 ) -> None:
     """Validate, train with validations on the way and one at the end, save.
@@ -244,12 +247,13 @@ def _fit(
     resumed = train_state.load_newest(out / "resume", contract) if checkpoint_every else None
     state = resumed or TrainState(contract)
 
+    digest = tokenizer_digest(tokenizer)
     dev_prompts = read_jsonl(rows / "dev_prompts.jsonl")
     metrics = MetricsCallback(state, tracker, tokenizer, dev_prompts, validation.max_new_tokens)
     checkpoints = CheckpointCallback(state, out / "resume", checkpoint_every)
     data = PackedDataModule(
-        train=token_store.load(rows / "train"),
-        dev=token_store.load(rows / "dev"),
+        train=token_store.load(rows / "train", digest),
+        dev=token_store.load(rows / "dev", digest),
         global_batch_size=optim.global_batch_size,
         micro_batch_size=execution.micro_batch_size,
         epochs=optim.epochs,
@@ -262,11 +266,13 @@ def _fit(
         validation_rows=validation.rows,
     )
 
+    checkpoint.describe(model, tokenizer, is_chat)
+    checkpoint.save_description(model, out, tokenizer, is_chat)
     attention.set_attention(model, execution.attention)
     if execution.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     if execution.compile:
-        model.model.compile(dynamic=False)
+        model.base_model.compile(dynamic=False)
     lit = module(
         model=model.train(),
         lr=optim.lr,
@@ -278,7 +284,9 @@ def _fit(
         cpu_offload=execution.cpu_offload,
     )
 
-    callbacks = [FiniteCallback(state), metrics, checkpoints]
+    context = data.train.ids_RT.shape[1]
+    self_check = SelfCheckCallback(context, execution.micro_batch_size)
+    callbacks = [self_check, FiniteCallback(state), metrics, checkpoints]
     trainer = _trainer(data, optim, validation, execution, callbacks)
     if resumed is None:
         trainer.validate(lit, data, verbose=False)
@@ -286,7 +294,7 @@ def _fit(
     if state.validations[-1]["step"] < state.step:
         trainer.validate(lit, data, verbose=False)
 
-    checkpoint.save(model, out, tokenizer)
+    checkpoint.save(model, out, tokenizer, is_chat)
     if trainer.is_global_zero:
         write_metrics(out, _summary(state, data, lit.metrics))
         shutil.rmtree(out / "resume", ignore_errors=True)

@@ -12,7 +12,7 @@ from benchmarks import train, train_memory
 from benchmarks.train_packing import CAPACITIES, FIRST, Packing, first_fit
 from benchmarks.train_reading import Reading
 from benchmarks.train_turns import Turns
-from soaes.data import token_store
+from soaes.data import chat, token_store
 from soaes.data.settings import PackingSettings
 from soaes.model import checkpoint
 from soaes.model import soft_targets as formats
@@ -30,7 +30,8 @@ def toy(tmp_path_factory):
     prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 160, 20, out=documents)
     prepare.tokenizer(documents, 600, out=tokenizer)
     prepare.pack(documents, tokenizer, ["qa"], None, 256, PackingSettings(), out=folder)
-    arrays = [np.asarray(array) for array in token_store.load(folder / "train")]
+    digest = chat.tokenizer_digest(tokenizer)
+    arrays = [np.asarray(array) for array in token_store.load(folder / "train", digest)]
     model = checkpoint.create(tokenizer, 1, 32, 2, 1, 256, seed=0)
     return token_store.Rows(*arrays), tokenizer, model
 

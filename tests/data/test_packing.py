@@ -187,7 +187,9 @@ def packed_corpus(texts, out, **replay):
         **replay,
         out=out,
     )
-    return token_store.load(out / "train"), json.loads((out / "packing_report.json").read_text())
+    digest = chat.tokenizer_digest(texts["tokenizer"])
+    rows = token_store.load(out / "train", digest)
+    return rows, json.loads((out / "packing_report.json").read_text())
 
 
 def sequences(rows):
@@ -221,9 +223,10 @@ def test_replay_is_the_share_asked_for_on_top_of_the_whole_corpus(texts, tmp_pat
     extra.subtract(sequences(alone[0]))
     assert min(extra.values()) >= 0, "a domain document is lost"
     assert sum(len(piece) * times for piece, times in extra.items()) == general
+    digest = chat.tokenizer_digest(texts["tokenizer"])
     assert np.array_equal(
-        token_store.load(tmp_path / "0.0" / "dev").ids_RT,
-        token_store.load(tmp_path / str(share) / "dev").ids_RT,
+        token_store.load(tmp_path / "0.0" / "dev", digest).ids_RT,
+        token_store.load(tmp_path / str(share) / "dev", digest).ids_RT,
     )
 
 

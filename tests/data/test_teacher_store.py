@@ -306,7 +306,7 @@ def test_the_stage_stores_what_training_predicts_from(toy, tmp_path, soft_target
     assert stores[0] == stores[1] == stores[2]
     store, rows = (
         teacher_store.load(out, "rows", chat.tokenizer_digest(toy / "target")),
-        token_store.load(toy / "rows" / "train"),
+        token_store.load(toy / "rows" / "train", chat.tokenizer_digest(toy / "target")),
     )
     model = checkpoint.load(toy / "target").eval()
     attention.set_attention(model, name)

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from soaes.data import token_store
+from soaes.data import chat, token_store
 from soaes.data.jsonl import write_jsonl
 from soaes.model import soft_targets as formats
 from soaes.model.causal_lm import CausalLM
@@ -83,7 +83,8 @@ def prepare(root):
     save_pair(root)
     # 18 rows in steps of 4: the last step of an epoch is small
     for split, count in (("train", 18), ("dev", 3)):
-        token_store.write(root / "rows" / split, rows(count, seed=count))
+        packed = rows(count, seed=count)
+        token_store.write(root / "rows" / split, packed, chat.tokenizer_digest(root / "target"))
     question = {"role": "user", "content": "w1 w2"}
     answer = {"role": "assistant", "content": "w3"}
     write_jsonl(root / "rows" / "dev_prompts.jsonl", [{"messages": [question, answer]}])

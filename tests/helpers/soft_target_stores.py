@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from soaes.data import shards, teacher_store, token_store
+from soaes.data import chat, shards, teacher_store, token_store
 from soaes.model import soft_targets as formats
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store, write_manifest
@@ -116,4 +116,5 @@ def teacher_and_rows(root):
             for cut in rng.integers(1, 20, size=20)
         ]
     )
-    token_store.write(root / "rows" / "train", token_store.Rows(ids_RT, labels_RT, positions_RT))
+    packed = token_store.Rows(ids_RT, labels_RT, positions_RT)
+    token_store.write(root / "rows" / "train", packed, chat.tokenizer_digest(root / "target"))

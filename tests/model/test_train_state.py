@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from soaes.data import token_store
+from soaes.data import chat, token_store
 from soaes.data.datamodule import PackedDataModule, PackedRows
 from soaes.model import callbacks, train_state
 from soaes.model.train_state import TrainState
@@ -132,7 +132,8 @@ def test_the_order_of_samples_and_validations_is_a_function_of_the_step(
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_loaders_change_no_batch(toy, num_workers):
-    train_rows, dev = (token_store.load(toy / "rows" / split) for split in ("train", "dev"))
+    digest = chat.tokenizer_digest(toy / "target")
+    train_rows, dev = (token_store.load(toy / "rows" / split, digest) for split in ("train", "dev"))
     own, read_ahead = (
         PackedDataModule(train_rows, dev, 4, 1, 2, 0, num_workers=count, start=3).train_dataloader()
         for count in (0, num_workers)

@@ -35,7 +35,9 @@ def test_a_row_is_its_documents_that_bear_loss_cut_behind_it():
 
 def test_documents_give_the_loss_tokens_in_row_order(tmp_path):
     teacher_and_rows(tmp_path)
-    train = token_store.load(tmp_path / "rows" / "train")
+    train = token_store.load(
+        tmp_path / "rows" / "train", chat.tokenizer_digest(tmp_path / "target")
+    )
     for ids_T, labels_T, positions_T in zip(*train):
         tokens = [
             text[index]
@@ -198,7 +200,9 @@ def test_a_reader_that_ended_goes_on_at_its_shard(tmp_path, monkeypatch):
     )  # asks for fewer rows than that, or it would end again
     assert contents(out) == contents(store)
     read = teacher_store.load(store, "rows", chat.tokenizer_digest(tmp_path / "target"))
-    train = token_store.load(tmp_path / "rows" / "train")
+    train = token_store.load(
+        tmp_path / "rows" / "train", chat.tokenizer_digest(tmp_path / "target")
+    )
     before = np.roll(train.ids_RT, 1, axis=1)[
         (train.labels_RT != token_store.IGNORE) & (train.positions_RT > 0)
     ]

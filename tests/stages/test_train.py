@@ -254,7 +254,7 @@ def test_the_teacher_store_holds_the_teachers_logits_token_for_token(prepared, t
     digest = chat.tokenizer_digest(prepared["teacher"])
     store, rows = (
         teacher_store.load(tmp_path, "qa", digest),
-        token_store.load(prepared["qa"] / "train"),
+        token_store.load(prepared["qa"] / "train", digest),
     )
     model = checkpoint.load(prepared["teacher"])
     with torch.inference_mode():

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from soaes.data.chat import load_tokenizer
+from soaes.data.chat import tokenizer_digest
 from soaes.decode.base import Decoder, Generation
 from soaes.decode.settings import (
     AutoregressiveSettings,
@@ -134,7 +134,7 @@ def model_folders(target: Path, draft: Path | None, decode: DecoderSettings) -> 
         raise ValueError(
             f"draft and target are both {target}: nothing is gained; name a smaller model as draft"
         )
-    if load_tokenizer(target).get_vocab() != load_tokenizer(draft).get_vocab():
+    if tokenizer_digest(target) != tokenizer_digest(draft):
         raise ValueError(
             f"draft {draft} and target {target} have different tokenizers; train both with one"
         )

@@ -1,0 +1,97 @@
+"""What a causal LM computes behind its final hidden states: a product, and in some families more.
+
+    logits = cap * tanh(scale * (hidden @ weight.T + bias) / cap)
+
+Gemma-2 has a soft cap, Cohere and Granite have a scale, Phi has a bias; of Qwen2, Llama, Mistral
+and most others the product is all. What a model computes beyond this formula is not known here:
+`soaes.model.self_check` compares the formula with the model's own logits before it is relied on.
+
+# N tokens, D width, V vocabulary
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True)
+class OutputHead:
+    """The last step of a model's forward pass."""
+
+    weight_VD: torch.Tensor
+    """The output matrix."""
+
+    bias_V: torch.Tensor | None = None
+    """Added to the product."""
+
+    scale: float = 1.0
+    """The factor on the product."""
+
+    soft_cap: float | None = None
+    """The bound of the logits' absolute values, approached by tanh."""
+
+    @classmethod
+    def of(cls, model: Any) -> OutputHead:
+        """Return the head of a Hugging Face causal LM; its tensors are the model's own.
+
+        Raises:
+            ValueError: The model has no output matrix.
+        """
+        linear = model.get_output_embeddings()
+        if getattr(linear, "weight", None) is None:
+            raise ValueError(
+                f"a {model.config.model_type} model has no output matrix; use a causal LM"
+            )
+        config = model.config.get_text_config()
+        multiplier = getattr(config, "logit_scale", None) or 1.0  # Cohere
+        divisor = getattr(config, "logits_scaling", None) or 1.0  # Granite
+        return cls(
+            linear.weight,
+            getattr(linear, "bias", None),
+            multiplier / divisor,
+            getattr(config, "final_logit_softcapping", None),  # Gemma
+        )
+
+    @property
+    def extras(self) -> list[str]:
+        """What the head does beside the product, in words; nothing where logits are a product."""
+        extras = []
+        if self.bias_V is not None:
+            extras.append("a bias")
+        if self.scale != 1:
+            extras.append(f"a scale of {self.scale:g}")
+        if self.soft_cap is not None:
+            extras.append(f"a soft cap of {self.soft_cap:g}")
+        return extras
+
+    def matrix_inputs(self, hidden_ND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return states and a matrix whose product is hidden @ weight.T + bias.
+
+        A bias is one more column of the matrix, of which every state has one.
+        """
+        if self.bias_V is None:
+            return hidden_ND, self.weight_VD
+        ones_N1 = hidden_ND.new_ones(len(hidden_ND), 1)
+        states = torch.cat([hidden_ND, ones_N1], dim=1)
+        return states, torch.cat([self.weight_VD, self.bias_V[:, None]], dim=1)
+
+    def finish(self, product_NV: torch.Tensor) -> torch.Tensor:
+        """Return the logits of a product that has its bias: scale and soft cap are applied."""
+        if self.scale != 1:
+            product_NV = product_NV * self.scale
+        if self.soft_cap is not None:
+            product_NV = self.soft_cap * torch.tanh(product_NV / self.soft_cap)
+        return product_NV
+
+    def logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
+        """Return the logits of final hidden states, in the dtype of the product."""
+        return self.finish(F.linear(hidden_ND, self.weight_VD, self.bias_V))
+
+    def detached(self) -> OutputHead:
+        """Return the head without gradients."""
+        bias_V = None if self.bias_V is None else self.bias_V.detach()
+        return OutputHead(self.weight_VD.detach(), bias_V, self.scale, self.soft_cap)

@@ -1,0 +1,155 @@
+"""Check published models against what is to be done with them, before anything is trained.
+
+A model's config.json tells what it cannot be used for: native decoding of another family, hidden
+states under a soft cap, packed rows in linear attention. It is known as soon as the model is
+fetched, while the stage that would refuse it may come days later. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from soaes.pipeline.recipe import Recipe, declared_name
+from soaes.pipeline.runtime import Runtime
+from soaes.pipeline.store import Store, read_json
+
+TRAINING = ("instruct", "cpt", "sft", "distill")
+TEACHING = ("teach",)
+NATIVE = ("target_trace", "predict_acceptance", "acceptance")  # and `speed`, by its backend
+
+# The arguments under which a stage holds models.
+MODELS = ("parent", "model", "target", "draft")
+
+
+def fetched(recipes: Iterable[Recipe]) -> list[Recipe]:
+    """Return the published models among the ancestors of some goals."""
+    found = {}
+    for recipe in recipes:
+        for name, ancestor in recipe.ancestry().items():
+            if ancestor.stage == "fetch":
+                found[name] = ancestor
+    return list(found.values())
+
+
+def check(store: Store, recipes: Iterable[Recipe], runtime: Runtime) -> None:
+    """Check every stage whose published model is in the store.
+
+    Raises:
+        ValueError: A model does not support a stage that is to be built from it, or two models
+            that must share a tokenizer do not.
+    """
+    seen: set[str] = set()
+    for recipe in recipes:
+        for name, stage in recipe.ancestry().items():
+            if name not in seen and not store.holds(name):
+                _check_stage(store, stage, runtime.execution.attention)
+            seen.add(name)
+
+
+def _check_stage(store: Store, stage: Recipe, attention: str) -> None:
+    roots = {}
+    for argument in MODELS:
+        model = stage.arguments.get(argument)
+        root = _root(model) if isinstance(model, Recipe) else None
+        if root is not None and store.holds(root.name):
+            roots[argument] = root
+    for argument, root in roots.items():
+        whole = read_json(store.folder(root.name) / "config.json")
+        config = whole.get("text_config") or whole
+        for reason in _reasons(config, stage, attention):
+            raise ValueError(
+                f"{stage.stage}: {argument}={root.arguments['repo']} is a model of type "
+                f"{config['model_type']}, {reason}"
+            )
+    if "target" in roots and "draft" in roots:
+        target, draft = roots["target"], roots["draft"]
+        if _tokenizer(store.folder(target.name)) != _tokenizer(store.folder(draft.name)):
+            raise ValueError(
+                f"{stage.stage}: target={target.arguments['repo']} and "
+                f"draft={draft.arguments['repo']} have different tokenizers; "
+                "take a draft with the target's tokenizer"
+            )
+
+
+@cache
+def _tokenizer(folder: Path) -> str:
+    """The digest of a tokenizer, which takes a second to read."""
+    from soaes.data.chat import tokenizer_digest
+
+    return tokenizer_digest(folder)
+
+
+def _root(model: Recipe) -> Recipe | None:
+    """Return the published model that a model was trained from; None for one of our own."""
+    while model.stage != "fetch":
+        parent = model.arguments.get("parent") or model.arguments.get("model")
+        if not isinstance(parent, Recipe):
+            return None
+        model = parent
+    return model
+
+
+def _reasons(config: dict[str, Any], stage: Recipe, attention: str) -> Iterable[str]:
+    """Yield why a model cannot be used in a stage, and the way out."""
+    states = state_layers(config)
+    if states:
+        yield (
+            f"whose layers {states} carry a state from one document of a packed row into the next; "
+            "take a model whose layers are attention"
+        )
+    if stage.stage in TRAINING + TEACHING:
+        yield from _reasons_of_attention(config, attention)
+    if stage.stage == "teach":
+        soft_targets = declared_name(stage.arguments["soft_targets"]["_target_"])
+        extras = _extras(config)
+        if soft_targets == "Hidden" and extras:
+            yield (
+                f"whose output also has {' and '.join(extras)}: soft_targets=hidden stores one "
+                "matrix; set soft_targets=topk, sampled or full"
+            )
+    decodes_here = stage.stage in NATIVE
+    if stage.stage == "speed":
+        decodes_here = declared_name(stage.arguments["backend"]["_target_"]) == "open_native"
+    if decodes_here and config["model_type"] != "qwen2":
+        yield (
+            "and our own decoding runs the qwen2 family; "
+            "set goal=speed backend=transformers speed.prediction=null"
+        )
+
+
+def state_layers(config: dict[str, Any]) -> list[str]:
+    """Return the kinds of layers that carry a state through a row, such as linear attention.
+
+    Args:
+        config: config.json of a language model.
+    """
+    layers = set(config.get("layer_types") or [])
+    return sorted(layers - {"full_attention", "sliding_attention", "chunked_attention"})
+
+
+def _reasons_of_attention(config: dict[str, Any], attention: str) -> Iterable[str]:
+    if config.get("attn_logit_softcapping") and attention != "eager":
+        yield (
+            f"which has a soft cap on attention's scores, and attention={attention} leaves it out; "
+            "set runtime.execution.attention=eager"
+        )
+    if attention == "documents" and "sliding_attention" in (config.get("layer_types") or []):
+        yield (
+            "which has a sliding window, and attention=documents has none; "
+            "set runtime.execution.attention=sdpa"
+        )
+
+
+def _extras(config: dict[str, Any]) -> list[str]:
+    """What the output head does beside a product, as far as config.json says it."""
+    extras = []
+    if config.get("final_logit_softcapping"):
+        extras.append("a soft cap")
+    if config.get("logit_scale", 1) != 1 or config.get("logits_scaling", 1) != 1:
+        extras.append("a scale")
+    if config["model_type"] == "phi":
+        extras.append("a bias")
+    return extras
