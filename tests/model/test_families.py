@@ -377,7 +377,9 @@ def page(table):
     reasons = {}
     for name, cells in table.items():
         for refusal in filter(None, cells.values()):
-            reasons.setdefault(re.sub(r"\d+%", "N %", refusal), []).append(name)
+            text = re.sub(r"\d+%", "N %", refusal)
+            text = re.sub(r"^model type .*?: our own", "our own", text)
+            reasons.setdefault(text, []).append(name)
     lines = [
         *INTRODUCTION.splitlines(),
         "",
