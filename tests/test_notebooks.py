@@ -118,4 +118,4 @@ def test_a_notebook_is_committed_without_outputs(path):
     cells = json.loads(path.read_text())["cells"]
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
     assert cells[0]["cell_type"] == "markdown"
-    assert f"def test_{path.stem}(" in Path(__file__).read_text()
+    assert f"def test_{path.stem}(" in Path(__file__).read_text(encoding="utf-8")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from soaes.pipeline import sweep
 
-README = Path("README.md").read_text()
+README = Path("README.md").read_text(encoding="utf-8")
 
 
 def test_the_table_shown_is_the_one_measured():
-    measured = Path("experiments/tiny/table2.md").read_text()
+    measured = Path("experiments/tiny/table2.md").read_text(encoding="utf-8")
     rows = [line for line in measured.splitlines() if line.startswith("|")]
     assert len(rows) == 10 and "\n".join(rows) in README, "paste experiments/tiny/table2.md"
 

@@ -175,7 +175,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _read(path: Path) -> dict[str, Any]:
     """The content of a checkpoint; ValueError or OSError if it is not what was written."""
     file = path / "state.pt"
-    manifest = json.loads((path / "manifest.json").read_text())
+    manifest = json.loads((path / "manifest.json").read_text("utf-8"))
     size = file.stat().st_size
     if size != manifest["bytes"]:
         raise ValueError(f"{file.name} has {size:,} bytes of {manifest['bytes']:,}")

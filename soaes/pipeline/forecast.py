@@ -229,7 +229,7 @@ def training_progress(curves: Path, elapsed: float) -> TrainingProgress | None:
         age = time.time() - curves.stat().st_mtime
         if age >= elapsed:
             return None  # of an earlier attempt, whose folder is about to be cleared
-        points = [json.loads(line) for line in curves.read_text().splitlines()]
+        points = [json.loads(line) for line in curves.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:  # not begun, or done and renamed since
         return None
     steps = [point["step"] for point in points if "train/loss" in point]

@@ -6,6 +6,7 @@ things take is estimated by `forecast`.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
@@ -188,6 +189,13 @@ class Screen:
             clear = f"\r\x1b[{len(self.drawn)}A\x1b[J"
         write(clear + text + "".join(f"{line}\n" for line in board))
         self.drawn = board
+
+
+def write_any_text() -> None:
+    """Write what the terminal's encoding lacks, such as Chinese in Latin-1, as `\\u4e2d`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def write(text: str) -> None:

@@ -103,7 +103,7 @@ def _commit() -> str:
     if tracked.returncode:
         return f"soaes {metadata.version('soaes')}"
     describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    return subprocess.run([*git, *describe], capture_output=True, text=True).stdout.strip()
+    return subprocess.run([*git, *describe], capture_output=True, encoding="utf-8").stdout.strip()
 
 
 @functools.cache
@@ -125,13 +125,13 @@ def _gpu_name() -> str | None:
     if smi is None:
         return None
     command = [smi, "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(command, capture_output=True, encoding="utf-8").stdout.strip()
 
 
 def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -316,5 +316,6 @@ def _failure(store: Store, unbuilt: Sequence[Recipe]) -> str:
         for name in goal.ancestry():
             path = store.unfinished(name) / "reason.txt"
             if not store.holds(name) and path.exists():
-                return f"{name} failed: {path.read_text()}"
+                reason = path.read_text(encoding="utf-8")
+                return f"{name} failed: {reason}"
     return ""

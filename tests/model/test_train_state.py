@@ -360,7 +360,7 @@ def test_an_edit_of_what_no_training_reads_keeps_checkpoints(tmp_path, monkeypat
         ("stages/train.py", False),
         ("stages/teach.py", False),
     ):
-        with open(ours / name, "a") as handle:
+        with open(ours / name, "a", encoding="utf-8") as handle:
             handle.write("# edited")
         after = train_state.code_digest()
         assert (after == before) == same, name

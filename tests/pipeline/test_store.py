@@ -233,7 +233,7 @@ def test_a_recipe_is_read_though_an_ancestors_folder_is_gone(tmp_path):
 def test_a_changed_parent_is_refused(tmp_path):
     store = Store(tmp_path)
     builder.build(store, [world()], RUNTIME)
-    with open(store.folder(world().name) / "general.jsonl", "a") as handle:
+    with open(store.folder(world().name) / "general.jsonl", "a", encoding="utf-8") as handle:
         handle.write("{}\n")
     outcome = builder.build(store, [tokenizer(world())], RUNTIME)
     assert "general.jsonl is not what" in outcome.failed[tokenizer(world()).name]

@@ -193,7 +193,7 @@ def test_verdicts_and_tables_are_written(tmp_path):
     )
     printed = write_verdicts({"toy": toy}, "tiny", tmp_path)
     assert "| X1    | holds " in printed and "not measured" in printed
-    with open(tmp_path / "verdicts.csv", newline="") as handle:
+    with open(tmp_path / "verdicts.csv", encoding="utf-8", newline="") as handle:
         measured, unmeasured = csv.DictReader(handle)
     assert float(measured["low"]) < float(measured["effect"]) < float(measured["high"])
     assert (
@@ -217,7 +217,7 @@ def test_verdicts_and_tables_are_written(tmp_path):
         "- **X1 holds**: a claim\n  - better.rouge1 - base.rouge1: +" in markdown
         and "not built" in markdown
     )
-    with open(tmp_path / "toy.csv", newline="") as handle:
+    with open(tmp_path / "toy.csv", encoding="utf-8", newline="") as handle:
         rows = {row["row"]: row for row in csv.DictReader(handle)}
     assert (
         rows["better"]["seeds"] == "3"

@@ -55,7 +55,9 @@ def open_vllm(folders: dict[str, Path], settings: BackendSettings) -> Iterator[D
     spec = speculation_spec(settings.decode, "vllm")
     sampling = settings.sampling
     _check_available(spec, settings)
-    configs = [json.loads((folder / "config.json").read_text()) for folder in folders.values()]
+    configs = [
+        json.loads((folder / "config.json").read_text("utf-8")) for folder in folders.values()
+    ]
     positions = min(config["max_position_embeddings"] for config in configs)
     engine = _engine_arguments(folders["target"], settings, positions)
     request = {
@@ -156,7 +158,7 @@ def started(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         bufsize=1,
         env=ENVIRONMENT | inherited | thread_counts,
     ) as process:

@@ -27,7 +27,7 @@ COUNTERS = ("num_drafts", "num_draft_tokens", "num_accepted_tokens", "num_accept
 
 def main() -> None:
     """Answer requests from standard input until it ends."""
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever vLLM prints goes to the log, not between the answers
     llm: Any = None
     sampling: dict[str, Any] = {}
