@@ -113,8 +113,9 @@ def test_an_override_that_changes_something_is_let_through(words):
     assert sweep.check_overrides(sweep.jobs(words)) == []
 
 
-def test_what_reaches_none_of_several_experiments_is_remarked_on():
-    lines = sweep.sweeps_of(["experiment=table4_alpha,table4_tau", "shots=2"])
+@pytest.mark.parametrize("experiments", ["table4_alpha", "table4_alpha,table4_tau"])
+def test_what_reaches_no_row_of_an_experiment_is_remarked_on(experiments):
+    lines = sweep.sweeps_of([f"experiment={experiments}", "shots=2"])
     jobs = [job for line in lines for job in sweep.jobs(line)]
     (remark,) = sweep.check_overrides(jobs)
     assert remark.startswith("shots=2: it changes nothing") and "read by benchmark" in remark
