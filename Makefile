@@ -34,7 +34,7 @@ stale: .venv/ready  ## list committed tables that today's conf/ would build diff
 	$(PYTHON) -m soaes.table --stale
 
 test: checks  ## run the checks, then the test suite (below ten minutes on two cores)
-	$(PYTHON) -m pytest -n 2 -m "not nightly"
+	$(PYTHON) -m pytest -n 2 --dist worksteal -m "not nightly"
 
 checks: .venv/ready-dev  ## run everything but pytest: lint, formatting, types, import contracts
 	.venv/bin/ruff check .

@@ -218,7 +218,7 @@ def _write_folder(folder: Path, job: Job) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     overrides = yaml.safe_dump(job.arguments, allow_unicode=True)
     write_text(folder / "overrides.yaml", overrides)
-    write_text(folder / "config.yaml", job.config)
+    write_text(folder / "config.yaml", job.config())
 
 
 def _record(store: Store, job: Job) -> None:

@@ -12,6 +12,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that a test st
 torch.set_num_threads(1)
 
 
+# The modules of the longest tests, which start first: of two workers none is left with one alone.
+LONGEST = ("test_notebooks.py", "test_run.py", "test_ranks.py", "test_bench_train.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Order the tests: those of LONGEST before all others."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="module")
 def decoding_world(tmp_path_factory):
     """A target, a draft and six questions as folders."""

@@ -51,9 +51,6 @@ class Job:
     runtime: Runtime
     """How its stages are run."""
 
-    config: str
-    """The composed configuration as YAML, interpolations as they are written."""
-
     idle: list[str]
     """Those of its overrides that reach neither the recipe nor the runtime."""
 
@@ -62,6 +59,10 @@ class Job:
         """The job's identity, also the id of its W&B run."""
         text = json.dumps([self.experiment, self.overrides, self.recipe.name])
         return f"row-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def config(self) -> str:
+        """Compose the configuration again, as YAML with interpolations as they are written."""
+        return OmegaConf.to_yaml(compose_job(self.arguments))
 
     @property
     def words(self) -> str:
@@ -97,9 +98,8 @@ def _job(arguments: list[str], swept: dict[str, str], job: list[str]) -> Job:
     runtime = runtime_settings(cfg)
     for ancestor in recipe.ancestry().values():
         check_execution(ancestor, runtime)
-    config = OmegaConf.to_yaml(cfg)
     idle = reach.idle_overrides(cfg, job)
-    return Job(experiment_of(arguments), swept, job, recipe, runtime, config, idle)
+    return Job(experiment_of(arguments), swept, job, recipe, runtime, idle)
 
 
 def check_overrides(jobs: list[Job]) -> list[str]:

@@ -36,8 +36,16 @@ def store(tmp_path_factory):
         yield
 
 
-@pytest.mark.parametrize("scale", ["smoke", "tiny", "paper"])
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def composed_experiments():
+    """Every experiment at every scale; beside the paper's tables, tiny's are left to the night."""
+    for experiment in EXPERIMENTS:
+        for scale in ("smoke", "tiny", "paper"):
+            of_the_paper = experiment.startswith(("table", "speed"))
+            marks = [] if of_the_paper or scale != "tiny" else [pytest.mark.nightly]
+            yield pytest.param(experiment, scale, marks=marks)
+
+
+@pytest.mark.parametrize(("experiment", "scale"), composed_experiments())
 def test_every_experiment_composes(experiment, scale):
     jobs = sweep.jobs([f"experiment={experiment}", f"scale={scale}"])
     swept = yaml.safe_load((compose.CONF / "experiment" / f"{experiment}.yaml").read_text())[
