@@ -43,6 +43,22 @@ SETTINGS: dict[str, tuple[type, ...]] = {
 # The arguments that hold a function or class of which some arguments are bound.
 PARTIALS = ("module", "backend")
 
+# The stages whose output an argument of a name reads, whichever stage it is an argument of.
+MODELS = ("fetch", "pretrain", "instruct", "cpt", "sft", "distill", "export")
+PARENTS: dict[str, tuple[str, ...]] = {
+    "documents": ("world", "files"),
+    "tokenizer": ("tokenizer", *MODELS),
+    "rows": ("pack",),
+    "parent": MODELS,
+    "model": MODELS,
+    "target": MODELS,
+    "draft": MODELS,
+    "like": MODELS,
+    "teacher_logits": ("teach", "teach_vllm"),
+    "target_trace": ("target_trace",),
+    "prediction": ("predict_acceptance",),
+}
+
 # The parameters of a stage that no recipe holds: the worker gives them.
 GIVEN_BY_THE_WORKER = ("execution", "root", "tracker", "out")
 
@@ -67,6 +83,8 @@ def check_recipe(recipe: Recipe) -> None:
             _check_kind(recipe.stage, name, value, parameters[name].annotation)
     if recipe.stage == "distill":
         _check_distillation(recipe.arguments)
+    if recipe.stage in ("acceptance", "speed"):
+        _check_draft(recipe)
     if recipe.stage == "teach_vllm":
         check_vllm_supports(instantiate_settings(recipe.arguments["soft_targets"]))
 
@@ -143,6 +161,10 @@ def _check_kind(stage: str, name: str, value: Any, annotation: str) -> None:
         )
     if isinstance(value, Recipe) and "Path" not in words:
         raise ValueError(f"{name}: must be {annotation}, and {value.stage} is a stage")
+    if isinstance(value, Recipe) and value.stage not in PARENTS.get(name, (value.stage,)):
+        raise ValueError(
+            f"{name}={value.stage}: {stage} reads the output of one of {', '.join(PARENTS[name])}"
+        )
     if annotation == "bool":
         validation.check_flag(name, value)
 
@@ -244,15 +266,31 @@ def _in_short(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
+def _check_draft(recipe: Recipe) -> None:
+    """Check that a decoder with a draft model has one, and another than the target."""
+    settings = instantiate_settings(recipe.arguments["decode"])
+    draft = recipe.arguments.get("draft")
+    if not settings.uses_draft:
+        return
+    if draft is None:
+        raise ValueError("draft=null: this decoder needs a draft model; set speed.draft")
+    if draft.name == recipe.arguments["target"].name:
+        raise ValueError(
+            f"draft={draft.name}: target and draft are one model; set subject=distill or "
+            "subject=draft.chat, or decode=autoregressive"
+        )
+
+
 # ------------------------------------------------------------------------------ distillation
 
 
 def _check_distillation(arguments: dict[str, Any]) -> None:
     """Check that the stored soft targets support the loss, and were measured at its tau."""
     teacher = arguments["teacher_logits"]
-    if "soft_targets" not in teacher.arguments:
+    if teacher.arguments["rows"].name != arguments["rows"].name:
         raise ValueError(
-            f"teacher_logits: {teacher.stage} stores no soft targets; teach and teach_vllm do"
+            "rows: distill must read the rows that teacher_logits was stored over; "
+            "set distill.rows and teacher_logits.rows to the same stage"
         )
     stored = instantiate_settings(teacher.arguments["soft_targets"])
     tau = arguments["tau"]

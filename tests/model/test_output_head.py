@@ -42,7 +42,7 @@ def packed_loss(model):
         "labels_BT": torch.cat(labels)[None],
         "positions_BT": torch.cat([torch.arange(length) for length in LENGTHS])[None],
     }
-    module = CausalLM(model, 1e-3, lambda step, steps: 1.0, (0.9, 0.95), 0.0, 1)
+    module = CausalLM(model, 1e-3, lambda step, steps: 1.0, (0.9, 0.95), 0.0, 1, 1.0)
     return module.loss_sum(batch)
 
 

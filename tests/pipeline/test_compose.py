@@ -571,8 +571,28 @@ def test_the_papers_scale_carries_the_papers_settings():
             id="probe-rows-3",
         ),
         pytest.param(
+            ["subject=tokenizer"], "model=tokenizer: evaluate reads the output", id="subject-kind"
+        ),
+        pytest.param(
+            ["goal=distill", "distill.parent=${evaluate}"],
+            "parent=evaluate: distill reads the output of one of fetch",
+            id="parent-kind",
+        ),
+        pytest.param(
+            ["goal=distill", "distill.rows=${rows.corpus}"],
+            "rows: distill must read the rows that teacher_logits was stored over",
+            id="rows-of-another-store",
+        ),
+        pytest.param(["goal=speed"], "target and draft are one model", id="draft-is-the-target"),
+        pytest.param(["goal=acceptance"], "target and draft are one model", id="accept-the-target"),
+        pytest.param(
+            ["goal=speed", "subject=distill", "speed.draft=null"],
+            "draft=null: this decoder needs",
+            id="draft-null",
+        ),
+        pytest.param(
             ["subject=distill", "distill.teacher_logits=${rows.stage2}"],
-            "pack stores no soft",
+            "teacher_logits=pack: distill reads",
             id="distill-teacher-logits-rows-stage2",
         ),
         pytest.param(
