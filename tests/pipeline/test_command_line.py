@@ -8,11 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from soaes.pipeline import command_line, compose, dry_run, reach, resolvers, sweep
+from soaes.pipeline import command_line, compose, dry_run, resolvers, sweep
 from soaes.pipeline.store import Store
 from soaes.report import freshness, results
-
-EXPERIMENTS = sorted(path.stem for path in (compose.CONF / "experiment").glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -67,12 +65,6 @@ def test_a_glob_chooses_among_the_options_of_its_group():
 def test_one_scale_is_read_at_a_time():
     with pytest.raises(ValueError, match="scale=smoke,tiny: one scale at a time"):
         compose.chosen_option(["scale=smoke,tiny"], "scale")
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_override_of_an_experiment_reaches_its_rows(experiment):
-    for _, job in sweep.combinations([f"experiment={experiment}", "scale=smoke", "seed=3"]):
-        assert reach.idle_overrides(compose.compose_job(job), job) == []
 
 
 @pytest.mark.parametrize(
@@ -150,9 +142,8 @@ def test_the_bill_of_a_size_that_was_never_built_is_not_known(tmp_path):
 
 @pytest.mark.parametrize("module", ["run", "table"])
 def test_a_reader_that_goes_away_gets_no_traceback(module, tmp_path):
-    words = {"run": "--help", "table": "--stale"}[module]
     folder = Path(compose.CONF).parent
-    program = f"{sys.executable} -m soaes.{module} {words} | true"
+    program = f"{sys.executable} -m soaes.{module} --help | true"
     ran = subprocess.run(program, shell=True, cwd=folder, capture_output=True, text=True)
     assert ran.stderr == ""
 
