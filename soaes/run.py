@@ -49,7 +49,7 @@ LAUNCHER = "hydra/launcher"
 
 def main() -> None:
     """Run the command line and exit: 0 if every job is built, 1 if not, 130 if interrupted."""
-    progress.write_any_text()
+    progress.escape_unencodable_text()
     signal.signal(signal.SIGTERM, _interrupt)
     words = sys.argv[1:]
     try:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from soaes.pipeline import compose, labels
-from soaes.pipeline.progress import write_any_text
+from soaes.pipeline.progress import escape_unencodable_text
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store
 from soaes.pipeline.validation import nearest
@@ -32,7 +32,7 @@ Tables = Mapping[str, Table]
 
 def main() -> None:
     """Run the command line."""
-    write_any_text()
+    escape_unencodable_text()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has gone, as `| head`, ends it
     arguments = _parser().parse_args()
     try:

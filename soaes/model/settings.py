@@ -6,6 +6,7 @@ Knows values only: it imports no torch.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -26,9 +27,10 @@ from soaes.pipeline.validation import (
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
-class Schedule:
+class Schedule(ABC):
     """A learning-rate schedule: the factor on the peak rate, as a function of the step."""
 
+    @abstractmethod
     def __call__(self, step: int, steps: int) -> float:
         """Return the factor, in [0, 1].
 
@@ -36,7 +38,6 @@ class Schedule:
             step: optimizer steps completed.
             steps: optimizer steps of the whole training.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

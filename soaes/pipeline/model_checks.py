@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from soaes.pipeline.recipe import Recipe, declared_name
-from soaes.pipeline.runtime import Runtime
+from soaes.pipeline.runtime import TRAINING_STAGES, Runtime
 from soaes.pipeline.store import Store, read_json
 
-TRAINING = ("instruct", "cpt", "sft", "distill")
-TEACHING = ("teach",)
 NATIVE = ("target_trace", "predict_acceptance", "acceptance")  # and `speed`, by its backend
 
 # The arguments under which a stage holds models.
-MODELS = ("parent", "model", "target", "draft")
+MODEL_ARGUMENTS = ("parent", "model", "target", "draft")
 
 
 def fetched(recipes: Iterable[Recipe]) -> list[Recipe]:
@@ -51,7 +49,7 @@ def check(store: Store, recipes: Iterable[Recipe], runtime: Runtime) -> None:
 
 def _check_stage(store: Store, stage: Recipe, attention: str) -> None:
     roots = {}
-    for argument in MODELS:
+    for argument in MODEL_ARGUMENTS:
         model = stage.arguments.get(argument)
         root = _root(model) if isinstance(model, Recipe) else None
         if root is not None and store.holds(root.name):
@@ -100,7 +98,7 @@ def _reasons(config: dict[str, Any], stage: Recipe, attention: str) -> Iterable[
             f"whose layers {states} carry a state from one document of a packed row into the next; "
             "take a model whose layers are attention"
         )
-    if stage.stage in TRAINING + TEACHING:
+    if stage.stage in (*TRAINING_STAGES, "teach"):
         yield from _reasons_of_attention(config, attention)
     if stage.stage == "teach":
         soft_targets = declared_name(stage.arguments["soft_targets"]["_target_"])

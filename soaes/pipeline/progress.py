@@ -191,8 +191,8 @@ class Screen:
         self.drawn = board
 
 
-def write_any_text() -> None:
-    """Write what the terminal's encoding lacks, such as Chinese in Latin-1, as `\\u4e2d`."""
+def escape_unencodable_text() -> None:
+    """Escape what the terminal's encoding lacks: Chinese in Latin-1 is written as `\\u4e2d`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

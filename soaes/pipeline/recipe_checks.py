@@ -44,16 +44,16 @@ SETTINGS: dict[str, tuple[type, ...]] = {
 PARTIALS = ("module", "backend")
 
 # The stages whose output an argument of a name reads, whichever stage it is an argument of.
-MODELS = ("fetch", "pretrain", "instruct", "cpt", "sft", "distill", "export")
+MODEL_STAGES = ("fetch", *TRAINING_STAGES, "export")
 PARENTS: dict[str, tuple[str, ...]] = {
     "documents": ("world", "files"),
-    "tokenizer": ("tokenizer", *MODELS),
+    "tokenizer": ("tokenizer", *MODEL_STAGES),
     "rows": ("pack",),
-    "parent": MODELS,
-    "model": MODELS,
-    "target": MODELS,
-    "draft": MODELS,
-    "like": MODELS,
+    "parent": MODEL_STAGES,
+    "model": MODEL_STAGES,
+    "target": MODEL_STAGES,
+    "draft": MODEL_STAGES,
+    "like": MODEL_STAGES,
     "teacher_logits": ("teach", "teach_vllm"),
     "target_trace": ("target_trace",),
     "prediction": ("predict_acceptance",),

@@ -52,7 +52,7 @@ def gradients(model, loss):
     return {name: grad for name, grad in zip(weights, found) if grad is not None}
 
 
-def compared(name):
+def assert_equal_to_the_models_own(name):
     model = family(name)
     attention.set_attention(model, "eager")
     own, ours = own_loss(model), packed_loss(model)
@@ -66,10 +66,10 @@ def compared(name):
 
 @pytest.mark.parametrize("name", EVERY_DAY)
 def test_loss_and_gradients_are_the_models_own(name):
-    compared(name)
+    assert_equal_to_the_models_own(name)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "Qwen3-Next"])
 def test_loss_and_gradients_are_the_models_own_in_every_family(name):
-    compared(name)
+    assert_equal_to_the_models_own(name)
