@@ -21,6 +21,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory):
+    """A folder that the workers of one test run share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 @pytest.fixture(scope="module")
 def decoding_world(tmp_path_factory):
     """A target, a draft and six questions as folders."""

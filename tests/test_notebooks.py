@@ -8,25 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.toys import SMALL_MODELS, SMALL_WORLD
+
 # A world and models that learn just enough in seconds for two chains to answer differently.
 SMALL = [
-    "world.entities=12",
-    "world.enterprises=8",
-    "world.questions=100",
-    "world.exam_questions=20",
-    "world.dialogues=40",
-    "world.docs_per_entity=4",
-    "world.mcq_per_fact=2",
+    *SMALL_WORLD,
     "world.unseen_enterprises=2",
     "world.unseen_questions=4",
     "tokenizer.vocabulary=600",
     "eval_samples=10",
     "max_new_tokens={qa:24,report:24}",
-    "target.origin.base.layers=1",
-    "target.origin.base.width=64",
-    "target.origin.base.heads=2",
-    "draft.origin.base.width=32",
-    "draft.origin.base.heads=1",
+    *SMALL_MODELS,
     "optim.general.epochs=3",
     "optim.general.lr=8e-3",
     "optim.cpt.epochs=1",
@@ -53,12 +45,9 @@ def run(name):
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory):
+def store(run_folder):
     """Build four jobs with their W&B runs. The workers of one test run share the store."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    root = folder / "notebooks" / "store"
+    root = run_folder / "notebooks" / "store"
     for words in SWEEPS:
         command = [sys.executable, "-m", "soaes.run", *words, *SMALL, "logger=wandb"]
         environment = {**os.environ, "SOAES_STORE": str(root)}

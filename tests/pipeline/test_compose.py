@@ -29,10 +29,13 @@ EXPERIMENTS = sorted(path.stem for path in (compose.CONF / "experiment").glob("*
 
 
 @pytest.fixture(autouse=True, scope="module")
-def store(tmp_path_factory):
-    """One store for all tests here: sweeps that several of them compose are composed once."""
+def store(run_folder):
+    """One store for all tests here: sweeps that several of them compose are composed once.
+
+    The workers of one test run share it.
+    """
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("SOAES_STORE", str(tmp_path_factory.mktemp("compose") / "store"))
+        environment.setenv("SOAES_STORE", str(run_folder / "compose" / "store"))
         yield
 
 

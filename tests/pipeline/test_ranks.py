@@ -6,16 +6,12 @@ from soaes.model import checkpoint
 from soaes.pipeline import scheduler as builder
 from soaes.pipeline import sweep
 from soaes.pipeline.store import Store
+from tests.helpers.toys import SMALL_MODELS, SMALL_WORLD
 
 WORDS = [
     "goal=target.base",
-    "world.entities=12",
-    "world.enterprises=8",
-    "world.questions=100",
-    "world.exam_questions=20",
-    "world.dialogues=40",
-    "world.docs_per_entity=4",
-    "world.mcq_per_fact=2",
+    *SMALL_WORLD,
+    *SMALL_MODELS,
     "logger=none",
     "optim.general.epochs=1",
     "tokenizer.vocabulary=600",

@@ -15,17 +15,9 @@ import yaml
 
 from soaes.pipeline import compose, sweep
 from soaes.pipeline.store import Store
+from tests.helpers.toys import SMALL_WORLD
 
-SMALL = [
-    "world.entities=12",
-    "world.enterprises=8",
-    "world.questions=100",
-    "world.exam_questions=20",
-    "world.dialogues=40",
-    "world.docs_per_entity=4",
-    "world.mcq_per_fact=2",
-    "logger=none",
-]
+SMALL = [*SMALL_WORLD, "logger=none"]
 EXPERIMENTS = ",".join(
     sorted(
         path.stem
@@ -93,8 +85,8 @@ def test_a_row_of_before_whose_stage_is_gone_and_fails_is_reported_as_failed_and
 
 def complete(store, words):
     """A store in which every stage of every row is there, with some numbers in it."""
-    for experiment in EXPERIMENTS.split(","):
-        for row in sweep.jobs([f"experiment={experiment}", *words]):
+    for arguments in sweep.sweeps_of([f"experiment={EXPERIMENTS}", *words]):
+        for row in sweep.jobs(arguments):
             for recipe in row.recipe.ancestry().values():
                 folder = store / recipe.name
                 folder.mkdir(parents=True, exist_ok=True)

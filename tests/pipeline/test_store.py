@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from soaes.pipeline import sweep, worker
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import LoggerSettings, Runtime
 from soaes.pipeline.store import Store, read_recipe
+from tests.helpers.toys import SMALL_MODELS, SMALL_WORLD
 
 RUNTIME = Runtime(store=Path("store"), parallel_stages=2)
 SIZES = {
@@ -272,29 +274,25 @@ def test_every_stage_is_an_offline_wandb_run_that_is_finished(tmp_path):
 def test_a_training_stage_killed_at_work_is_built_by_the_next_run(tmp_path):
     words = [
         "goal=target.base",
-        "world.entities=12",
-        "world.enterprises=8",
-        "world.questions=100",
-        "world.exam_questions=20",
+        *SMALL_WORLD,
+        *SMALL_MODELS,
         "logger=none",
-        "world.dialogues=40",
-        "world.docs_per_entity=4",
-        "world.mcq_per_fact=2",
         "optim.general.max_tokens=200_000",
         f"runtime.store={tmp_path / 'store'}",
     ]
     (row,) = sweep.jobs(words)
     store = Store(tmp_path / "store")
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=_row, args=(words, queue))
-    process.start()
+    failed = {}
+    building = threading.Thread(
+        target=lambda: failed.update(builder.build(store, [row.recipe], row.runtime).failed)
+    )
+    building.start()
     curves, deadline = store.unfinished(row.recipe.name) / "curves.jsonl", time.monotonic() + 120
     while not curves.exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.kill(writer(curves.with_name("log.txt")), signal.SIGKILL)
-    failed = queue.get(timeout=60)
+    building.join(timeout=60)
     assert "killed by signal 9" in failed[row.recipe.name]
     assert (
         not store.holds(row.recipe.name)
@@ -312,8 +310,3 @@ def writer(path):
         except OSError:
             continue  # not ours to look into, or over
     raise AssertionError(f"nobody writes {path}")
-
-
-def _row(words, queue):
-    (row,) = sweep.jobs(words)
-    queue.put(builder.build(Store(row.runtime.store), [row.recipe], row.runtime).failed)
