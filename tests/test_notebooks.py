@@ -1,14 +1,12 @@
 """The notebooks run from top to bottom, and end with numbers."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.toys import SMALL_MODELS, SMALL_WORLD
+from soaes.run import run as run_command_line
+from tests.helpers.small import SMALL_MODELS, SMALL_WORLD
 
 # A world and models that learn just enough in seconds for two chains to answer differently.
 SMALL = [
@@ -48,11 +46,10 @@ def run(name):
 def store(run_folder):
     """Build four jobs with their W&B runs. The workers of one test run share the store."""
     root = run_folder / "notebooks" / "store"
-    for words in SWEEPS:
-        command = [sys.executable, "-m", "soaes.run", *words, *SMALL, "logger=wandb"]
-        environment = {**os.environ, "SOAES_STORE": str(root)}
-        finished = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert finished.returncode == 0, finished.stdout + finished.stderr
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SOAES_STORE", str(root))
+        for words in SWEEPS:
+            assert run_command_line([*words, *SMALL, "logger=wandb"]) == 0
     return root
 
 

@@ -1,6 +1,6 @@
 """Load heavy modules and the dictionary of words once for a whole sweep.
 
-Every stage is a fork of the process that imports this module.
+Every stage that computes is a fork of the process that imports this module.
 """
 
 import torch  # noqa: F401

@@ -18,17 +18,19 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
-from soaes.pipeline import forecast, progress, worker
+from soaes.pipeline import forecast, progress, signatures, worker
 from soaes.pipeline.private_api import WANDB_MODULES
 from soaes.pipeline.progress import JobTitle, TableProgress
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.store import Store, write_json
 
-# Imported once by the process from which every stage is forked.
+# Imported once by the process from which the stages that compute are forked.
 PRELOAD = ["soaes.pipeline.preload"]
 
 # A training step allocates and frees some 100 MB. By default glibc returns them to the kernel, and
@@ -86,6 +88,11 @@ def missing(store: Store, recipes: Iterable[Recipe]) -> dict[str, Recipe]:
     for recipe in recipes:
         visit(recipe)
     return todo
+
+
+def computes(recipe: Recipe) -> bool:
+    """Tell whether a stage computes with torch: it then asks how, by its argument `execution`."""
+    return "execution" in signatures.parameters(recipe.target)
 
 
 def build(
@@ -148,6 +155,7 @@ class Scheduler:
     def run(self) -> None:
         """Run every stage. Ctrl-C ends the running ones and raises KeyboardInterrupt."""
         try:
+            self._start_server()
             while self.graph.is_active():
                 self._start_ready()
                 if self.running:
@@ -160,6 +168,25 @@ class Scheduler:
             self.screen.close()
 
     # ------------------------------------------------------------ starting
+
+    def _start_server(self) -> None:
+        """Start the process that loads the heavy modules, if any stage is to be a fork of it.
+
+        The stages that need none of them run while it loads.
+        """
+        os.environ.update(
+            OMP_NUM_THREADS=str(self.runtime.execution.threads),
+            TOKENIZERS_PARALLELISM="false",
+            HF_HUB_DISABLE_PROGRESS_BARS="1",
+        )
+        os.environ.setdefault("GLIBC_TUNABLES", ALLOCATOR)
+        if any(self._is_forked(recipe) for recipe in self.todo.values()):
+            wandb_modules = WANDB_MODULES if self.runtime.logger.enabled else ()
+            forkserver.set_forkserver_preload([*PRELOAD, *wandb_modules])
+            forkserver.ensure_running()
+
+    def _is_forked(self, recipe: Recipe) -> bool:
+        return computes(recipe) and recipe.stage not in self.runtime.torchrun
 
     def _start_ready(self) -> None:
         """Start the ready stages that may start, the one with the longest critical path first."""
@@ -194,18 +221,10 @@ class Scheduler:
         return self.todo[name].stage in self.runtime.exclusive_stages
 
     def _start(self, recipe: Recipe) -> BaseProcess:
-        """Start a stage as a fork of a process that has the heavy modules loaded."""
-        os.environ.update(
-            OMP_NUM_THREADS=str(self.runtime.execution.threads),
-            TOKENIZERS_PARALLELISM="false",
-            HF_HUB_DISABLE_PROGRESS_BARS="1",
-        )
-        os.environ.setdefault("GLIBC_TUNABLES", ALLOCATOR)
-        preload = list(PRELOAD)
-        if self.runtime.logger.enabled:
-            preload.extend(WANDB_MODULES)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(preload)
+        """Start the process of a stage: a fork of the server, or one of its own without torch."""
+        context: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
+        if self._is_forked(recipe):
+            context = multiprocessing.get_context("forkserver")
         exclusive = self._is_exclusive(recipe.name)
         arguments = (self.store, recipe, self.runtime, exclusive)
         process = context.Process(target=build_stage, args=arguments)

@@ -1,6 +1,6 @@
 """Run one stage in a process of its own: prepare its arguments, call its function, seal its folder.
 
-Started by `soaes.pipeline.scheduler` as a fork of a process that has torch loaded, or by
+Started by `soaes.pipeline.scheduler`, as a fork of a process that has torch loaded or alone, or by
 `torchrun -m soaes.pipeline.worker FOLDER`, once a rank.
 """
 

@@ -1,6 +1,6 @@
-"""Toy models for the tests of decoding, and overrides of a small world and small models.
+"""Toy models for the tests of decoding.
 
-The toys run in a millisecond, and are random enough to tell a wrong forward from a right one.
+They run in a millisecond, and are random enough to tell a wrong forward from a right one.
 """
 
 import json
@@ -8,26 +8,6 @@ import json
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import Qwen2Config, Qwen2ForCausalLM
-
-# Overrides of a world that is written and packed in seconds.
-SMALL_WORLD = [
-    "world.entities=12",
-    "world.enterprises=8",
-    "world.questions=100",
-    "world.exam_questions=20",
-    "world.dialogues=40",
-    "world.docs_per_entity=4",
-    "world.mcq_per_fact=2",
-]
-
-# Overrides of a target and a draft that train in seconds.
-SMALL_MODELS = [
-    "target.origin.base.layers=1",
-    "target.origin.base.width=64",
-    "target.origin.base.heads=2",
-    "draft.origin.base.width=32",
-    "draft.origin.base.heads=1",
-]
 
 
 def toy(seed, **changes):

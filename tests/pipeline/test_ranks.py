@@ -6,7 +6,7 @@ from soaes.model import checkpoint
 from soaes.pipeline import scheduler as builder
 from soaes.pipeline import sweep
 from soaes.pipeline.store import Store
-from tests.helpers.toys import SMALL_MODELS, SMALL_WORLD
+from tests.helpers.small import SMALL_MODELS, SMALL_WORLD
 
 WORDS = [
     "goal=target.base",

@@ -15,16 +15,10 @@ import yaml
 
 from soaes.pipeline import compose, sweep
 from soaes.pipeline.store import Store
-from tests.helpers.toys import SMALL_WORLD
+from tests.helpers.small import SMALL_WORLD
 
 SMALL = [*SMALL_WORLD, "logger=none"]
-EXPERIMENTS = ",".join(
-    sorted(
-        path.stem
-        for kind in ("table", "speed")
-        for path in (compose.CONF / "experiment").glob(f"{kind}*.yaml")
-    )
-)
+EXPERIMENTS = "speed4_none,table2,table3_alpha,table3_reference,table3_tau"
 NO_TORCH = (
     "import sys; sys.modules['torch'] = None; from soaes.{module} import main; "
     "sys.argv[0] = '{module}'; main()"
@@ -126,7 +120,7 @@ def test_a_cached_sweep_and_its_tables_need_no_torch(tmp_path):
     )
     assert time.monotonic() - began < 10
     assert second.returncode == 0 and table.returncode == 0, table.stderr
-    assert len(second.stdout.splitlines()) == len(first.stdout.splitlines()) >= 36
+    assert len(second.stdout.splitlines()) == len(first.stdout.splitlines()) >= 16
     assert (
         re.search(r"\| Base 3x96 \+ CPT \+ stage-1 SFT \+ stage-2 SFT +\| 40.00", table.stdout)
         and "not built" not in table.stdout

@@ -23,7 +23,7 @@ from soaes.pipeline import sweep, worker
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import LoggerSettings, Runtime
 from soaes.pipeline.store import Store, read_recipe
-from tests.helpers.toys import SMALL_MODELS, SMALL_WORLD
+from tests.helpers.small import SMALL_MODELS, SMALL_WORLD
 
 RUNTIME = Runtime(store=Path("store"), parallel_stages=2)
 SIZES = {
@@ -48,11 +48,6 @@ def tokenizer(documents, vocabulary=600):
     return Recipe(
         "soaes.stages.prepare.tokenizer", {"documents": documents, "vocabulary": vocabulary}
     )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_preload():
-    builder.PRELOAD.clear()  # these stages need no torch
 
 
 def test_a_name_is_the_whole_ancestry():
@@ -140,7 +135,6 @@ def test_a_failing_stage_leaves_the_others_standing_and_says_why(tmp_path):
 
 
 def _build(root, goals, queue):
-    builder.PRELOAD.clear()
     queue.put(builder.build(Store(root), goals, RUNTIME).failed)
 
 
