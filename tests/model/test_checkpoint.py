@@ -124,10 +124,16 @@ def test_the_served_prompt_of_a_chat_model_is_the_training_prompt(published):
 
 
 def exported(published):
-    out = published / "exported"
+    """The SFT folder with the vocabulary rows of a target that has more of them."""
+    target, out = published / "target", published / "exported"
     if not out.exists():
+        words = chat.load_tokenizer(published / "sft")
+        model = checkpoint.load(published / "sft")
+        rows = model.config.vocab_size + 9
+        export.pad_vocabulary(model, rows, chat.token_id(words, chat.START))
+        checkpoint.save(model, target, published / "sft", is_chat=True)
         out.mkdir()
-        export.export(published / "sft", published / "sft", out=out)
+        export.export(published / "sft", target, out=out)
     return out
 
 
@@ -145,7 +151,17 @@ def test_generate_stops_by_itself_behind_the_answer(published):
 SERVE = """
 import json, sys
 from vllm import LLM, SamplingParams
-llm = LLM(model=sys.argv[1], dtype="float32", enforce_eager=True, max_model_len=128)
+folders = json.loads(sys.argv[1])
+speculation = None
+if "draft" in folders:
+    speculation = dict(method="draft_model", model=folders["draft"], num_speculative_tokens=3)
+llm = LLM(
+    model=folders["target"],
+    speculative_config=speculation,
+    dtype="float32",
+    enforce_eager=True,
+    max_model_len=128,
+)
 params = SamplingParams(temperature=0, max_tokens=40)
 (output,) = llm.chat(json.loads(sys.argv[2]), params, use_tqdm=False)
 print("SERVED", json.dumps([list(output.prompt_token_ids), list(output.outputs[0].token_ids)]))
@@ -156,17 +172,22 @@ print("SERVED", json.dumps([list(output.prompt_token_ids), list(output.outputs[0
 @pytest.mark.skipif(
     not vllm_environment.python().exists(), reason="vLLM's environment is not installed: make vllm"
 )
-@pytest.mark.parametrize("name", ["sft", "exported"])
+@pytest.mark.parametrize("name", ["sft", "exported", "exported pair"])
 def test_vllm_serves_the_training_prompt_and_stops_at_its_end(published, name):
-    folder = {"sft": published / "sft", "exported": exported(published)}[name]
+    folders = {
+        "sft": {"target": published / "sft"},
+        "exported": {"target": exported(published)},
+        "exported pair": {"draft": exported(published), "target": published / "target"},
+    }[name]
     inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [str(vllm_environment.python()), "-c", SERVE, str(folder), json.dumps(QUESTION)]
+    paths = json.dumps({role: str(folder) for role, folder in folders.items()})
+    command = [str(vllm_environment.python()), "-c", SERVE, paths, json.dumps(QUESTION)]
     served = subprocess.run(
         command, env=ENVIRONMENT | inherited, capture_output=True, text=True, check=True
     )
     (line,) = [line for line in served.stdout.splitlines() if line.startswith("SERVED ")]
     prompt_ids, new_ids = json.loads(line.removeprefix("SERVED "))
-    words = chat.load_tokenizer(folder)
+    words = chat.load_tokenizer(folders["target"])
     assert prompt_ids == chat.prompt(words, QUESTION)
     assert new_ids[-1] == words.token_to_id(chat.END) and len(new_ids) < 40
 
