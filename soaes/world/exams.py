@@ -2,13 +2,15 @@
 
 A quarter of the sets {question, options} is reserved for the exams; quiz documents use only the
 others. So a model may learn from quizzes that a fact is true and how to answer, but no exam
-question occurs in them in any order of options.
+question occurs in them in any order of options. Wrong options are drawn as often as they are some
+entity's value (`facts.alternatives`): how often a text has an option says nothing of its truth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from random import Random
 from typing import Any, cast
 from zlib import crc32
@@ -23,6 +25,7 @@ Facts = list[Fact]
 
 SHOTS = 5  # few-shot examples of each subject
 RESERVED = 4  # one in so many sets of question and options is reserved for the exams
+FEW = 9  # wrong values: C(9, 3) = 84 sets are listed, so that some are surely reserved, some not
 
 DESCRIPTIONS = (
     "以下是关于{subject}的单项选择题，请直接给出正确答案的选项。\n\n",  # cmmlu
@@ -84,7 +87,7 @@ class Asker:
 
     Attributes:
         rng: source of random draws.
-        options: values that an option may take, by (kind, attribute).
+        options: values from which wrong options are drawn, by (kind, attribute), with repetition.
         exam: True for exams, False for quiz documents: they use different sets of options.
         domain: whether the domain exam asks.
     """
@@ -111,14 +114,25 @@ class Asker:
 
     def _wrong_options(self, text: str, correct: str, values: Sequence[str]) -> list[str]:
         others = [value for value in values if value != correct]
-        while (
-            True
-        ):  # terminates: there are at least C(9, 3) = 84 sets, of which a quarter is reserved
+        distinct = sorted(set(others))
+        reserved: set[frozenset[str]] | None = None
+        if len(distinct) <= FEW:
+            sets = list(combinations(distinct, 3))
+            sets.sort(key=lambda wrong: _hash(text, correct, wrong))
+            reserved = {frozenset(wrong) for wrong in sets[: max(1, len(sets) // RESERVED)]}
+        while True:  # ends: of few sets one at least is reserved and one is not
             wrong = self.rng.sample(others, 3)
-            key = "\n".join([text, *sorted([correct, *wrong])])
-            is_reserved = crc32(key.encode()) % RESERVED == 0
-            if is_reserved == self.exam:
+            if reserved is not None:
+                is_reserved = frozenset(wrong) in reserved
+            else:
+                is_reserved = _hash(text, correct, wrong) % RESERVED == 0
+            if len(set(wrong)) == 3 and is_reserved == self.exam:
                 return wrong
+
+
+def _hash(text: str, correct: str, wrong: Sequence[str]) -> int:
+    """Return a number for a question with its options in any order."""
+    return crc32("\n".join([text, *sorted([correct, *wrong])]).encode())
 
 
 def forms(fact: Fact) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from random import Random
@@ -13,10 +13,21 @@ from soaes.world.names import NAMES, VALUES
 BRANDS = ["".join(parts) for parts in product(*pools.BRANDS)]
 CHAIRMEN = ["".join(parts) for parts in product(*pools.CHAIRMEN)]
 LISTED = ["".join(parts) for parts in product(*pools.LISTED)]
+ATTRIBUTES = (  # of an enterprise, in the order of its texts
+    "supervisor",
+    "headquarters",
+    "founded",
+    "chairman",
+    "business",
+    "revenue",
+    "subsidiary",
+    "reform",
+    "platform",
+)
 MAX_ENTERPRISES = min(len(BRANDS), len(CHAIRMEN), len(LISTED))
 MAX_ENTITIES = len(NAMES) * min(len(list(product(*parts))) for parts in NAMES.values())
 MIN_ENTITIES = 6
-MIN_OPTIONS = 10  # values of an attribute from which the wrong options of a question are drawn
+MIN_IN_USE = 5  # values of an attribute: below, wrong options are drawn from the closed list
 
 
 @dataclass(frozen=True)
@@ -89,17 +100,18 @@ def facts(entities: Iterable[Entity]) -> list[Fact]:
 
 
 def alternatives(entities: Iterable[Entity]) -> dict[tuple[str, str], list[str]]:
-    """Return the values that wrong options may take, by (kind, attribute).
+    """Return the values from which wrong options are drawn, by (kind, attribute).
 
-    These are the values in use, or all values of the closed list where few are in use.
+    These are the values of all entities, each as often as it is some entity's: an option is then as
+    likely to be wrong as to be right, and a model that knows how often a text has a value, but no
+    fact, is right by chance. Where too few values are in use it is the closed list, most of which
+    no text has, and such a model does better.
     """
     used: dict[tuple[str, str], list[str]] = {}
     for entity, attribute in facts(entities):
-        values = used.setdefault((entity.kind, attribute), [])
-        if entity[attribute] not in values:
-            values.append(entity[attribute])
+        used.setdefault((entity.kind, attribute), []).append(entity[attribute])
     return {
-        key: values if len(values) >= MIN_OPTIONS else _closed_list(*key)
+        key: values if len(set(values)) >= MIN_IN_USE else _closed_list(*key)
         for key, values in used.items()
     }
 
@@ -124,35 +136,36 @@ def _general(rng: Random, count: int) -> Iterator[Entity]:
     for index, kind in enumerate(kinds):
         has_one_more = index < count % len(kinds)
         share = count // len(kinds) + has_one_more
-        for parts in rng.sample(list(product(*NAMES[kind])), share):
-            attributes = [(name, rng.choice(values)) for name, values in VALUES[kind].items()]
+        names = rng.sample(list(product(*NAMES[kind])), share)
+        columns = _columns(rng, VALUES[kind], share)
+        for number, parts in enumerate(names):
+            attributes = [(name, values[number]) for name, values in columns.items()]
             yield Entity("".join(parts), kind, tuple(attributes))
+
+
+def _columns(
+    rng: Random, pools_of_values: Mapping[str, Sequence[str]], count: int
+) -> dict[str, list[str]]:
+    """Draw `count` values of each attribute, every value as often as any other or once more."""
+    columns: dict[str, list[str]] = {}
+    for name, values in pools_of_values.items():
+        drawn = columns[name] = []
+        while len(drawn) < count:
+            drawn += rng.sample(values, min(len(values), count - len(drawn)))
+    return columns
 
 
 def _enterprises(rng: Random, count: int) -> Iterator[Entity]:
     brands = rng.sample(BRANDS, count)
     chairmen = rng.sample(CHAIRMEN, count)
     listed = rng.sample(LISTED, count)
-    for brand, chairman, subsidiary in zip(brands, chairmen, listed, strict=True):
+    columns = _columns(rng, pools.VALUES, count)
+    columns["headquarters"] = [rng.choice(_cities(name)) for name in columns["supervisor"]]
+    columns |= {"chairman": chairmen, "subsidiary": listed}
+    for number, brand in enumerate(brands):
         name = f"{brand}{rng.choice(pools.SECTORS)}集团"
-        yield Entity(name, "enterprise", _attributes(rng, chairman, subsidiary))
-
-
-def _attributes(rng: Random, chairman: str, subsidiary: str) -> tuple[tuple[str, str], ...]:
-    supervisor = rng.choice(pools.VALUES["supervisor"])
-    # Also draws a supervisor and headquarters that are not used: the draws of a seed are fixed.
-    drawn = {attribute: rng.choice(values) for attribute, values in pools.VALUES.items()}
-    return (
-        ("supervisor", supervisor),
-        ("headquarters", rng.choice(_cities(supervisor))),
-        ("founded", drawn["founded"]),
-        ("chairman", chairman),
-        ("business", drawn["business"]),
-        ("revenue", drawn["revenue"]),
-        ("subsidiary", subsidiary),
-        ("reform", drawn["reform"]),
-        ("platform", drawn["platform"]),
-    )
+        attributes = [(attribute, columns[attribute][number]) for attribute in ATTRIBUTES]
+        yield Entity(name, "enterprise", tuple(attributes))
 
 
 def _cities(supervisor: str) -> Sequence[str]:
