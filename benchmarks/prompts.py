@@ -31,7 +31,7 @@ class BenchmarkPrompt:
 
 
 def of_world(documents: Path, tokenizer: Tokenizer, positions: int) -> list[BenchmarkPrompt]:
-    """Take test questions of each kind that fit.
+    """Draw test questions of each kind that fit.
 
     Args:
         documents: Folder with qa/test.jsonl.

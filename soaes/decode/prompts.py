@@ -1,4 +1,4 @@
-"""The prompts that decoding is measured on: the first of each task that fit.
+"""The prompts that decoding is measured on: a seeded sample of each task's that fit.
 
 Knows samples and positions, not decoders.
 """
@@ -6,12 +6,12 @@ Knows samples and positions, not decoders.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from soaes.data import chat
+from soaes.data import chat, splits
 from soaes.data.jsonl import read_jsonl
 from soaes.pipeline.validation import check_whole
 
@@ -44,10 +44,11 @@ def select_prompts(
     max_new_tokens: dict[str, int],
     positions: int,
     split: str = "test",
+    sample_seed: int = 0,
 ) -> list[Prompt]:
-    """Select the first samples of each task that fit a model together with their answers.
+    """Draw samples of each task among those that fit a model together with their answers.
 
-    A task without samples in the split is left out.
+    They stay in the order of the split. A task without samples in the split is left out.
 
     Args:
         documents: Folder with qa/SPLIT.jsonl.
@@ -56,6 +57,7 @@ def select_prompts(
         max_new_tokens: Task -> tokens of an answer at most.
         positions: Tokens that a prompt and its answer may have together.
         split: train, dev or test.
+        sample_seed: Of the draw; a larger sample holds every smaller one.
 
     Raises:
         ValueError: A task has fewer prompts that fit than are wanted, or no task has any.
@@ -66,7 +68,7 @@ def select_prompts(
         check_whole("prompts", count, 1, "prompts to decode")
         limit = max_new_tokens[task]
         task_samples = [sample for sample in samples if sample["task"] == task]
-        candidates = (
+        candidates = [
             Prompt(
                 sample["id"],
                 task,
@@ -75,17 +77,16 @@ def select_prompts(
                 limit,
             )
             for sample in task_samples
-        )
+        ]
         room = positions - limit
-        fitting = (prompt for prompt in candidates if len(prompt.ids) <= room)
-        first = list(islice(fitting, count))
-        if len(first) < count and task_samples:
+        fitting = [prompt for prompt in candidates if len(prompt.ids) <= room]
+        if len(fitting) < count and task_samples:
             raise ValueError(
-                f"{len(first)} of {len(task_samples)} {task} prompts of the {split} split fit "
+                f"{len(fitting)} of {len(task_samples)} {task} prompts of the {split} split fit "
                 f"{room} positions, prompts.{task}={count} asks for more; "
                 "lower it, lower max_new_tokens, or set a larger context"
             )
-        selected += first
+        selected += splits.sample(fitting, count, sample_seed, attrgetter("id"))
     if not selected:
         raise ValueError(
             f"none of {len(samples)} {split} samples is of the tasks {', '.join(prompts)}; "

@@ -69,8 +69,8 @@ def acceptance_metrics(predictions: Sequence[Prediction]) -> Metrics:
         predictions: Lines of `acceptance` or `speed`.
 
     Returns:
-        The metrics of `RATIOS`, None where a backend does not report the counts, and tests and
-        passed tests by position.
+        The metrics of `RATIOS`, None where a backend does not report the counts; tests and passed
+        tests by position; answers that were cut at the limit of new tokens.
     """
     counts = [prompt_counts(prediction) for prediction in predictions]
     sums = {name: _sum([row[name] for row in counts]) for name in counts[0]}
@@ -78,6 +78,7 @@ def acceptance_metrics(predictions: Sequence[Prediction]) -> Metrics:
     for name in ("tests_per_position", "accepts_per_position"):
         columns = zip(*(prediction[name] for prediction in predictions), strict=True)
         metrics[name] = [sum(column) for column in columns]
+    metrics["num_cut"] = sum(prediction["is_cut"] for prediction in predictions)
     return metrics
 
 

@@ -158,6 +158,7 @@ class AcceptanceCounts(TypedDict):
     new_tokens_mean: float  # generated tokens a prompt
     tests_per_position: list[int]  # accept tests at drafted position 1 .. n, summed over prompts
     accepts_per_position: list[int]  # of these, how many passed
+    num_cut: int  # answers that end at max_new_tokens instead of <|im_end|>
 
 
 class DecodingFacts(TypedDict):
@@ -211,10 +212,14 @@ class SpeedMetrics(SpeedCounts, DecodingCosts, DecodingFacts):
     rouge1_autoregressive: float  # mean Rouge-1 of the baseline's answers, 0..100
     rounds: int  # timed rounds, warm-up not counted
     prompt_tokens_mean: float  # prompt length in tokens
-    proof: str  # "equal tokens" (greedy), "law" (an exact rule under sampling) or "biased"
+    # greedy: "equal tokens" or "equal tokens but for near ties"; under sampling: "law" (an exact
+    # rule) or "biased"
+    proof: str
+    near_tie_answers: float | None  # greedy: per cent of answers that a near tie decided otherwise
+    near_tie_tokens: float | None  # and per cent of new tokens
     like_native: (
         float | None
-    )  # per cent of prompts on which another library's greedy baseline equals ours
+    )  # per cent of prompts on which another library's greedy baseline equals ours, if we have one
     machine: str  # device the clock ran on
     library: str  # library and version that decoded
 
@@ -227,6 +232,7 @@ class AcceptancePrediction(TypedDict):
     prompt: str  # the last user turn
     reference: str  # the expected answer
     prediction: str  # what the decoder wrote
+    is_cut: bool  # it ends at max_new_tokens instead of <|im_end|>
     new_tokens: int  # generated tokens
     steps: int  # forwards of the target
     drafted: int  # drafted tokens
@@ -252,6 +258,7 @@ class SpeedPrediction(AcceptancePrediction):
     autoregressive_round_tokens: list[int]
     autoregressive: str  # what the baseline wrote
     autoregressive_new_tokens: int
+    near_ties: NotRequired[int]  # greedy: tokens that a near tie decided otherwise
 
 
 # ---------------------------------------- acceptance predicted without the target
@@ -264,6 +271,7 @@ class TargetTraceMetrics(TypedDict):
     new_tokens_mean: float  # tokens a text
     nucleus_mean: float  # entries of a token's distribution
     bytes_per_token: float  # size of the stored distributions
+    num_cut: int  # texts that end at max_new_tokens instead of <|im_end|>
 
 
 class PredictAcceptanceMetrics(TypedDict):

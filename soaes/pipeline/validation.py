@@ -121,6 +121,11 @@ def check_seed(seed: object) -> None:
     check_whole("seed", seed, 0, "a random seed")
 
 
+def check_sample_seed(seed: object) -> None:
+    """Check the seed that draws what is measured."""
+    check_whole("sample_seed", seed, 0, "the seed that draws the samples")
+
+
 def check_numbers(name: str, values: object, what: str, count: int | None = None) -> None:
     """Check that a setting is a list of numbers, of `count` if that is given, else of any but none.
 
@@ -376,7 +381,7 @@ class EvaluateArguments:
 
     def __post_init__(self) -> None:
         check_one_of("split", self.split, SPLITS)
-        check_whole("sample_seed", self.sample_seed, 0, "the seed that draws the samples")
+        check_sample_seed(self.sample_seed)
         if self.limit is not None:
             check_whole("limit", self.limit, 1, "the questions to answer; null for all")
         if self.unseen_samples is not None:
@@ -409,12 +414,14 @@ class DecodingArguments:
     dtype: str
     seed: int
     split: str = "dev"
+    sample_seed: int = 0
 
     def __post_init__(self) -> None:
         check_prompts(self.prompts, self.max_new_tokens)
         check_one_of("dtype", self.dtype, DTYPES)
         check_seed(self.seed)
         check_one_of("split", self.split, SPLITS)
+        check_sample_seed(self.sample_seed)
 
 
 @dataclass(frozen=True)
@@ -438,6 +445,7 @@ class SpeedArguments:
     dtype: str
     seed: int
     warmup: int = 1
+    sample_seed: int = 0
 
     def __post_init__(self) -> None:
         check_prompts(self.prompts, self.max_new_tokens)
@@ -446,6 +454,7 @@ class SpeedArguments:
         check_one_of("dtype", self.dtype, DTYPES)
         check_seed(self.seed)
         check_whole("warmup", self.warmup, 0, "rounds that are not timed")
+        check_sample_seed(self.sample_seed)
 
 
 STAGE_ARGUMENTS: dict[str, Callable[..., object] | None] = {

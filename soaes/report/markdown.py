@@ -186,8 +186,11 @@ def _notes_of(row: TableRow) -> list[str]:
             "too long for the model's positions"
         )
     if num_cut := row.values.get("num_cut", 0):
+        answers = row.values.get("samples", row.values.get("prompts", 0))
+        notes.append(f"{num_cut:g} of {answers:g} answers are cut at max_new_tokens")
+    if near_tie_answers := row.values.get("near_tie_answers"):
         notes.append(
-            f"{num_cut:g} of {row.values.get('samples', 0):g} answers are cut at max_new_tokens"
+            f"{near_tie_answers:.3g} % of the greedy answers leave autoregression's at a near tie"
         )
     untrained = [
         f"{exam} {row.values[f'{exam}_untrained']:.1f}"

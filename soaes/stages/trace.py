@@ -113,9 +113,10 @@ def target_trace(
     dtype: str,
     out: Path,
     split: str = "dev",
+    sample_seed: int = 0,
     execution: Execution = Execution(),
 ) -> None:
-    """Let the target answer the first questions of each task of a split.
+    """Let the target answer questions of each task of a split.
 
     Writes its tokens and the distribution that each was drawn from.
 
@@ -129,6 +130,7 @@ def target_trace(
         dtype: float32, bfloat16 or float16.
         out: The stage's folder.
         split: train, dev or test.
+        sample_seed: Draws the questions. It is not the run's seed, so that all runs ask the same.
         execution: Device and threads.
 
     Raises:
@@ -138,7 +140,7 @@ def target_trace(
     tokenizer, eos = chat.chat_tokenizer(target)
     engine = Engine(native.load(target, dtype, execution.device))
     selected = select_prompts(
-        documents, tokenizer, prompts, max_new_tokens, engine.positions, split
+        documents, tokenizer, prompts, max_new_tokens, engine.positions, split, sample_seed
     )
     texts = []
     nuclei_of_texts = []
@@ -152,7 +154,8 @@ def target_trace(
         )
         nuclei_of_texts.append(nuclei)
     contract = TraceContract(sampling, dtype, tokenizer_digest(target), engine.vocab)
-    _write_trace(out, contract, texts, _concatenate(nuclei_of_texts))
+    num_cut = sum(eos not in text.tokens for text in texts)
+    _write_trace(out, contract, texts, _concatenate(nuclei_of_texts), num_cut)
 
 
 @torch.inference_mode()
@@ -186,7 +189,7 @@ def _concatenate(nuclei_of_texts: list[Nuclei]) -> Nuclei:
 
 
 def _write_trace(
-    out: Path, contract: TraceContract, texts: list[TracedText], nuclei: Nuclei
+    out: Path, contract: TraceContract, texts: list[TracedText], nuclei: Nuclei, num_cut: int
 ) -> None:
     """Write the trace's four files."""
     tokens = len(nuclei.sizes_T)
@@ -199,6 +202,7 @@ def _write_trace(
         "new_tokens_mean": tokens / len(texts),
         "nucleus_mean": len(nuclei.ids_S) / tokens,
         "bytes_per_token": stored / tokens,
+        "num_cut": num_cut,
     }
     write_metrics(out, metrics)
 

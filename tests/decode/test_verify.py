@@ -138,6 +138,7 @@ def test_rates_read_the_same_counts_in_two_ways():
     # two blocks of n = 3: pass fail pass, and pass pass fail
     # 4 of 6 tests passed, 1 + 2 tokens emitted
     counts = {
+        "is_cut": True,
         "new_tokens": 5,
         "steps": 2,
         "accepted": 3,

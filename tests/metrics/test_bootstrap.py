@@ -145,6 +145,7 @@ def decoded(rng, index):
         "id": f"test-{index}",
         "task": "qa" if index % 2 else "report",
         "prompt": f"第{index}问",
+        "is_cut": False,
         "new_tokens": int(rng.integers(5, 40)),
         "steps": 4 + index,
         "drafted": sum(tests),

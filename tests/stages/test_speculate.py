@@ -1,6 +1,7 @@
 """The stages speed and acceptance on toys: rows are measured in pairs, and count only if proved."""
 
 import json
+import shutil
 
 import pytest
 
@@ -13,8 +14,9 @@ from soaes.decode.settings import (
     SpeculativeSettings,
 )
 from soaes.metrics.acceptance import MeasuredCosts, accounted_speedup
+from soaes.pipeline import progress
 from soaes.stages.speculate import acceptance, speed
-from tests.helpers.toys import ASKED
+from tests.helpers.toys import ASKED, toy
 
 METHODS = {
     "draft": SpeculativeSettings(n=3),
@@ -164,6 +166,38 @@ def test_acceptance_counts_what_speed_counts(decoding_world, tmp_path):
     ]
 
 
+def test_prompts_are_drawn_by_a_seed_whatever_the_order_of_the_file(decoding_world, tmp_path):
+    turned = shutil.copytree(decoding_world, tmp_path / "turned")
+    lines = (turned / "qa" / "test.jsonl").read_text().splitlines(keepends=True)
+    (turned / "qa" / "test.jsonl").write_text("".join(reversed(lines)))
+    drawn = [
+        {item["id"] for item in measure(world, METHODS["plain"], tmp_path / str(n), **changes)[1]}
+        for n, (world, changes) in enumerate(
+            [(decoding_world, {}), (turned, {}), *((turned, {"sample_seed": n}) for n in range(9))]
+        )
+    ]
+    assert all(len(ids) == 4 for ids in drawn)
+    assert drawn[0] == drawn[1] == drawn[2], "the default is seed 0"
+    assert len(set(map(frozenset, drawn))) > 3, "other seeds draw others"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_answers_that_reach_the_limit_are_counted(decoding_world, tmp_path, method):
+    """Random models end some answers early, and none within a token."""
+    limits = {"qa": 40, "report": 40}
+    metrics, rows = measure(
+        decoding_world, METHODS[method], tmp_path / "long", max_new_tokens=limits
+    )
+    cut = [row["is_cut"] for row in rows]
+    assert cut == [row["new_tokens"] == 40 for row in rows]
+    assert metrics["num_cut"] == sum(cut) and metrics["report_num_cut"] == cut[-1]
+    metrics, rows = measure(
+        decoding_world, METHODS[method], tmp_path / "short", max_new_tokens=dict.fromkeys(limits, 1)
+    )
+    assert metrics["num_cut"] == 4 == sum(row["is_cut"] for row in rows)
+    assert "num_cut 4" in progress.headline(metrics)
+
+
 def test_the_prediction_is_made_of_counts_and_costs():
     """Free drafts and verifications of a step each: the speedup is the tokens a step.
 
@@ -225,10 +259,71 @@ class WrongSettings(PromptLookupSettings):
         return Wrong.from_settings(self, engines, sampling, eos)
 
 
+class Twin(PromptLookup):
+    """Rounds a tie the other way: the third token is the other one of its pair."""
+
+    def generate(self, prompt_ids, max_new_tokens, generator):
+        generation = super().generate(prompt_ids, max_new_tokens, generator)
+        generation.tokens[2:3] = [token ^ 1 for token in generation.tokens[2:3]]
+        return generation
+
+
+class TwinSettings(PromptLookupSettings):
+    def build(self, engines, sampling, eos):
+        return Twin.from_settings(self, engines, sampling, eos)
+
+
+@pytest.fixture(scope="module")
+def twins(decoding_world, tmp_path_factory):
+    """The same folders, with a target to which tokens 2i and 2i + 1 are one."""
+    root = shutil.copytree(decoding_world, tmp_path_factory.mktemp("twins") / "world")
+    model = toy(1)
+    for weight_VH in (model.lm_head.weight.data, model.model.embed_tokens.weight.data):
+        weight_VH[1::2] = weight_VH[::2]
+        weight_VH[:2] = 0  # no text ends early
+    model.save_pretrained(root / "target")
+    return root
+
+
+LOW = {"dtype": "bfloat16", "warmup": 0}
+
+
+def test_near_ties_of_a_low_precision_are_counted(twins, tmp_path):
+    settings = TwinSettings(n=3, max_ngram=2)
+    metrics, rows = measure(twins, settings, tmp_path / "out", **LOW)
+    near_ties = [row["near_ties"] for row in rows]
+    assert all(near_ties) and metrics["near_tie_answers"] == 100
+    new_tokens = sum(row["new_tokens"] for row in rows)
+    assert metrics["near_tie_tokens"] == 100 * sum(near_ties) / new_tokens < 100
+    assert metrics["proof"] == "equal tokens but for near ties"
+    with pytest.raises(ValueError, match="row refused: .* new token 2: in float32 both are equal"):
+        measure(twins, settings, tmp_path / "float32", warmup=0)
+
+
+def test_what_is_no_near_tie_is_refused_in_low_precision_too(decoding_world, tmp_path):
+    with pytest.raises(ValueError, match="at no near tie: at new token 2 .*set dtype=float32"):
+        measure(decoding_world, WrongSettings(n=3, max_ngram=2), tmp_path / "out", **LOW)
+
+
+def test_another_librarys_near_ties_are_judged_by_the_models_own_forward(
+    twins, tmp_path, monkeypatch
+):
+    def flipped(assisted, *arguments):
+        generation = generate(assisted, *arguments)
+        generation.tokens[2] ^= 1
+        return generation
+
+    generate = transformers_backend.Assisted.generate
+    monkeypatch.setattr(transformers_backend.Assisted, "generate", flipped)
+    low = LOW | {"backend": transformers_backend.open_transformers, "prompts": {"qa": 1}}
+    metrics, rows = measure(twins, METHODS["lookup"], tmp_path / "out", **low)
+    assert rows[0]["near_ties"] and metrics["near_tie_answers"] == 100
+
+
 def test_speed_refuses(decoding_world, tmp_path):
     refusals = [
         (
-            "row refused: prompt q0 differs from autoregression at new token 2",
+            "row refused: prompt q. differs from autoregression at new token 2",
             WrongSettings(n=3, max_ngram=2),
             {},
         ),

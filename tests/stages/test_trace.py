@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from soaes.data.jsonl import read_jsonl
 from soaes.decode.engine import Engine
 from soaes.decode.sampling import warp
 from soaes.decode.settings import SamplingSettings
@@ -93,6 +94,27 @@ def both(decoding_world, text):
         warp(checkpoint.load(decoding_world / name)(ids).logits[0, -count - 1 : -1], 1.0, 0.7)
         for name in ("target", "draft")
     ]
+
+
+def test_questions_are_drawn_by_a_seed_and_texts_that_reach_the_limit_counted(
+    decoding_world, tmp_path
+):
+    texts = {}
+    for seed in range(6):
+        (out := tmp_path / str(seed)).mkdir()
+        target_trace(
+            decoding_world / "target",
+            decoding_world,
+            sampling=SamplingSettings(0.0, 1.0),
+            split="test",
+            sample_seed=seed,
+            out=out,
+            **ASKED,
+        )
+        texts[seed] = read_jsonl(out / "texts.jsonl")
+        cut = sum(len(text["tokens"]) == text["max_new_tokens"] for text in texts[seed])
+        assert json.loads((out / "metrics.json").read_text())["num_cut"] == cut > 0
+    assert len({tuple(text["id"] for text in drawn) for drawn in texts.values()}) > 2
 
 
 def test_predictions_refuse(decoding_world, tmp_path):
