@@ -27,6 +27,7 @@ from omegaconf import DictConfig
 from soaes.pipeline import compose, dry_run, model_checks, progress, sweep, tracking
 from soaes.pipeline.command_line import key_of, parse
 from soaes.pipeline.progress import JobTitle
+from soaes.pipeline.recipe_checks import check_libraries
 from soaes.pipeline.scheduler import JobsByGoal, Outcome, build, full_disk
 from soaes.pipeline.store import Store, read_json, write_json, write_text
 from soaes.pipeline.sweep import Job
@@ -92,6 +93,7 @@ def run(words: list[str]) -> int:
     store = Store(jobs[0].runtime.store)
     recipes = [job.recipe for job in jobs]
     model_checks.check(store, recipes, jobs[0].runtime)
+    check_libraries(store, recipes)
     if jobs[0].runtime.dry:
         say("\n".join(dry_run.plan(store, recipes)))
         return 0

@@ -126,6 +126,44 @@ class PromptLookupSettings(DecoderSettings):
         check_whole("max_ngram", self.max_ngram, 1, "the longest n-gram that is looked for")
 
 
+@dataclass(frozen=True)
+class SpeculationSpec:
+    """A decoder in terms that other libraries share."""
+
+    kind: str  # none, model or lookup
+    n: int = 0  # drafted tokens in a block
+    max_ngram: int = 0  # of lookup
+
+
+def speculation_spec(decode: DecoderSettings, backend: str) -> SpeculationSpec:
+    """Translate our decoder settings for another library.
+
+    Args:
+        decode: The settings.
+        backend: The library's name, for messages.
+
+    Raises:
+        ValueError: The decoder, or one of its settings, exists in backend=native alone.
+    """
+    if decode.rule not in (None, "rejection"):
+        raise ValueError(
+            f"rule={decode.rule}: {backend} verifies by rejection; set rule=rejection, "
+            "or backend=native"
+        )
+    if getattr(decode, "adaptive", False):
+        raise ValueError(
+            f"adaptive=true: {backend} drafts n tokens in every block; set adaptive=false, "
+            "or backend=native"
+        )
+    if isinstance(decode, AutoregressiveSettings):
+        return SpeculationSpec("none")
+    if isinstance(decode, SpeculativeSettings):
+        return SpeculationSpec("model", decode.n)
+    if isinstance(decode, PromptLookupSettings):
+        return SpeculationSpec("lookup", decode.n, decode.max_ngram)
+    raise ValueError(f"decode={decode}: {backend} has no such decoder; set backend=native")
+
+
 def _check_drafting(n: int, rule: str, adaptive: bool) -> None:
     check_whole("n", n, 1, "drafted tokens in a block; for none set decode=autoregressive")
     check_one_of("rule", rule, RULES, "the acceptance rule, see soaes/decode/verify.py")

@@ -9,11 +9,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from collections.abc import Iterable
 from dataclasses import is_dataclass
 from typing import Any, get_args
 
 from soaes.data.settings import PackingSettings
-from soaes.decode.settings import DecoderSettings, SamplingSettings
+from soaes.decode.backends import vllm_environment
+from soaes.decode.settings import DecoderSettings, SamplingSettings, speculation_spec
 from soaes.model.settings import (
     OptimizerSettings,
     ProbeSettings,
@@ -26,6 +28,7 @@ from soaes.pipeline import labels, signatures, validation
 from soaes.pipeline.recipe import Recipe, declared_name
 from soaes.pipeline.runtime import TRAINING_STAGES, Runtime
 from soaes.pipeline.signatures import Parameter
+from soaes.pipeline.store import Store
 from soaes.pipeline.validation import nearest
 
 # The settings that a stage's argument of a name holds, whichever stage it is. No stage takes None
@@ -85,6 +88,9 @@ def check_recipe(recipe: Recipe) -> None:
         _check_distillation(recipe.arguments)
     if recipe.stage in ("acceptance", "speed"):
         _check_draft(recipe)
+        _check_prediction(recipe)
+    if recipe.stage == "speed":
+        _check_backend(recipe)
     if recipe.stage == "teach_vllm":
         check_vllm_supports(instantiate_settings(recipe.arguments["soft_targets"]))
 
@@ -118,6 +124,21 @@ def check_execution(recipe: Recipe, runtime: Runtime) -> None:
             f"precision=16-mixed: float16 with a loss scale is not supported {where}; "
             "set bf16-mixed, which needs none"
         )
+
+
+def check_libraries(store: Store, recipes: Iterable[Recipe]) -> None:
+    """Check that the libraries of all that is to be built are there.
+
+    Soft targets that vLLM has stored before need none of it. A speed is valid for one library
+    alone, so `check_recipe` looks for that one.
+
+    Raises:
+        ValueError: vLLM is to read the teacher and is not installed.
+    """
+    for recipe in recipes:
+        for name, ancestor in recipe.ancestry().items():
+            if ancestor.stage == "teach_vllm" and not store.holds(name):
+                vllm_environment.check_installed("teacher_logits=transformers")
 
 
 # ------------------------------------------------------------------------- names and kinds
@@ -279,6 +300,29 @@ def _check_draft(recipe: Recipe) -> None:
             f"draft={draft.name}: target and draft are one model; set subject=distill or "
             "subject=draft.chat, or decode=autoregressive"
         )
+
+
+def _check_prediction(recipe: Recipe) -> None:
+    """Check that the prediction that is reported beside a decoder covers its block size."""
+    prediction = recipe.arguments.get("prediction")
+    n = instantiate_settings(recipe.arguments["decode"]).n
+    if prediction is not None and prediction.arguments["max_n"] < n:
+        raise ValueError(
+            f"n={n}: predict_acceptance.max_n={prediction.arguments['max_n']} predicts no block of "
+            f"so many drafted tokens; set predict_acceptance.max_n={n}, or a lower speed.decode.n"
+        )
+
+
+def _check_backend(recipe: Recipe) -> None:
+    """Check that another library, if one is timed, is there and has such a decoder."""
+    function = declared_name(recipe.arguments["backend"]["_target_"])
+    backend = function.removeprefix("open_")
+    if backend == "native":
+        return
+    spec = speculation_spec(instantiate_settings(recipe.arguments["decode"]), backend)
+    if backend == "vllm":
+        sampling = instantiate_settings(recipe.arguments["sampling"])
+        vllm_environment.check_backend(spec, sampling, recipe.arguments.get("device", "cpu"))
 
 
 # ------------------------------------------------------------------------------ distillation

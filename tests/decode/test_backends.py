@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, models
 
 from soaes.decode.backends import native, transformers_backend, vllm_backend, vllm_environment
-from soaes.decode.backends.base import BackendSettings, model_folders, speculation_spec
+from soaes.decode.backends.base import BackendSettings, model_folders
 from soaes.decode.sampling import warp
 from soaes.decode.settings import (
     AutoregressiveSettings,
@@ -20,6 +20,7 @@ from soaes.decode.settings import (
     PromptLookupSettings,
     SamplingSettings,
     SpeculativeSettings,
+    speculation_spec,
 )
 from tests.helpers.toys import near, toy
 

@@ -13,13 +13,7 @@ from pathlib import Path
 
 from soaes.data.chat import tokenizer_digest
 from soaes.decode.base import Decoder, Generation
-from soaes.decode.settings import (
-    AutoregressiveSettings,
-    DecoderSettings,
-    PromptLookupSettings,
-    SamplingSettings,
-    SpeculativeSettings,
-)
+from soaes.decode.settings import DecoderSettings, SamplingSettings
 from soaes.pipeline.validation import DTYPES, check_one_of
 
 
@@ -69,44 +63,6 @@ class ExternalGeneration(Generation):
     prefixes_per_position: list[int] = field(default_factory=list)
     # wall time taken by the library's own process, where it runs in one
     seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class SpeculationSpec:
-    """A decoder in terms that other libraries share."""
-
-    kind: str  # none, model or lookup
-    n: int = 0  # drafted tokens in a block
-    max_ngram: int = 0  # of lookup
-
-
-def speculation_spec(decode: DecoderSettings, backend: str) -> SpeculationSpec:
-    """Translate our decoder settings for another library.
-
-    Args:
-        decode: The settings.
-        backend: The library's name, for messages.
-
-    Raises:
-        ValueError: The decoder, or one of its settings, exists in backend=native alone.
-    """
-    if decode.rule not in (None, "rejection"):
-        raise ValueError(
-            f"rule={decode.rule}: {backend} verifies by rejection; set rule=rejection, "
-            "or backend=native"
-        )
-    if getattr(decode, "adaptive", False):
-        raise ValueError(
-            f"adaptive=true: {backend} drafts n tokens in every block; set adaptive=false, "
-            "or backend=native"
-        )
-    if isinstance(decode, AutoregressiveSettings):
-        return SpeculationSpec("none")
-    if isinstance(decode, SpeculativeSettings):
-        return SpeculationSpec("model", decode.n)
-    if isinstance(decode, PromptLookupSettings):
-        return SpeculationSpec("lookup", decode.n, decode.max_ngram)
-    raise ValueError(f"decode={decode}: {backend} has no such decoder; set backend=native")
 
 
 def model_folders(target: Path, draft: Path | None, decode: DecoderSettings) -> dict[str, Path]:

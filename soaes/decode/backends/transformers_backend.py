@@ -21,12 +21,10 @@ from soaes.decode.backends.base import (
     BackendSettings,
     DecoderPair,
     ExternalGeneration,
-    SpeculationSpec,
-    speculation_spec,
 )
 from soaes.decode.backends.native import load
 from soaes.decode.base import Generation, check_request
-from soaes.decode.settings import SamplingSettings
+from soaes.decode.settings import SamplingSettings, SpeculationSpec, speculation_spec
 
 
 @contextmanager

@@ -24,10 +24,9 @@ from soaes.decode.backends.base import (
     BackendSettings,
     DecoderPair,
     ExternalGeneration,
-    SpeculationSpec,
-    speculation_spec,
 )
 from soaes.decode.base import check_request
+from soaes.decode.settings import SpeculationSpec, speculation_spec
 
 ENVIRONMENT = {
     # no further process behind the engine's, which would spin while the other engine is timed
@@ -54,7 +53,7 @@ def open_vllm(folders: dict[str, Path], settings: BackendSettings) -> Iterator[D
     """
     spec = speculation_spec(settings.decode, "vllm")
     sampling = settings.sampling
-    _check_available(spec, settings)
+    vllm_environment.check_backend(spec, sampling, settings.device)
     configs = [
         json.loads((folder / "config.json").read_text("utf-8")) for folder in folders.values()
     ]
@@ -75,27 +74,6 @@ def open_vllm(folders: dict[str, Path], settings: BackendSettings) -> Iterator[D
             speculating = processes.enter_context(started(engine, request, settings.threads))
             method = VllmDecoder(speculating, spec.n)
         yield DecoderPair(method, baseline, spec.n, positions)
-
-
-def _check_available(spec: SpeculationSpec, settings: BackendSettings) -> None:
-    """Raise ValueError without an environment, or where the tokens would not be the target's.
-
-    On a CPU vLLM 0.32 expands temperature and top-p of a request to its drafted tokens through a
-    copy that is thrown away (vllm/utils/cpu_triton_utils.py, _expand_kernel_impl), so the target's
-    logits are divided by whatever the memory held.
-    """
-    if not vllm_environment.python().exists():
-        raise ValueError(
-            f"backend=vllm needs vLLM's own environment and {vllm_environment.python()} is not "
-            f"there; `make vllm` installs it, or set {vllm_environment.VLLM} to the Python of one, "
-            "or backend=native"
-        )
-    if settings.device == "cpu" and spec.kind != "none" and not settings.sampling.greedy:
-        raise ValueError(
-            f"temperature={settings.sampling.temperature}: on a CPU vLLM's speculation keeps the "
-            "target's distribution under greedy decoding alone; set sampling=greedy, "
-            "or backend=native"
-        )
 
 
 def _engine_arguments(target: Path, settings: BackendSettings, positions: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Which library a backend measures, by name and version, and where vLLM's own Python is.
 
-Looks at files and imports none of the libraries.
+Looks at files and imports none of the libraries, so that a job is checked when it is composed.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from importlib.metadata import version
 from pathlib import Path
+
+from soaes.decode.settings import SamplingSettings, SpeculationSpec
 
 VLLM = "SOAES_VLLM_PYTHON"  # names another environment than the one that `make vllm` fills
 BACKENDS = {  # backend -> the distributions that its speed depends on
@@ -24,6 +26,40 @@ def python() -> Path:
     the interpreter is that environment's.
     """
     return Path(os.environ.get(VLLM, ".venv-vllm/bin/python")).absolute()
+
+
+def check_installed(otherwise: str) -> None:
+    """Check that vLLM's environment is there.
+
+    Args:
+        otherwise: The option that does without it, for the message.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not python().exists():
+        raise ValueError(
+            f"vLLM runs in an environment of its own and {python()} is not there; `make vllm` "
+            f"installs it, or set {VLLM} to the Python of one, or {otherwise}"
+        )
+
+
+def check_backend(spec: SpeculationSpec, sampling: SamplingSettings, device: str) -> None:
+    """Check that vLLM is there and that its tokens would be the target's.
+
+    On a CPU vLLM 0.32 expands temperature and top-p of a request to its drafted tokens through a
+    copy that is thrown away (vllm/utils/cpu_triton_utils.py, _expand_kernel_impl), so the target's
+    logits are divided by whatever the memory held.
+
+    Raises:
+        ValueError: It is not installed, or cannot decode by these settings on this device.
+    """
+    check_installed("backend=native")
+    if device == "cpu" and spec.kind != "none" and not sampling.greedy:
+        raise ValueError(
+            f"temperature={sampling.temperature}: on a CPU vLLM's speculation keeps the target's "
+            "distribution under greedy decoding alone; set sampling=greedy, or backend=native"
+        )
 
 
 def library(backend: str) -> str:

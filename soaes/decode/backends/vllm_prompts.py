@@ -49,12 +49,7 @@ def open_vllm_reader(
     Raises:
         ValueError: vLLM is not installed.
     """
-    if not vllm_environment.python().exists():
-        raise ValueError(
-            f"reading with vLLM needs its own environment and {vllm_environment.python()} is not "
-            f"there; `make vllm` installs it, or set {vllm_environment.VLLM} to the Python of one, "
-            "or teacher_logits=transformers"
-        )
+    vllm_environment.check_installed("teacher_logits=transformers")
     engine = {
         "model": str(model.absolute()),
         "dtype": dtype,
