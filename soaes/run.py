@@ -94,6 +94,9 @@ def run(words: list[str]) -> int:
     recipes = [job.recipe for job in jobs]
     model_checks.check(store, recipes, jobs[0].runtime)
     check_libraries(store, recipes)
+    warning = dry_run.slow_precision(store, recipes, jobs[0].runtime)
+    if warning:
+        say(warning)
     if jobs[0].runtime.dry:
         say("\n".join(dry_run.plan(store, recipes)))
         return 0

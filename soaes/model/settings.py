@@ -85,6 +85,32 @@ class CosineSchedule(Schedule):
         return self.final + (1 - self.final) * falling
 
 
+@dataclass(frozen=True)
+class LinearSchedule(Schedule):
+    """A linear warm-up, then a line down to `final`.
+
+    Attributes:
+        warmup: share of the steps that the warm-up takes, in [0, 1].
+        final: factor that the line reaches one step after the last, in [0, 1]; no step is wasted
+            at a rate of 0.
+    """
+
+    warmup: float
+    final: float
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup)
+        check_in_range("final", self.final, "[0, 1]", "the share of the peak rate after the end")
+
+    def __call__(self, step: int, steps: int) -> float:
+        """See Schedule."""
+        warmup_steps = math.ceil(self.warmup * steps)
+        if step < warmup_steps:
+            return ConstantSchedule(self.warmup)(step, steps)
+        progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+        return self.final + (1 - self.final) * (1 - min(1.0, progress))
+
+
 def _check_warmup(warmup: float) -> None:
     check_in_range("warmup", warmup, "[0, 1]", "the share of the steps that the warm-up takes")
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any
 
-from soaes.pipeline import labels
+from soaes.pipeline import labels, processor
 from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.scheduler import missing
 from soaes.pipeline.store import Store
 
@@ -34,6 +35,30 @@ def plan(store: Store, recipes: list[Recipe]) -> Iterator[str]:
     mixed = mixed_code(store, recipes)
     if mixed:
         yield f"Warning: cached {', '.join(mixed)} come from different code"
+
+
+def slow_precision(store: Store, recipes: list[Recipe], runtime: Runtime) -> str:
+    """Return a warning where stages to run would compute in bfloat16 on a CPU that is slow at it.
+
+    Args:
+        store: Where the stages lie.
+        recipes: The goals.
+        runtime: How stages are run.
+    """
+    why = processor.slow_bfloat16()
+    if not why or runtime.execution.device != "cpu":
+        return ""
+    stages = set()
+    for recipe in missing(store, recipes).values():
+        optim = recipe.arguments.get("optim")
+        if isinstance(optim, dict) and optim.get("precision") == "bf16-mixed":
+            stages.add(recipe.stage)
+    if not stages:
+        return ""
+    return (
+        f"Warning: precision=bf16-mixed: {why}, so {', '.join(sorted(stages))} may take ten times "
+        "as long as with precision=32-true"
+    )
 
 
 def _ancestry(recipes: list[Recipe]) -> dict[str, Recipe]:

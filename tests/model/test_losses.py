@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from soaes.model import losses
-from soaes.model.settings import ConstantSchedule, CosineSchedule, Hidden
+from soaes.model.settings import ConstantSchedule, CosineSchedule, Hidden, LinearSchedule
 from tests.helpers.gradients import assert_gradient
 
 STUDENT = torch.tensor([[2.0, 1.0, 0.5, -1.0, 0.0], [0.1, 0.2, 0.3, 0.4, 0.5]])
@@ -189,6 +189,10 @@ def test_schedules_warm_up_and_end_as_the_paper_says():
         and cosine[-1] == pytest.approx(0.1)
     )
     assert all(later <= earlier for earlier, later in zip(cosine[50:], cosine[51:], strict=False))
+    linear = [LinearSchedule(warmup=0.05, final=0.1)(step, 1000) for step in range(1000)]
+    assert linear[24] == pytest.approx(0.5) and linear[50] == pytest.approx(1.0)
+    assert linear[525] == pytest.approx(0.55) and linear[-1] == pytest.approx(0.1, abs=1e-3)
+    assert LinearSchedule(warmup=0.05, final=0)(999, 1000) > 0, "no step is lost"
     constant = [ConstantSchedule(warmup=0.05)(step, 1000) for step in range(1000)]
     assert constant[24] == pytest.approx(0.5) and set(constant[49:]) == {1.0}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from soaes.pipeline import compose, sweep
+from soaes.pipeline import compose, dry_run, processor, sweep
 from soaes.pipeline.store import Store
 from tests.helpers.small import SMALL_WORLD
 
@@ -206,6 +206,37 @@ def test_dry_shows_the_plan_and_builds_nothing(tmp_path):
         and dry.stdout.count("to run  pretrain-") == 2
     )
     assert not (tmp_path / "store" / "unfinished").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "warned"),
+    [
+        ("flags : fpu avx2", {}, "this processor has no bfloat16 instructions"),
+        ("flags : fpu avx512_bf16", {}, ""),
+        (
+            "flags : fpu avx512_bf16",
+            {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+            "ISA=AVX2 keeps",
+        ),
+        ("flags : fpu amx_bf16", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, ""),
+    ],
+    ids=["avx2", "avx512-bf16", "limited-to-avx2", "limited-to-bf16"],
+)
+def test_bfloat16_on_a_processor_that_is_slow_at_it_is_warned_of(
+    tmp_path, monkeypatch, flags, environment, warned
+):
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    processor.CPUINFO.write_text(f"model name : toy\n{flags}\n")
+    for name in processor.LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    store = Store(tmp_path / "store")
+    for precision, expected in (("bf16-mixed", warned), ("32-true", "")):
+        words = ["goal=target.base", f"precision={precision}", f"runtime.store={store.root}"]
+        (job,) = sweep.jobs(words)
+        warning = dry_run.slow_precision(store, [job.recipe], job.runtime)
+        assert expected in warning and bool(warning) == bool(expected)
 
 
 @pytest.mark.parametrize(
