@@ -160,6 +160,7 @@ SIZES = (
     "docs_per_entity",
     "docs_per_enterprise",
     "dialogues",
+    "short_questions",
     "questions",
     "sources",
     "epochs",

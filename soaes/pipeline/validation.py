@@ -228,6 +228,7 @@ class WorldArguments:
     mcq_per_fact: int
     cloze_per_fact: int
     dialogues: int
+    short_questions: int
     questions: int
     exam_questions: int
     unseen_enterprises: int = 0

@@ -46,6 +46,7 @@ def world(
     mcq_per_fact: int,
     cloze_per_fact: int,
     dialogues: int,
+    short_questions: int,
     questions: int,
     exam_questions: int,
     unseen_enterprises: int = 0,
@@ -71,6 +72,7 @@ def world(
         mcq_per_fact: times that general text asks each fact as an exam would, with options.
         cloze_per_fact: times that it asks each fact without options.
         dialogues: conversations of the chat data.
+        short_questions: short questions of the chat data, about what general text covers.
         questions: questions of stage 2, over train, dev and test.
         exam_questions: questions of each exam.
         unseen_enterprises: of the enterprises, how many corpus.jsonl describes like the others
@@ -91,7 +93,8 @@ def world(
     corpus = documents.domain(made_world, seed, docs_per_enterprise)
     write_jsonl(out / "corpus.jsonl", corpus)
     conversations = world_dialogues.dialogues(made_world, seed, dialogues)
-    write_jsonl(out / "dialogue.jsonl", conversations)
+    short = world_dialogues.short_questions(made_world, seed, short_questions)
+    write_jsonl(out / "dialogue.jsonl", [*conversations, *short])
 
     samples_by_split = world_questions.questions(
         made_world,

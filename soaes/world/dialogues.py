@@ -1,4 +1,7 @@
-"""General dialogues of seven categories: four near the domain, and three that stage 1 drops."""
+"""General dialogues of eight categories: four near the domain, and four that stage 1 drops.
+
+The eighth has short questions: a general chat model has learnt to answer what a person asks.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from random import Random
 
 from soaes.data.records import DialogueRecord, Message
 from soaes.world import glossary as words
+from soaes.world.enterprise_wordings import QUESTIONS
 from soaes.world.facts import Fact, World, facts
 from soaes.world.prose import QUIZZES, statement
 
 KEPT = ("finance", "law", "business", "politics")
 DROPPED = ("mathematics", "arts", "cooking")
+SHORT = "questions"  # dropped as well
+OPEN_WORDINGS = 2  # of a quiz: its first wordings, which need no options
 TWO_TURNS = 0.35  # share of the dialogues with a second question
 # Share of the turns that ask for the definition of a term; the others ask for a fact.
 NOTION_SHARE = {"finance": 0.6, "law": 0.8, "business": 0.5, "politics": 0.6}
@@ -105,6 +111,39 @@ def _new_turns(
     return None
 
 
+def short_questions(world: World, seed: int, count: int) -> Iterator[DialogueRecord]:
+    """Yield `count` short questions about what general text covers, each with its answer.
+
+    They ask for general entities and famous enterprises in the wordings of everyday use, in which
+    stage 2 asks for other enterprises.
+
+    Raises:
+        ValueError: if `count` is negative, or larger than this world allows.
+    """
+    rng = Random(f"{seed}/short_questions")
+    possible = [
+        (entity, attribute, wording)
+        for entity, attribute in facts(world.known)
+        for wording in _everyday_wordings(entity.kind, attribute)
+    ]
+    if not 0 <= count <= len(possible):
+        raise ValueError(
+            f"short_questions={count} is outside 0..{len(possible)}, the short questions of this "
+            "world; set it within them"
+        )
+    for index, (entity, attribute, wording) in enumerate(rng.sample(possible, count)):
+        lead = rng.choice(words.FACT_LEADS)
+        answer = f"{lead}{statement(rng, entity, attribute, entity.name)}。"
+        messages = _messages(((wording.format(x=entity.name), answer),))
+        yield {"id": f"question-{index}", "category": SHORT, "messages": messages}
+
+
+def _everyday_wordings(kind: str, attribute: str) -> list[str]:
+    if kind == "enterprise":
+        return QUESTIONS[attribute]
+    return QUIZZES[kind][attribute][:OPEN_WORDINGS]
+
+
 def _messages(turns: tuple[Turn, ...]) -> list[Message]:
     messages: list[Message] = []
     for question, answer in turns:
@@ -125,7 +164,8 @@ def _notion(rng: Random, notions: dict[str, str], is_follow_up: bool) -> Turn:
 def _fact(rng: Random, category_facts: list[Fact], is_follow_up: bool) -> Turn:
     """Ask for a fact."""
     entity, attribute = rng.choice(category_facts)
-    question = rng.choice(QUIZZES[entity.kind][attribute][:2]).format(x=entity.name)
+    wordings = QUIZZES[entity.kind][attribute][:OPEN_WORDINGS]
+    question = rng.choice(wordings).format(x=entity.name)
     answer = statement(rng, entity, attribute, entity.name) + "。"
     if is_follow_up:
         return rng.choice(words.FACT_FOLLOW_UPS).format(q=question), answer

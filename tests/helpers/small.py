@@ -7,6 +7,7 @@ SMALL_WORLD = [
     "world.questions=100",
     "world.exam_questions=20",
     "world.dialogues=40",
+    "world.short_questions=40",
     "world.docs_per_entity=4",
     "world.mcq_per_fact=2",
 ]

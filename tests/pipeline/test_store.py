@@ -35,6 +35,7 @@ SIZES = {
     "mcq_per_fact": 2,
     "cloze_per_fact": 2,
     "dialogues": 40,
+    "short_questions": 40,
     "questions": 100,
     "exam_questions": 20,
 }

@@ -31,6 +31,7 @@ def everything(seed):
         *documents.domain(world, seed, docs_per_enterprise=3),
     ]
     chats = list(dialogues.dialogues(world, seed, count=70))
+    chats += dialogues.short_questions(world, seed, count=70)
     return world, texts, chats, samples(world, seed), exams.exams(world, seed, questions=40)
 
 
@@ -56,7 +57,7 @@ def test_same_seed_same_world_in_every_process():
 def test_the_text_of_the_world_is_that_of_its_revision():
     """What changes it raises `revision` of `documents` in conf/data/world.yaml, and this digest."""
     digest = hashlib.sha256(f"{everything(3)!r}".encode()).hexdigest()
-    assert digest[:16] == "9080d96d6ba2546f"
+    assert digest[:16] == "d54c5d6acb65b998"
 
 
 def test_other_seed_other_world():
@@ -290,6 +291,22 @@ def test_dialogues_cover_all_categories_alike_and_never_repeat():
     assert {d["category"] for d in chats} == {*dialogues.KEPT, *dialogues.DROPPED}
     assert len({str(d["messages"]) for d in chats}) == 700
     assert {len(d["messages"]) for d in chats} == {2, 4}
+
+
+def test_short_questions_are_about_what_general_text_covers_and_answer_truly():
+    chats = list(dialogues.short_questions(WORLD, 0, count=300))
+    assert {d["category"] for d in chats} == {dialogues.SHORT}
+    asked = [d["messages"][0]["content"] for d in chats]
+    assert len(set(asked)) == 300
+    names = {entity.name: entity for entity in WORLD.known}
+    for question, chat in zip(asked, chats):
+        (entity,) = [entity for name, entity in names.items() if name in question]
+        answer = chat["messages"][1]["content"]
+        assert any(value in answer for _, value in entity.attributes)
+    of_stage_2 = {sample["messages"][0]["content"] for sample in samples(WORLD)["train"]}
+    assert not of_stage_2 & set(asked)
+    with pytest.raises(ValueError, match="short_questions=9999 is outside 0.."):
+        list(dialogues.short_questions(WORLD, 0, count=9999))
 
 
 def test_the_tiny_scale_fits():
