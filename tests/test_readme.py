@@ -20,6 +20,11 @@ def test_every_path_named_exists():
         assert Path(name).exists(), name
 
 
+def test_every_document_is_linked():
+    for path in Path("docs").glob("*.md"):
+        assert f"[docs/{path.name}](docs/{path.name})" in README, path
+
+
 def test_every_command_composes():
     lines = re.findall(r"^python -m soaes\.run (.*?)(?:\s+#.*)?$", README, re.M)
     assert len(lines) >= 7
