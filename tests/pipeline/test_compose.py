@@ -90,6 +90,21 @@ def test_timed_sweeps_are_those_that_a_clock_runs_in():
                 assert timed == (goal["goal"] == "speed") == experiment.startswith("speed")
 
 
+@pytest.mark.parametrize(
+    ("scale", "precision"),
+    [("smoke", "32-true"), ("tiny", "32-true"), ("paper", "bf16-mixed")],
+    ids=["smoke", "tiny", "paper"],
+)
+def test_every_phase_trains_in_the_precision_of_its_scale(scale, precision):
+    (row,) = sweep.jobs(["goal=distill", f"scale={scale}"])
+    phases = [
+        recipe.arguments["optim"]["precision"]
+        for recipe in row.recipe.ancestry().values()
+        if "optim" in recipe.arguments
+    ]
+    assert len(phases) >= 6 and set(phases) == {precision}
+
+
 def ancestor(row, stage, **wanted):
     recipes = [
         recipe
