@@ -52,6 +52,7 @@ class QuestionRecord(TypedDict):
     messages: list[Message]  # the last message is the reference answer
     subject: NotRequired[str]  # the enterprise asked about; the synthetic world only
     attribute: NotRequired[str | list[str]]  # what is asked for; the synthetic world only
+    values: NotRequired[list[str]]  # the right value of each attribute, in the same order
 
 
 class ExamQuestion(TypedDict):

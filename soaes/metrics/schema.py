@@ -70,8 +70,8 @@ class ScoringInfo(TypedDict):
 class EvaluateMetrics(TypedDict):
     """Stage `evaluate`.
 
-    The four scores, `samples` and `num_cut` are also written by task, and those of the unseen set,
-    with `exact_match` and `num_skipped`, as `unseen_*`.
+    The scores, recalls, `samples` and `num_cut` are also written by task, and those of the unseen
+    set, with `exact_match` and `num_skipped`, as `unseen_*`.
     """
 
     rouge1: float  # mean Rouge-1 F1 over jieba words, 0..100
@@ -80,6 +80,8 @@ class EvaluateMetrics(TypedDict):
     bleu4: float  # mean sentence BLEU-4 over characters, 0..100
     samples: int  # samples that were scored
     num_cut: int  # of these, answers that end at max_new_tokens instead of <|im_end|>
+    attribute_recall: NotRequired[float]  # per cent of the asked attributes that answers speak of
+    value_recall: NotRequired[float]  # per cent of them whose right value answers name
     exact_match: float  # per cent of the answers that equal the reference; not written by task
     scoring: ScoringInfo  # how the scores are computed
     num_skipped: int  # samples whose prompt and answer do not fit the model's positions
@@ -99,6 +101,8 @@ class EvaluatePrediction(TypedDict):
     rouge2: float
     rougeL: float
     bleu4: float
+    attribute_recall: NotRequired[float]  # where the question says what it asks for
+    value_recall: NotRequired[float]
 
 
 # ---------------------------------------- multiple-choice exams

@@ -20,6 +20,7 @@ from soaes.data.curation import exam_files
 from soaes.data.jsonl import read_jsonl
 from soaes.metrics import bleu, exams, rouge
 from soaes.metrics.estimators import answer_scores
+from soaes.metrics.recall import Vocabulary, recall, vocabulary
 from soaes.metrics.schema import EvaluatePrediction, write_metrics, write_predictions
 from soaes.metrics.scoring_info import scoring_info
 from soaes.model import checkpoint
@@ -75,10 +76,13 @@ def evaluate(
     if unseen_samples != 0 and unseen_path.exists():
         samples["unseen"] = splits.sample(read_jsonl(unseen_path), unseen_samples, sample_seed)
 
+    values = vocabulary(
+        record for path in (documents / "qa").glob("*.jsonl") for record in read_jsonl(path)
+    )
     tokenizer = load_tokenizer(model)
     network = checkpoint.load(model).to(execution.device).eval()
     predictions = {
-        name: _predict(network, tokenizer, some, name, max_new_tokens)
+        name: _predict(network, tokenizer, some, name, max_new_tokens, values)
         for name, some in samples.items()
     }
     if not predictions[split]:
@@ -107,6 +111,7 @@ def _predict(
     samples: list[Sample],
     split: str,
     max_new_tokens: Mapping[str, int],
+    values: Vocabulary,
 ) -> list[EvaluatePrediction]:
     """Answer and score the samples that fit, task by task."""
     positions = network.config.max_position_embeddings
@@ -121,15 +126,17 @@ def _predict(
         prompts = [ids for _, ids in fitting[task]]
         answers = generate_answers(network, tokenizer, prompts, max_new_tokens[task])
         for (sample, _), answer in zip(fitting[task], answers, strict=True):
-            rows.append(_prediction(sample, split, answer))
+            rows.append(_prediction(sample, split, answer, values))
     return rows
 
 
-def _prediction(sample: Sample, split: str, answer: Answer) -> EvaluatePrediction:
+def _prediction(
+    sample: Sample, split: str, answer: Answer, values: Vocabulary
+) -> EvaluatePrediction:
     """Score one answer."""
     reference = sample["messages"][-1]["content"]
     rouges = rouge.score(answer.text, reference)
-    return {
+    prediction: EvaluatePrediction = {
         "id": sample["id"],
         "split": split,
         "task": sample["task"],
@@ -142,6 +149,11 @@ def _prediction(sample: Sample, split: str, answer: Answer) -> EvaluatePredictio
         "rougeL": rouges["rougeL"],
         "bleu4": bleu.score(answer.text, reference),
     }
+    facts = recall(sample, answer.text, values)
+    if facts is not None:
+        prediction["attribute_recall"] = facts.attribute
+        prediction["value_recall"] = facts.value
+    return prediction
 
 
 def _scores(predictions: list[EvaluatePrediction]) -> dict[str, float]:

@@ -212,11 +212,13 @@ def _record(rng: Random, identifier: str, task: Task, question: Question) -> Que
         attribute, answer = _report(rng, question.enterprise)
     else:
         answer = _answer(rng, question.enterprise, attribute)
+    names = [attribute] if isinstance(attribute, str) else attribute
     return {
         "id": identifier,
         "task": task,
         "subject": question.enterprise.name,
         "attribute": attribute,
+        "values": [question.enterprise[name] for name in names],
         "messages": [
             {"role": "user", "content": question.text},
             {"role": "assistant", "content": answer},

@@ -27,7 +27,7 @@ def toy(tmp_path_factory):
     documents = tmp_path_factory.mktemp("documents")
     tokenizer = tmp_path_factory.mktemp("tokenizer")
     folder = tmp_path_factory.mktemp("rows")
-    prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 160, 20, out=documents)
+    prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 0, 160, 20, out=documents)
     prepare.tokenizer(documents, 600, out=tokenizer)
     prepare.pack(documents, tokenizer, ["qa"], None, 256, PackingSettings(), out=folder)
     digest = chat.tokenizer_digest(tokenizer)

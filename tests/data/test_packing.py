@@ -159,7 +159,7 @@ def test_a_quarter_million_lengths_are_packed_in_seconds_and_full():
 def texts(tmp_path_factory):
     """Documents and a tokenizer of a toy world."""
     folders = {name: tmp_path_factory.mktemp(name) for name in ("documents", "tokenizer")}
-    prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 120, 20, out=folders["documents"])
+    prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 0, 120, 20, out=folders["documents"])
     prepare.tokenizer(folders["documents"], 600, out=folders["tokenizer"])
     return folders
 

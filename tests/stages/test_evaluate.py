@@ -11,6 +11,7 @@ import pytest
 from soaes.data import splits
 from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.metrics import estimators
+from soaes.metrics.recall import recall, vocabulary
 from soaes.model import checkpoint
 from soaes.stages import evaluate, prepare
 
@@ -21,7 +22,7 @@ TOKENS = {"qa": 8, "report": 8}
 def world(tmp_path_factory):
     """Documents with questions set apart, and a model that has learnt nothing."""
     folders = {name: tmp_path_factory.mktemp(name) for name in ("documents", "tokenizer", "model")}
-    prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 120, 20, 2, 40, out=folders["documents"])
+    prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 0, 120, 20, 2, 40, out=folders["documents"])
     prepare.tokenizer(folders["documents"], 600, out=folders["tokenizer"])
     checkpoint.save(
         checkpoint.create(folders["tokenizer"], 1, 32, 1, 1, 128, 0),
@@ -84,6 +85,27 @@ def test_a_sample_holds_every_smaller_one_and_a_whole_set_stays_as_it_is():
         assert len(smaller) + 1 == len(larger) and all(record in larger for record in smaller)
         assert larger == sorted(larger, key=records.index)
     assert drawn[-1] == splits.sample(records, None, 3) == splits.sample(records, 99, 3) == records
+
+
+def test_recall_stands_beside_the_scores_where_questions_say_what_they_ask_for(world, tmp_path):
+    metrics, rows = evaluated(world, tmp_path / "with", unseen_samples=7)
+    seen = [row for row in rows if row["split"] == "test"]
+    for name in estimators.RECALLS:
+        assert metrics[name] == sum(row[name] for row in seen) / len(seen)
+        assert f"unseen_{name}" in metrics and f"qa_{name}" in metrics
+    plain = shutil.copytree(world["documents"], tmp_path / "plain")
+    questions = read_jsonl(plain / "qa" / "test.jsonl")
+    for row in questions:
+        del row["values"]
+    write_jsonl(plain / "qa" / "test.jsonl", questions)
+    assert "value_recall" not in evaluated(world, tmp_path / "without", plain)[0]
+
+
+def test_the_references_of_the_world_recall_all_that_is_asked_for(world):
+    records = read_jsonl(world["documents"] / "qa" / "train.jsonl")
+    values = vocabulary(records)
+    for record in records:
+        assert recall(record, record["messages"][-1]["content"], values) == (100, 100)
 
 
 def test_answers_that_reach_the_limit_are_counted(world, tmp_path):

@@ -45,7 +45,7 @@ def prepared(tmp_path_factory):
     for path in folders.values():
         path.mkdir()
     documents, tokenizer = folders["documents"], folders["tokenizer"]
-    prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 120, 20, out=documents)
+    prepare.world(0, 12, 4, 8, 4, 4, 2, 0, 40, 0, 120, 20, out=documents)
     prepare.tokenizer(documents, 600, out=tokenizer)
     for name in ("general", "qa"):
         out = folders[name]
