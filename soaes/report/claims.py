@@ -8,8 +8,8 @@ inside +-w, and the pair fails outside.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from soaes.metrics import bootstrap
 from soaes.metrics.bootstrap import Effect, Measured
@@ -38,6 +38,7 @@ class ClaimResult:
     text: str  # in words, with its tolerance
     verdict: str
     pairs: list[Comparison]
+    also: Mapping[str, ClaimResult] = field(default_factory=dict)  # by further metrics
 
     @property
     def weakest(self) -> Comparison:
@@ -55,10 +56,20 @@ def judge(tables: Mapping[str, Table], name: str) -> list[ClaimResult]:
     """
     results = []
     for key, claim in tables[name].spec.claims.items():
-        pairs = [_compare(tables, name, pair, claim) for pair in claim.pairs]
-        verdict_of_claim = _combine([pair.verdict for pair in pairs])
-        results.append(ClaimResult(key, claim.text + _tolerance(claim), verdict_of_claim, pairs))
+        result = _result(tables, name, key, claim, claim.pairs)
+        also = {
+            metric: _result(tables, name, key, claim, pairs) for metric, pairs in claim.also.items()
+        }
+        results.append(replace(result, also=also))
     return results
+
+
+def _result(
+    tables: Mapping[str, Table], name: str, key: str, claim: ClaimSpec, pairs: Sequence[Pair]
+) -> ClaimResult:
+    compared = [_compare(tables, name, pair, claim) for pair in pairs]
+    verdict_of_claim = _combine([pair.verdict for pair in compared])
+    return ClaimResult(key, claim.text + _tolerance(claim), verdict_of_claim, compared)
 
 
 def _tolerance(claim: ClaimSpec) -> str:

@@ -234,6 +234,10 @@ def _claims(results: list[ClaimResult]) -> list[str]:
     for result in results:
         lines.append(f"- **{result.claim} {result.verdict}**: {result.text}")
         lines += [_pair_line(pair, result) for pair in result.pairs]
+        for metric, other in result.also.items():
+            weakest = other.weakest
+            effect = f"{weakest.text}: {_effect(weakest.effect)}"
+            lines.append(f"  - beside the claim, by {metric}: {other.verdict}; {effect}")
     return lines
 
 

@@ -189,8 +189,15 @@ class ClaimSpec:
     pairs: tuple[Pair, ...]
     margin: float = 0.0  # the right side may be missed by this much (non-inferiority)
     within: float | None = None  # instead: the sides differ by no more than this
+    # Further metric -> the same pairs by it. They are judged beside the claim and decide nothing.
+    also: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.also and (self.margin or self.within is not None):
+            raise ValueError(
+                f"claim {self.text!r} has also= beside margin or within, which are in points of "
+                "its own metric; leave one of them out"
+            )
         if self.margin and self.within is not None:
             raise ValueError(
                 f"claim {self.text!r} has margin={self.margin:g} and within={self.within:g}; "
@@ -302,12 +309,16 @@ def parse(spec: Mapping[str, Any]) -> TableSpec:
 def parse_claim(spec: Mapping[str, Any]) -> ClaimSpec:
     """Make a claim from its YAML mapping.
 
-    `metric` names the metric of all pairs, or stands in each pair. A side is a row's key, a number,
+    `metric` names the metric of all pairs, or stands in each pair; `also` lists further metrics, by
+    which the same pairs are judged beside the claim. A side is a row's key, a number,
     `{table, row}`, `{numerator, denominator}`, or `{curve, score, matched, level}`.
     """
     parsed = dict(spec)
     metric = parsed.pop("metric", None)
     parsed["pairs"] = tuple(_pair(pair, metric) for pair in spec["pairs"])
+    parsed["also"] = {
+        other: tuple(_pair(pair, other) for pair in spec["pairs"]) for other in spec.get("also", ())
+    }
     return _record(ClaimSpec, parsed)
 
 

@@ -103,6 +103,18 @@ def test_effect_null_and_reversal(tmp_path):
     )
 
 
+def test_further_metrics_are_judged_beside_a_claim_and_decide_nothing(tmp_path):
+    (result,) = judged(
+        tmp_path, effect=claim(["better", "base"], also=["rouge2", "rouge1"])
+    ).values()
+    assert result.verdict == "holds"
+    assert result.also["rouge1"].verdict == "holds"
+    assert result.also["rouge1"].weakest.text == "better.rouge1 - base.rouge1"
+    assert result.also["rouge2"].verdict == "not measured"
+    with pytest.raises(ValueError, match="also= beside margin or within"):
+        parse_claim(claim(["better", "base"], also=["rouge2"], within=1.0))
+
+
 def test_a_claim_holds_with_all_of_its_pairs_and_fails_with_any(tmp_path):
     good, open_, bad, absent = (
         ["better", "base"],
