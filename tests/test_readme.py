@@ -20,6 +20,14 @@ def test_every_path_named_exists():
         assert Path(name).exists(), name
 
 
+def test_the_tree_names_every_folder_of_the_configuration_and_of_the_package():
+    tree = README.partition("## The tree")[2].partition("```\n\n")[0].split()
+    for root in ("conf", "soaes"):
+        for path in Path(root).iterdir():
+            if path.is_dir() and path.name != "__pycache__":
+                assert f"{path.name}/" in tree, path
+
+
 def test_every_document_is_linked():
     for path in Path("docs").glob("*.md"):
         assert f"[docs/{path.name}](docs/{path.name})" in README, path

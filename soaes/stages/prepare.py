@@ -293,9 +293,10 @@ def _check_sources(documents: Path, sources: list[str], categories: list[str] | 
     for source in sources:
         path = documents / ("qa/train.jsonl" if source == "qa" else f"{source}.jsonl")
         if not path.exists() or not path.stat().st_size:
+            without = ", as chain@target=cpt_sft2 does" if source == "dialogue" else ""
             raise ValueError(
-                f"sources={sources}: {documents.name} has no {source}; leave it out, or add "
-                f"{source}/ to the data"
+                f"sources={sources}: {documents.name} has no {source}; leave it out{without}, or "
+                f"add {source}/ to the data"
             )
     if categories and "dialogue" in sources:
         validation.check_words("categories", categories, "the dialogue categories to keep")

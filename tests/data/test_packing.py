@@ -411,5 +411,5 @@ def test_a_source_without_documents_is_refused_beside_others_too(texts, tmp_path
     bare = shutil.copytree(texts["documents"], tmp_path / "bare")
     (bare / "dialogue.jsonl").write_text("")
     arguments = (["dialogue", "qa"], None, 128, PackingSettings())
-    with pytest.raises(ValueError, match="bare has no dialogue; leave it out"):
+    with pytest.raises(ValueError, match="bare has no dialogue; leave it out, as chain@target="):
         prepare.pack(bare, texts["tokenizer"], *arguments, out=tmp_path)
