@@ -29,7 +29,7 @@ from soaes.pipeline.command_line import key_of, parse
 from soaes.pipeline.progress import JobTitle
 from soaes.pipeline.recipe_checks import check_libraries
 from soaes.pipeline.scheduler import JobsByGoal, Outcome, build, full_disk
-from soaes.pipeline.store import Store, read_json, write_json, write_text
+from soaes.pipeline.store import Store, check_writable, read_json, write_json, write_text
 from soaes.pipeline.sweep import Job
 
 HYDRA_FLAGS = (
@@ -100,6 +100,8 @@ def run(words: list[str]) -> int:
     if jobs[0].runtime.dry:
         say("\n".join(dry_run.plan(store, recipes)))
         return 0
+    if not all(store.holds(job.recipe.name) and _recorded(store, job) for job in jobs):
+        check_writable(store.root, "set runtime.store=FOLDER, or SOAES_STORE")
     if launched:
         _hydra_main(_launched_job(store, jobs))
     else:

@@ -20,7 +20,7 @@ from pathlib import Path
 from soaes.pipeline import compose, labels
 from soaes.pipeline.progress import escape_unencodable_text
 from soaes.pipeline.recipe import Recipe
-from soaes.pipeline.store import Store
+from soaes.pipeline.store import Store, check_writable
 from soaes.pipeline.validation import nearest
 from soaes.report import freshness, index, plots, sanity_checks, table_spec
 from soaes.report.markdown import write_table, write_verdicts
@@ -86,6 +86,7 @@ def _print_tables(overrides: list[str], only: list[str], out: Path | None) -> in
     tables = _read(names, overrides)
     store, scale = store_of(overrides), compose.chosen_option(overrides, "scale")
     folder = out or store.root / "tables" / scale
+    check_writable(folder, "set --out FOLDER, where the tables are written to")
     shown = only or [name for name in names if _is_shown(name, tables[name])]
     for name in shown:
         page = _page(tables, name, overrides, folder) if out else []

@@ -7,6 +7,7 @@ thing everywhere. Knows words alone: no configuration is composed.
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,6 +24,11 @@ def parse(words: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides(list(words))
     except HydraException as error:
+        for word in words:
+            if re.search("=,|,,|,$", word):
+                raise ValueError(
+                    f"{word}: a comma has no value beside it; leave it out, as in key=a,b"
+                ) from None
         first_line = str(error).splitlines()[0]
         reason = first_line.partition(": ")[2] or first_line
         raise ValueError(
@@ -44,7 +50,7 @@ def values(override: Override, options: Sequence[str] = ()) -> list[str]:
         options: What a glob chooses among, as in `chain@target=glob(*)`: the options of a group.
 
     Raises:
-        ValueError: It sweeps over an interval, or a glob chooses nothing.
+        ValueError: It sweeps over an interval, a glob chooses nothing, or a value is given twice.
     """
     if override.is_delete():
         return []
@@ -56,13 +62,31 @@ def values(override: Override, options: Sequence[str] = ()) -> list[str]:
         if names:
             return names
     try:
-        return [str(value) for value in override.sweep_string_iterator()]
+        listed = [str(value) for value in override.sweep_string_iterator()]
     except HydraException:  # an interval, or a glob that is no group's
         among = f" (it chooses among {', '.join(options)})" if options else ""
         raise ValueError(
             f"{override.input_line}: its values cannot be listed{among}; "
             "write them out, as in key=a,b or key=range(0,3)"
         ) from None
+    seen: dict[str | float, str] = {}
+    for text in listed:
+        number_or_word = _number_or_word(text)
+        if number_or_word in seen:
+            both = dict.fromkeys([seen[number_or_word], text])
+            raise ValueError(
+                f"{override.input_line}: {' and '.join(both)} would be one job twice; leave one out"
+            )
+        seen[number_or_word] = text
+    return listed
+
+
+def _number_or_word(text: str) -> str | float:
+    """Return a number for a text that is one: `1` and `1.0` are one value."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _matches(name: str, glob: Glob) -> bool:

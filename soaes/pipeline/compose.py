@@ -33,6 +33,9 @@ from soaes.pipeline.validation import check_target, nearest
 # A node whose _target_ lies here is a stage; every other _target_ is an option of a stage.
 STAGES = "soaes.stages."
 
+# The innermost reference of a value: in `${${subject}}` it is `${subject}`.
+REFERENCE = re.compile(r"\$\{([^${}]*)\}")
+
 resolvers.register()
 
 
@@ -163,6 +166,8 @@ def recipe_at(cfg: DictConfig, key: str) -> Recipe:
         value = _resolved(_select(cfg, key), {})
     except MissingMandatoryValue as error:
         raise _no_value(error.full_key or key) from None
+    except _ReadsItself as error:
+        raise _cycle(_keys_of(cfg, error.nodes)) from None
     except InterpolationResolutionError as error:
         raise _unresolved(cfg, error, key) from None
     if not isinstance(value, Recipe):
@@ -184,7 +189,66 @@ def _unresolved(cfg: DictConfig, error: InterpolationResolutionError, key: str) 
     refused = re.match("ValueError raised while resolving interpolation: (.*)", message)
     if refused:  # by one of our resolvers, which says what to do
         return ValueError(refused.group(1))
+    if message.startswith(("Recursive interpolation", "Interpolation to parent node")):
+        return _cycle(_references(cfg, error.full_key or key))
     return ValueError(f"{error.full_key or key}: {message}{suggest(cfg, str(error))}")
+
+
+class _ReadsItself(Exception):
+    """A stage is among its own parents: itself, what it reads, and so on, up to itself again."""
+
+    def __init__(self, nodes: list[DictConfig]) -> None:
+        self.nodes = nodes
+
+
+def _cycle(keys: list[str]) -> ValueError:
+    return ValueError(
+        f"{' -> '.join(keys)}: a stage cannot read its own output; let one of them read another"
+    )
+
+
+def _keys_of(cfg: DictConfig, nodes: list[DictConfig]) -> list[str]:
+    """Return the keys of some stages."""
+    keys = {}
+    for path, written in _nodes(cfg):
+        if str(written.get("_target_")).startswith(STAGES):
+            keys[id(OmegaConf.select(cfg, path))] = path
+    return [keys[id(node)] for node in nodes if id(node) in keys]
+
+
+def _references(cfg: DictConfig, key: str) -> list[str]:
+    """Return the keys that a value leads to, reference by reference, up to one that recurs."""
+    written: Any = OmegaConf.to_container(cfg, resolve=False)
+    keys = [key]
+    while len(set(keys)) == len(keys):
+        text = written
+        for part in keys[-1].split("."):
+            text = text.get(part) if isinstance(text, dict) else None
+        reference = ""
+        while isinstance(text, str) and (match := REFERENCE.search(text)):
+            reference = referred_key(match.group(1), keys[-1])
+            if match.group() == text:
+                break
+            inner = OmegaConf.select(cfg, reference, throw_on_missing=False)
+            text = text.replace(match.group(), str(inner))
+        if not reference:
+            break
+        keys.append(reference)
+    return keys
+
+
+def referred_key(reference: str, key: str) -> str:
+    """Return the key that a reference names; `.x` in the value of a.b is a.x, and `..x` is x.
+
+    Args:
+        reference: What stands between `${` and `}`.
+        key: The key in whose value it stands.
+    """
+    name = reference.lstrip(".")
+    ups = len(reference) - len(name)
+    if ups == 0:
+        return name
+    return ".".join([*key.split(".")[:-ups], name])
 
 
 def _select(cfg: DictConfig, key: str) -> Any:
@@ -196,17 +260,22 @@ def _select(cfg: DictConfig, key: str) -> Any:
     return node
 
 
-def _resolved(node: Any, seen: dict[int, Any]) -> Any:
+def _resolved(node: Any, seen: dict[int, Any], outer: tuple[DictConfig, ...] = ()) -> Any:
     """Resolve a node to plain values, in which stages are recipes.
 
-    `seen` holds what each node came to, so that a stage is resolved once however many read it.
+    `seen` holds what each node came to, so that a stage is resolved once however many read it, and
+    `outer` the nodes that are being resolved.
     """
     if isinstance(node, ListConfig):
-        return [_resolved(inner, seen) for inner in node]
+        return [_resolved(inner, seen, outer) for inner in node]
     if not isinstance(node, DictConfig):
         return node
+    for place, other in enumerate(outer):
+        if other is node:
+            raise _ReadsItself([*outer[place:], node])
     if id(node) not in seen:
-        plain = {str(key): _resolved(node[key], seen) for key in node}
+        inside = (*outer, node)
+        plain = {str(key): _resolved(node[key], seen, inside) for key in node}
         is_stage = "_target_" in plain and check_target(plain["_target_"]).startswith(STAGES)
         seen[id(node)] = Recipe(plain.pop("_target_"), plain) if is_stage else plain
     return seen[id(node)]

@@ -15,13 +15,10 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from soaes.pipeline.command_line import key_of, parse
-from soaes.pipeline.compose import CONF, stage_keys
+from soaes.pipeline.compose import CONF, REFERENCE, referred_key, stage_keys
 
 # What every job reads beside its goal: see `compose.runtime_settings`.
 OF_THE_RUNTIME = ("goal", "dry", "runtime", "logger", "hydra")
-
-# The innermost reference of a value: in `${${subject}}` it is `${subject}`.
-REFERENCE = re.compile(r"\$\{([^${}]*)\}")
 
 
 class Reader:
@@ -68,7 +65,7 @@ class Reader:
             reference = match.group(1)
             value = ""
             if ":" not in reference:  # a resolver's name and arguments, as in ${machine:cpu}
-                referred = _absolute(reference, key)
+                referred = referred_key(reference, key)
                 self._visit(".".join([referred, *rest]), found)
                 found.add(referred)
                 plain = OmegaConf.select(self.cfg, referred, throw_on_missing=False)
@@ -82,15 +79,6 @@ def _child(value: Any, part: str) -> Any:
     if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
         return value[int(part)]
     return None
-
-
-def _absolute(reference: str, key: str) -> str:
-    """Return the key that a reference names; `.x` in the value of a.b is a.x, and `..x` is x."""
-    name = reference.lstrip(".")
-    ups = len(reference) - len(name)
-    if ups == 0:
-        return name
-    return ".".join([*key.split(".")[:-ups], name])
 
 
 def idle_overrides(cfg: DictConfig, job: list[str]) -> list[str]:

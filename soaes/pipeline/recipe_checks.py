@@ -43,8 +43,22 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "soft_targets": get_args(SoftTargets),
 }
 
-# The arguments that hold a function or class of which some arguments are bound.
-PARTIALS = ("module", "backend")
+# The arguments that hold a function or class of which some arguments are bound, and what a stage
+# gives it besides; `distill` gives its module more.
+PARTIALS = {
+    "module": (
+        "model",
+        "lr",
+        "schedule",
+        "betas",
+        "weight_decay",
+        "steps",
+        "grad_clip",
+        "cpu_offload",
+    ),
+    "backend": ("folders", "settings"),
+}
+GIVEN_BY_DISTILL = ("teacher_store", "alpha", "tau")
 
 # The stages whose output an argument of a name reads, whichever stage it is an argument of.
 MODEL_STAGES = ("fetch", *TRAINING_STAGES, "export")
@@ -80,7 +94,7 @@ def check_recipe(recipe: Recipe) -> None:
     _check_settings(recipe)
     for name in PARTIALS:
         if name in recipe.arguments:
-            _check_partial(name, recipe.arguments[name])
+            _check_partial(recipe.stage, name, recipe.arguments[name])
     for name, value in recipe.arguments.items():
         if name in parameters:
             _check_kind(recipe.stage, name, value, parameters[name].annotation)
@@ -186,6 +200,12 @@ def _check_kind(stage: str, name: str, value: Any, annotation: str) -> None:
         raise ValueError(
             f"{name}={value.stage}: {stage} reads the output of one of {', '.join(PARENTS[name])}"
         )
+    is_option = isinstance(value, dict) and "_target_" in value
+    if is_option and name not in SETTINGS and name not in PARTIALS:
+        raise ValueError(
+            f"{name}={_in_short(value)}: {stage} takes no option here, but {annotation}; "
+            "keep the value of conf/"
+        )
     if annotation == "bool":
         validation.check_flag(name, value)
 
@@ -213,11 +233,11 @@ def _not_the_settings(name: str, node: Any, classes: tuple[type, ...]) -> ValueE
     )
 
 
-def _check_partial(name: str, node: Any) -> None:
+def _check_partial(stage: str, name: str, node: Any) -> None:
     """Check a function or class of which some arguments are bound.
 
-    The arguments that may be bound are those with a default; the stage gives the others, and what
-    is bound beside them would count for nothing.
+    It must take what the stage gives it, and need nothing else. The arguments that may be bound are
+    the others; what is bound of those that the stage gives would count for nothing.
     """
     is_partial = isinstance(node, dict) and "_target_" in node and node.get("_partial_") is True
     if not is_partial:
@@ -227,7 +247,19 @@ def _check_partial(name: str, node: Any) -> None:
         )
     target = node["_target_"]
     parameters = signatures.parameters(validation.check_target(target))
-    bindable = [key for key in parameters if not parameters[key].required]
+    given = PARTIALS[name]
+    if (stage, name) == ("distill", "module"):
+        given += GIVEN_BY_DISTILL
+    untaken = [key for key in given if key not in parameters]
+    lacking = [key for key in parameters if parameters[key].required and key not in given]
+    if untaken or lacking:
+        reason = f"does not take {', '.join(untaken)}" if untaken else ""
+        reason = reason or f"needs {', '.join(lacking)}"
+        raise ValueError(
+            f"{name}={_in_short(node)}: not a {name} of {stage}, {declared_name(target)} {reason}; "
+            "keep its node of conf/ and change its values alone"
+        )
+    bindable = [key for key in parameters if key not in given]
     for key, value in node.items():
         if key in ("_target_", "_partial_", "revision"):
             continue

@@ -105,6 +105,12 @@ class Execution:
         check_at_least("checkpoint_every", self.checkpoint_every, 0, interval)
         check_one_of("attention", self.attention, ATTENTIONS, "how attention is computed")
         _check_strategy(self.strategy)
+        if self.compile and self.attention == "documents":
+            raise ValueError(
+                "compile=true: torch.compile needs batches of one shape, and attention=documents "
+                "groups the documents of each; set runtime.execution.attention=sdpa, or "
+                "compile=false"
+            )
 
     @property
     def uses_deepspeed(self) -> bool:
@@ -130,7 +136,15 @@ class LoggerSettings:
     """Where W&B keeps its files."""
 
     def __post_init__(self) -> None:
-        check_one_of("mode", self.mode, ("disabled", "offline", "online"))
+        modes = ("disabled", "offline", "online")
+        check_one_of("mode", self.mode, modes, "of logger, or of WANDB_MODE if that is set")
+        if not isinstance(self.project, str) or not self.project.strip():
+            raise ValueError(
+                f"logger.project={_word(self.project)}: must be the name of a W&B project; "
+                "name one, or set logger=none"
+            )
+        if not isinstance(self.folder, str | None):
+            raise ValueError(f"logger.folder={self.folder}: must be the path of a folder")
         if self.enabled and not self.folder:
             raise ValueError(
                 f"logger.folder={self.folder}: W&B needs a folder for its files; "

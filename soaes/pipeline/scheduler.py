@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import multiprocessing.util
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +48,9 @@ ALLOCATOR = ":".join(
 )
 
 MEGABYTE = 1 << 20
+
+SHORT_FOLDER = "/tmp"  # for sockets, where TMPDIR is too long
+LONGEST_SOCKET_FOLDER = 107 - len("/pymp-xxxxxxxx/listener-xxxxxxxx")  # bytes
 
 JobsByGoal = Mapping[str, Sequence[JobTitle]]
 """Name of a goal -> the jobs that show it; two tables may show one goal."""
@@ -183,6 +188,7 @@ class Scheduler:
         if any(self._is_forked(recipe) for recipe in self.todo.values()):
             wandb_modules = WANDB_MODULES if self.runtime.logger.enabled else ()
             forkserver.set_forkserver_preload([*PRELOAD, *wandb_modules])
+            choose_socket_folder()
             forkserver.ensure_running()
 
     def _is_forked(self, recipe: Recipe) -> bool:
@@ -366,6 +372,31 @@ def _failure_reason(store: Store, name: str, exitcode: int | None) -> str:
     else:
         end = f"ended with exit code {exitcode}"
     return f"{end}; see {store.unfinished(name)}"
+
+
+def choose_socket_folder() -> None:
+    """Have multiprocessing keep the sockets of this process and its children where their names fit.
+
+    It keeps them below TMPDIR. The path of a socket has 107 bytes at most, and that of a batch
+    system's job may be longer.
+
+    Raises:
+        ValueError: No other folder for temporary files can be written.
+    """
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) <= LONGEST_SOCKET_FOLDER:
+        return
+    try:
+        tempfile.tempdir = SHORT_FOLDER
+        multiprocessing.util.get_temp_dir()  # made once; the processes started from here inherit it
+    except OSError as error:
+        raise ValueError(
+            f"TMPDIR={folder}: {len(os.fsencode(folder))} bytes are too long for a socket, at most "
+            f"{LONGEST_SOCKET_FOLDER}, and {SHORT_FOLDER} cannot be written ({error.strerror}); "
+            "set a shorter TMPDIR"
+        ) from None
+    finally:
+        tempfile.tempdir = folder
 
 
 def full_disk(store: Store) -> str:

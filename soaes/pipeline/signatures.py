@@ -31,8 +31,8 @@ class Parameter:
 def parameters(target: str) -> dict[str, Parameter]:
     """Return the named parameters of a function or class of ours, in their order.
 
-    A class without an `__init__` has that of its nearest base of ours. `*args` and `**kwargs` are
-    left out.
+    A class without an `__init__` has that of its nearest base of ours, and one whose `__init__`
+    passes `**kwargs` on takes what that base takes as well. `*args` and `**kwargs` are left out.
 
     Args:
         target: Dotted path, for example `soaes.stages.train.sft`.
@@ -79,6 +79,9 @@ def _init_parameters(module: str, definition: ast.ClassDef) -> dict[str, Paramet
         if isinstance(node, Function) and node.name == "__init__":
             own = _named_parameters(node)
             own.pop("self")
+            bases = _bases(module, definition) if node.args.kwarg else ()
+            for base in bases:
+                return parameters(base) | own
             return own
     for base in _bases(module, definition):
         return parameters(base)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,26 @@ def checksum(path: Path) -> str:
     """Return the SHA-256 digest of a file's content, in hexadecimal."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def check_writable(folder: Path, otherwise: str) -> None:
+    """Check that files can be written into a folder, which is made if there is none.
+
+    Args:
+        folder: The folder.
+        otherwise: How to choose another, for the message.
+
+    Raises:
+        ValueError: They cannot: it is read-only, somebody else's, or no folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{folder.absolute()} cannot be written ({error.strerror}); {otherwise}"
+        ) from None
 
 
 def check_room(folder: Path, needed: int, what: str, or_else: str) -> None:

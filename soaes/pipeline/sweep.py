@@ -12,6 +12,8 @@ import fnmatch
 import hashlib
 import itertools
 import json
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,7 +213,7 @@ def sweeps_of(words: list[str]) -> list[list[str]]:
     names: list[str] = []
     for pattern in values(named[0], experiments):
         names += fnmatch.filter(experiments, pattern) or [pattern]
-    return [[f"experiment={name}", *others] for name in names]
+    return [[f"experiment={name}", *others] for name in dict.fromkeys(names)]
 
 
 def experiment_of(arguments: list[str]) -> str:
@@ -224,13 +226,16 @@ def experiment_of(arguments: list[str]) -> str:
 
 def _cache_key(arguments: list[str]) -> str:
     """Digest everything that the jobs are a function of, except the user's data."""
-    files = sorted(CONF.rglob("*.yaml"))
+    conf = b"".join(path.read_bytes() for path in sorted(CONF.rglob("*.yaml")))
+    files: list[Path] = []
     for folder in ("pipeline", "data", "decode", "model", "stages"):  # what jobs are checked by
         files += sorted((Path(__file__).parent.parent / folder).rglob("*.py"))
-    state = hashlib.sha256(b"".join(path.read_bytes() for path in files))
+    state = hashlib.sha256(conf + b"".join(path.read_bytes() for path in files))
     libraries = [library(backend) for backend in BACKENDS]
     machines = [machine("cpu"), machine("cuda")]
-    surroundings = [arguments, str(cache_folder(arguments)), *machines, *libraries]
+    names = sorted(set(re.findall(r"oc\.env:(\w+)", conf.decode())))
+    variables = {name: os.environ.get(name) for name in names}
+    surroundings = [arguments, str(cache_folder(arguments)), *machines, *libraries, variables]
     state.update(json.dumps(surroundings).encode())
     return state.hexdigest()[:16]
 

@@ -62,6 +62,37 @@ def test_a_glob_chooses_among_the_options_of_its_group():
         sweep.combinations(["scale=glob(x*)"])
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["seed=0,0"], "seed=0,0: 0 would be one job twice; leave one out"),
+        (["distill.tau=1,2,1.0"], "distill.tau=1,2,1.0: 1 and 1.0 would be one job twice"),
+        (["chain@target=full,cpt_sft2,full"], "full would be one job twice"),
+        (["experiment=table2,table2"], "table2 would be one job twice"),
+        (["experiment=table2,"], "experiment=table2,: a comma has no value beside it"),
+        (["seed=0", "experiment=table2,,table1"], "experiment=table2,,table1: a comma has no"),
+        (["seed=,1"], "seed=,1: a comma has no value beside it; leave it out"),
+    ],
+    ids=[
+        "twice",
+        "two-spellings",
+        "option",
+        "experiment",
+        "comma-at-the-end",
+        "two-commas",
+        "comma-at-the-start",
+    ],
+)
+def test_a_value_given_twice_or_not_at_all_is_refused(words, message):
+    with pytest.raises(ValueError, match=message):
+        for line in sweep.sweeps_of(words):
+            sweep.combinations(line)
+
+
+def test_patterns_that_share_an_experiment_run_it_once():
+    assert sweep.sweeps_of(["experiment=table2,tabl*2"]) == [["experiment=table2"]]
+
+
 def test_one_scale_is_read_at_a_time():
     with pytest.raises(ValueError, match="scale=smoke,tiny: one scale at a time"):
         compose.chosen_option(["scale=smoke,tiny"], "scale")

@@ -1052,12 +1052,19 @@ def targets_of_conf():
 
 @pytest.mark.parametrize("target", targets_of_conf())
 def test_parameters_read_from_the_source_are_those_of_the_function(target):
+    assert signatures.parameters(target) == named_parameters(worker.locate(target))
+
+
+def named_parameters(function):
+    """Those of a function or class, and of the base that a class passes `**kwargs` on to."""
     named = {}
-    for name, parameter in inspect.signature(worker.locate(target)).parameters.items():
-        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD and inspect.isclass(function):
+            named = named_parameters(function.__base__) | named
+        elif parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             required = parameter.default is parameter.empty
             named[name] = signatures.Parameter(str(parameter.annotation), required)
-    assert signatures.parameters(target) == named
+    return named
 
 
 def test_a_class_without_init_takes_what_its_nearest_base_of_ours_takes(tmp_path, monkeypatch):

@@ -3,16 +3,19 @@
 The settings and kinds of single values are in test_compose.py.
 """
 
+import inspect
+import re
 import sys
 
 import pytest
 
 from soaes.decode.backends import vllm_environment
-from soaes.pipeline import sweep
+from soaes.pipeline import signatures, sweep
 from soaes.pipeline.recipe import Recipe
-from soaes.pipeline.recipe_checks import check_libraries
+from soaes.pipeline.recipe_checks import GIVEN_BY_DISTILL, PARTIALS, check_libraries
 from soaes.pipeline.store import Store
 from soaes.run import run
+from soaes.stages import train
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +84,89 @@ def test_vllm_on_a_cpu_speculates_under_greedy_decoding_alone(monkeypatch):
             sweep.jobs([*words, "backend=vllm"])
     for words in (["sampling=greedy"], ["decode=autoregressive"], ["runtime=one_gpu"]):
         assert sweep.jobs([*SPEED, "backend=vllm", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param(
+            ["subject=distill", "distill.module=${module}"],
+            "not a module of distill, CausalLM does not take teacher_store, alpha, tau",
+            id="loss-of-another-stage",
+        ),
+        pytest.param(
+            ["target.cpt.module=${distill.module}"],
+            "not a module of cpt, DistilledLM needs teacher_store, alpha, tau",
+            id="loss-without-a-teacher",
+        ),
+        pytest.param(
+            [*SPEED, "speed.backend=${module}"],
+            "not a backend of speed, CausalLM does not take folders, settings",
+            id="module-for-a-backend",
+        ),
+        pytest.param(
+            ["target.cpt.module=${speed.backend}"],
+            "not a module of cpt, open_native does not take model, lr",
+            id="backend-for-a-module",
+        ),
+        pytest.param(
+            [*SPEED, "speed.library=${module}"],
+            "library=.*CausalLM, ...}: speed takes no option here, but str",
+            id="option-for-a-word",
+        ),
+        pytest.param(
+            ["subject=distill", "distill.module.divergence=${packing}"],
+            "module.divergence=.*PackingSettings, ...}: DistilledLM takes no option here, but str",
+            id="option-for-a-word-of-an-option",
+        ),
+        pytest.param(
+            ["+module.cpu_offload=true"],
+            "module.cpu_offload: the stage itself sets cpu_offload",
+            id="given-by-the-stage",
+        ),
+    ],
+)
+def test_an_option_where_another_belongs_is_refused(words, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.jobs(words)
+
+
+def test_stages_give_a_module_what_they_are_said_to_give():
+    """What is checked at composition is what soaes.stages.train calls."""
+    given = set(PARTIALS["module"])
+    assert given == set(signatures.parameters("soaes.model.causal_lm.CausalLM"))
+    distilled = signatures.parameters("soaes.model.distilled_lm.DistilledLM")
+    needed = {name for name, parameter in distilled.items() if parameter.required}
+    assert needed - given == set(GIVEN_BY_DISTILL) and given < set(distilled)
+    (call,) = re.findall(r"lit = module\((.*?)\n    \)", inspect.getsource(train), re.DOTALL)
+    assert re.findall(r"^        (\w+)=", call, re.MULTILINE) == list(PARTIALS["module"])
+
+
+@pytest.mark.parametrize(
+    ("words", "cycle"),
+    [
+        pytest.param(
+            ["target.cpt.parent=${target.sft2}"],
+            "target.sft2 -> target.sft1 -> target.cpt -> target.sft2",
+            id="through-stages",
+        ),
+        pytest.param(
+            ["target.base=${target.base}"], "target.base -> target.base", id="of-one-reference"
+        ),
+        pytest.param(
+            ["target.chat=${draft.chat}", "draft.chat=${target.chat}"],
+            "target.chat -> draft.chat -> target.chat",
+            id="of-references",
+        ),
+        pytest.param(["subject=evaluate"], "evaluate.model -> evaluate", id="the-goal-itself"),
+        pytest.param(
+            ["target.cpt.rows=${target.cpt}"], "target.cpt.rows -> target.cpt", id="in-a-stage"
+        ),
+    ],
+)
+def test_a_stage_that_reads_itself_is_refused_with_the_cycle(words, cycle):
+    with pytest.raises(ValueError, match=f"{cycle}: a stage cannot read its own output"):
+        sweep.jobs(words)
 
 
 def test_a_block_that_no_prediction_covers_is_refused():

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from soaes import run
 from soaes.pipeline import compose, dry_run, processor, sweep
 from soaes.pipeline.store import Store
 from tests.helpers.small import SMALL_WORLD
@@ -30,7 +31,7 @@ def command(module, *words, torch=True):
     return [sys.executable, *program, *words]
 
 
-def soaes(store, module, *words, torch=True):
+def soaes(store, module, *words, torch=True, cwd=None):
     environment = {**os.environ, "SOAES_STORE": str(store), "PYTHONPATH": str(compose.CONF.parent)}
     return subprocess.run(
         command(module, *words, torch=torch),
@@ -38,7 +39,7 @@ def soaes(store, module, *words, torch=True):
         capture_output=True,
         text=True,
         timeout=300,
-        cwd=store.parent,
+        cwd=cwd or store.parent,
     )
 
 
@@ -275,6 +276,61 @@ def test_a_launched_sweep_records_the_same_as_one_that_runs_here(tmp_path):
             "_target_": job.recipe.target,
             "documents": "${data.documents}",
         }
+
+
+@pytest.mark.parametrize("module", ["run", "table"])
+def test_a_folder_that_cannot_be_written_is_one_line_with_the_way_out(tmp_path, module):
+    """A path below a file, which fails for root as well, as a read-only file system does."""
+    (tmp_path / "file").touch()
+    ran = soaes(tmp_path / "file" / "store", module, "scale=smoke", torch=False, cwd=tmp_path)
+    assert ran.returncode == 1 and len(ran.stderr.splitlines()) == 1
+    assert "file/store" in ran.stderr and "cannot be written (Not a directory); set" in ran.stderr
+    assert "runtime.store=FOLDER" in ran.stderr or "--out FOLDER" in ran.stderr
+    if module == "run":
+        dry = soaes(tmp_path / "file" / "store", "run", "dry=true", torch=False, cwd=tmp_path)
+        assert dry.returncode == 0, "a plan is shown all the same"
+
+
+def test_a_store_that_has_everything_need_not_be_writable(tmp_path, monkeypatch):
+    words = [f"runtime.store={tmp_path}", "goal=data.documents", *SMALL]
+    assert run.run(words) == 0
+    monkeypatch.setattr(run, "check_writable", None)
+    assert run.run(words) == 0
+
+
+START_SERVER = """
+import multiprocessing, tempfile
+from pathlib import Path
+from soaes.pipeline import scheduler
+from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.runtime import Runtime
+from soaes.pipeline.store import Store
+
+scheduler.PRELOAD = []  # no torch: the server itself counts
+stage, store = Recipe("soaes.stages.train.sft", {}), Path("store")
+todo, outcome = {stage.name: stage}, scheduler.Outcome()
+scheduler.Scheduler(Store(store), todo, Runtime(store), outcome, {})._start_server()
+forked = multiprocessing.get_context("forkserver").Process(target=tempfile.mkdtemp)
+forked.start()
+forked.join()
+print(forked.exitcode, tempfile.gettempdir())
+"""
+
+
+@pytest.mark.parametrize("length", [10, 150], ids=["short", "longer-than-a-socket"])
+def test_stages_are_forked_and_find_their_temporary_files_below_any_tmpdir(tmp_path, length):
+    temporary = tmp_path / ("t" * length)
+    temporary.mkdir()
+    ran = subprocess.run(
+        [sys.executable, "-c", START_SERVER],
+        env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(compose.CONF.parent)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.stdout == f"0 {temporary}\n", ran.stderr
+    assert any(temporary.iterdir()), "the stage's own files lie where TMPDIR says"
 
 
 @pytest.mark.parametrize(

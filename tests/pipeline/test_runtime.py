@@ -28,16 +28,59 @@ def test_a_composed_runtime_survives_json_and_pickle(name, logger):
         (lambda: Execution(device="gpu"), "device=gpu: must be cpu or cuda, or one GPU"),
         (lambda: Execution(threads=0), "threads=0: must be a whole number of at least 1"),
         (lambda: Execution(compile="yes"), "compile=yes: must be true or false"),
+        (
+            lambda: Execution(compile=True, attention="documents"),
+            "compile=true: .*set runtime.execution.attention=sdpa, or compile=false",
+        ),
         (lambda: Execution(strategy={"_target_": "os.system"}), "os.system is not ours"),
         (lambda: LoggerSettings(mode="on"), "mode=on: must be one of disabled, offline, online"),
         (lambda: LoggerSettings(mode="offline"), "logger.folder=None: .*or logger=none"),
+        (
+            lambda: LoggerSettings(mode="offline", folder="wandb", project=None),
+            "logger.project=null: must be the name of a W&B project",
+        ),
+        (lambda: LoggerSettings(project=" "), "logger.project= : must be the name"),
+        (lambda: LoggerSettings(folder=3), "logger.folder=3: must be the path of a folder"),
         (lambda: Runtime(Path("store"), parallel_stages=0), "parallel_stages=0: must be"),
     ],
-    ids=["device", "threads", "compile", "strategy", "mode", "folder", "parallel_stages"],
+    ids=[
+        "device",
+        "threads",
+        "compile",
+        "compiled-documents",
+        "strategy",
+        "mode",
+        "folder",
+        "project-null",
+        "project-blank",
+        "folder-a-number",
+        "parallel_stages",
+    ],
 )
 def test_a_setting_out_of_its_range_is_refused(create, message):
     with pytest.raises(ValueError, match=message):
         create()
+
+
+@pytest.mark.parametrize("mode", ["disabled", "offline", "online"])
+def test_the_variable_of_wandb_is_obeyed_unless_the_command_line_says_otherwise(
+    monkeypatch, tmp_path, mode
+):
+    """Also where the same words were composed under another value before."""
+    monkeypatch.setenv("SOAES_STORE", str(tmp_path))
+
+    def composed(*words):
+        (job,) = sweep.jobs(["goal=data.documents", *words])
+        return job.runtime.logger.mode
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert composed() == "offline"
+    monkeypatch.setenv("WANDB_MODE", mode)
+    assert composed() == mode
+    assert composed("logger.mode=offline") == "offline" and composed("logger=none") == "disabled"
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    with pytest.raises(ValueError, match="mode=dryrun: must be one of .*of WANDB_MODE"):
+        composed()
 
 
 def test_an_unknown_setting_is_named_with_the_nearest_one():
