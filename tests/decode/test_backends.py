@@ -36,7 +36,11 @@ PROMPTS = [[5, 9, 5, 9, 7], [20], [33, 34, 35, 33, 34], [2, 3]]
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A target and a draft as folders with one tokenizer."""
-    root, target = tmp_path_factory.mktemp("backends"), toy(1)
+    return save_models(tmp_path_factory.mktemp("backends"), toy(1))
+
+
+def save_models(root, target):
+    """Save a target and a draft near it with one tokenizer."""
     for name, model in {"target": target, "draft": near(target, 0.02)}.items():
         model.save_pretrained(root / name)
         Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")).save(
@@ -258,6 +262,27 @@ def test_two_processes_answer_until_their_input_ends(world, tmp_path, monkeypatc
             pair.baseline.generate([5], 4, generator)
         processes = [decoder.process.process for decoder in (pair.method, pair.baseline)]
     assert [process.returncode for process in processes] == [0, 3]
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(
+    not vllm_environment.python().exists(), reason="vLLM's environment is not installed: make vllm"
+)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_vllms_greedy_tokens_are_the_targets_own(tmp_path, decoder):
+    """vLLM reads heads from 32 on."""
+    target = toy(1, hidden_size=64, num_attention_heads=2, num_key_value_heads=1)
+    world = save_models(tmp_path, target)
+    ours = texts(native.open_native, world, decoder, GREEDY)
+    theirs = texts(vllm_backend.open_vllm, world, decoder, GREEDY)
+    for (_, ours_plain), (speculated, plain) in zip(ours, theirs, strict=True):
+        assert speculated.tokens == plain.tokens == ours_plain.tokens
+        assert plain.steps == len(plain.tokens) and plain.seconds > 0
+        assert speculated.steps + speculated.accepted - len(plain.tokens) in (0, 1)
+        # by position also those accepted behind the end of the text are counted
+        assert 0 <= sum(speculated.prefixes_per_position) - speculated.accepted <= 3
+    accepted = sum(speculated.accepted for speculated, _ in theirs)
+    assert (accepted > 0) == (decoder != "plain")
 
 
 def test_vllm_is_refused_where_it_is_missing_or_wrong(world, tmp_path, monkeypatch):

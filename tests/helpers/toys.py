@@ -4,6 +4,7 @@ They run in a millisecond, and are random enough to tell a wrong forward from a 
 """
 
 import json
+from copy import deepcopy
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -34,7 +35,7 @@ def toy(seed, **changes):
 
 def near(model, noise, seed=0):
     """A draft that often agrees: the same weights, a little off."""
-    copy = toy(0)
+    copy = deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
     for weight, original in zip(copy.parameters(), model.parameters()):
         weight.data = original.data + noise * torch.randn(original.shape, generator=generator)
