@@ -5,7 +5,7 @@
 Of training stages also the share of this machine's matrix-product rate that they reached: 6 N D /
 (seconds x rate), for N weights in matrices and D tokens, padding included (Kaplan et al. 2020). The
 attention's own products are left out, so the share is a little low. Reads manifests and times one
-product; builds nothing.
+product in each type that a stage trained in; builds nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from soaes.pipeline.store import Store, read_json
 
 SIZE = 1024  # rows and columns of the timed product's matrices
 ROUNDS = 15  # times that the product is taken
+PRODUCTS = {"32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16"}  # by precision
 
 
 def main() -> None:
@@ -66,14 +67,17 @@ def _lines(store: Store, stages: dict[str, Recipe], threads: int) -> list[str]:
         kind: sum(store.manifest(recipe.name)["seconds"] for recipe in recipes)
         for kind, recipes in kinds.items()
     }
-    rate, total = matmul_rate(threads), sum(seconds.values())
-    product = f"bfloat16 products of {SIZE} x {SIZE} here, threads={threads}"
+    trained = [recipe for recipe in stages.values() if "optim" in recipe.arguments]
+    rates = {dtype: matmul_rate(threads, dtype) for dtype in sorted(set(map(_dtype, trained)))}
+    total = sum(seconds.values())
+    timed = [f"{dtype} {rate / 1e9:.0f} GFLOP/s" for dtype, rate in rates.items()]
+    product = f"products of {SIZE} x {SIZE} here, threads={threads}"
     lines = [
-        f"{len(stages)} stages, {total:,.0f} s of one worker; {product}: {rate / 1e9:.0f} GFLOP/s",
+        f"{len(stages)} stages, {total:,.0f} s of one worker; {product}: {', '.join(timed)}",
         f"{'stage':<24} {'number':>6} {'seconds':>8} {'of all':>7} {'of the product rate':>20}",
     ]
     for kind in sorted(kinds, key=lambda kind: -seconds[kind]):
-        shares = [_rate_share(store, recipe, rate) for recipe in kinds[kind]]
+        shares = [_rate_share(store, recipe, rates) for recipe in kinds[kind]]
         known = [share for share in shares if share is not None]
         reached = f"{statistics.median(known):>20.0%}" if known else f"{'':>20}"
         number, of_all = len(kinds[kind]), seconds[kind] / total
@@ -90,15 +94,20 @@ def _kind(store: Store, recipe: Recipe) -> str:
     return f"{recipe.stage} {config['num_hidden_layers']}x{config['hidden_size']}"
 
 
-def _rate_share(store: Store, recipe: Recipe, rate: float) -> float | None:
-    """The share of `rate` that a training stage reached; None of other stages."""
+def _dtype(recipe: Recipe) -> str:
+    """The type that a training stage computes its products in."""
+    return PRODUCTS[recipe.arguments["optim"]["precision"]]
+
+
+def _rate_share(store: Store, recipe: Recipe, rates: dict[str, float]) -> float | None:
+    """The share of its type's rate that a training stage reached; None of other stages."""
     if "optim" not in recipe.arguments:
         return None
     metrics = store.metrics(recipe.name)
     rows = metrics["steps"] * recipe.arguments["optim"]["global_batch_size"]
     tokens = rows * recipe.parents["rows"].arguments["context"]
     config = read_json(store.folder(recipe.name) / "config.json")
-    return 6 * matrix_weights(config) * tokens / (metrics["seconds"] * rate)
+    return 6 * matrix_weights(config) * tokens / (metrics["seconds"] * rates[_dtype(recipe)])
 
 
 def matrix_weights(config: dict[str, Any]) -> int:
@@ -118,12 +127,12 @@ def matrix_weights(config: dict[str, Any]) -> int:
     return config["num_hidden_layers"] * layer + width * config["vocab_size"]
 
 
-def matmul_rate(threads: int) -> float:
-    """Time a large bfloat16 product: operations a second, the median of a few."""
+def matmul_rate(threads: int, dtype: str) -> float:
+    """Time a large product: operations a second, the median of a few."""
     import torch
 
     torch.set_num_threads(threads)
-    left, right = (torch.randn(SIZE, SIZE, dtype=torch.bfloat16) for _ in range(2))
+    left, right = (torch.randn(SIZE, SIZE, dtype=getattr(torch, dtype)) for _ in range(2))
     times = []
     for _ in range(ROUNDS):
         start = time.perf_counter()

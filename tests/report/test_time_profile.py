@@ -2,6 +2,7 @@
 
 import pytest
 
+from soaes.model.settings import PRECISIONS
 from soaes.report import time_profile
 from tests.helpers.toys import toy
 
@@ -16,6 +17,10 @@ def test_matrix_weights_are_all_but_embeddings_norms_and_biases():
     if model.config.tie_word_embeddings:
         counted += model.lm_head.weight.numel()
     assert time_profile.matrix_weights(model.config.to_dict()) == counted
+
+
+def test_every_precision_has_the_type_of_its_products():
+    assert set(time_profile.PRODUCTS) == set(PRECISIONS)
 
 
 def test_a_row_that_is_not_built_is_an_error(tmp_path, monkeypatch):
