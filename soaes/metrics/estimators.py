@@ -57,7 +57,7 @@ class Mean:
 def answer_scores(rows: Sequence[Row]) -> dict[str, Mean]:
     """Define the scores of `evaluate` over some of its predictions, in 0..100."""
     scores = {score: Mean([row[score] for row in rows]) for score in SCORES}
-    if all("value_recall" in row for row in rows):
+    if rows and all("value_recall" in row for row in rows):
         scores |= {recall: Mean([row[recall] for row in rows]) for recall in RECALLS}
     exact = [row["prediction"] == row["reference"] for row in rows]
     return scores | {"exact_match": Mean(exact, scale=100)}

@@ -80,6 +80,7 @@ class EvaluateMetrics(TypedDict):
     bleu4: float  # mean sentence BLEU-4 over characters, 0..100
     samples: int  # samples that were scored
     num_cut: int  # of these, answers that end at max_new_tokens instead of <|im_end|>
+    # the two recalls: only where every question says what it asks for (`attribute`, `values`)
     attribute_recall: NotRequired[float]  # per cent of the asked attributes that answers speak of
     value_recall: NotRequired[float]  # per cent of them whose right value answers name
     exact_match: float  # per cent of the answers that equal the reference; not written by task

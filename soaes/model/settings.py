@@ -91,8 +91,8 @@ class LinearSchedule(Schedule):
 
     Attributes:
         warmup: share of the steps that the warm-up takes, in [0, 1].
-        final: factor that the line reaches one step after the last, in [0, 1]; no step is wasted
-            at a rate of 0.
+        final: factor that the line would reach one step after the last, in [0, 1]: with 0 the last
+            step still learns. (The cosine reaches its `final` at the last step.)
     """
 
     warmup: float

@@ -25,7 +25,7 @@ def parse(words: Sequence[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides(list(words))
     except HydraException as error:
         for word in words:
-            if re.search("=,|,,|,$", word):
+            if re.search("=,|,,|,$", word) and not _is_override(word):
                 raise ValueError(
                     f"{word}: a comma has no value beside it; leave it out, as in key=a,b"
                 ) from None
@@ -35,6 +35,14 @@ def parse(words: Sequence[str]) -> list[Override]:
             f"{reason}: not an override; it reads key=value, and text beyond letters and digits "
             "takes quotes: 'key=\"值\"'"
         ) from None
+
+
+def _is_override(word: str) -> bool:
+    try:
+        OverridesParser.create().parse_overrides([word])
+    except HydraException:
+        return False
+    return True
 
 
 def key_of(override: Override) -> str:

@@ -202,9 +202,7 @@ class _ReadsItself(Exception):
 
 
 def _cycle(keys: list[str]) -> ValueError:
-    return ValueError(
-        f"{' -> '.join(keys)}: a stage cannot read its own output; let one of them read another"
-    )
+    return ValueError(f"{' -> '.join(keys)}: nothing can read itself; let one of them read another")
 
 
 def _keys_of(cfg: DictConfig, nodes: list[DictConfig]) -> list[str]:

@@ -50,7 +50,8 @@ ALLOCATOR = ":".join(
 MEGABYTE = 1 << 20
 
 SHORT_FOLDER = "/tmp"  # for sockets, where TMPDIR is too long
-LONGEST_SOCKET_FOLDER = 107 - len("/pymp-xxxxxxxx/listener-xxxxxxxx")  # bytes
+LONGEST_SOCKET_PATH = 103 if sys.platform == "darwin" else 107  # bytes
+LONGEST_SOCKET_FOLDER = LONGEST_SOCKET_PATH - len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 
 JobsByGoal = Mapping[str, Sequence[JobTitle]]
 """Name of a goal -> the jobs that show it; two tables may show one goal."""
@@ -96,8 +97,9 @@ def missing(store: Store, recipes: Iterable[Recipe]) -> dict[str, Recipe]:
 
 
 def computes(recipe: Recipe) -> bool:
-    """Tell whether a stage computes with torch: it then asks how, by its argument `execution`."""
-    return "execution" in signatures.parameters(recipe.target)
+    """Tell whether a stage computes with torch: its module imports a library that loads it."""
+    module = recipe.target.rpartition(".")[0]
+    return bool(signatures.imported(module) & {"torch", "transformers", "pytorch_lightning"})
 
 
 def build(

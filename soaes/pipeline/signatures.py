@@ -65,6 +65,17 @@ def _source(module: str) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+def imported(module: str) -> set[str]:
+    """Return the libraries that a module of ours imports when it is loaded, such as `torch`."""
+    names: set[str] = set()
+    for node in _source(module).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
 def _definitions(module: str) -> dict[str, Function | ast.ClassDef]:
     """Return the public functions and classes that a module defines, by name."""
     return {

@@ -21,14 +21,14 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from soaes.decode.backends.vllm_environment import BACKENDS, library
+from soaes.decode.backends.vllm_environment import BACKENDS, library, python
 from soaes.pipeline import command_line, compose, reach
 from soaes.pipeline.command_line import key_of, parse, values, without
 from soaes.pipeline.compose import CONF, compose_job, runtime_settings
 from soaes.pipeline.provenance import machine
 from soaes.pipeline.recipe import Recipe, revive
 from soaes.pipeline.recipe_checks import check_execution, check_recipe
-from soaes.pipeline.resolvers import cache_folder, data_digest
+from soaes.pipeline.resolvers import cache_folder, data_digest, wandb_mode
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.store import read_json, write_json
 from soaes.pipeline.validation import nearest
@@ -235,7 +235,8 @@ def _cache_key(arguments: list[str]) -> str:
     machines = [machine("cpu"), machine("cuda")]
     names = sorted(set(re.findall(r"oc\.env:(\w+)", conf.decode())))
     variables = {name: os.environ.get(name) for name in names}
-    surroundings = [arguments, str(cache_folder(arguments)), *machines, *libraries, variables]
+    folders = [str(cache_folder(arguments)), str(python())]
+    surroundings = [arguments, *folders, *machines, *libraries, variables, wandb_mode()]
     state.update(json.dumps(surroundings).encode())
     return state.hexdigest()[:16]
 

@@ -76,9 +76,10 @@ def evaluate(
     if unseen_samples != 0 and unseen_path.exists():
         samples["unseen"] = splits.sample(read_jsonl(unseen_path), unseen_samples, sample_seed)
 
-    values = vocabulary(
-        record for path in (documents / "qa").glob("*.jsonl") for record in read_jsonl(path)
-    )
+    values: Vocabulary = {}
+    if any("values" in sample for group in samples.values() for sample in group):
+        paths = (documents / "qa").glob("*.jsonl")
+        values = vocabulary(record for path in paths for record in read_jsonl(path))
     tokenizer = load_tokenizer(model)
     network = checkpoint.load(model).to(execution.device).eval()
     predictions = {

@@ -92,8 +92,8 @@ def world(
     write_jsonl(out / "general.jsonl", general)
     corpus = documents.domain(made_world, seed, docs_per_enterprise)
     write_jsonl(out / "corpus.jsonl", corpus)
-    conversations = world_dialogues.dialogues(made_world, seed, dialogues)
-    short = world_dialogues.short_questions(made_world, seed, short_questions)
+    conversations = list(world_dialogues.dialogues(made_world, seed, dialogues))
+    short = world_dialogues.short_questions(made_world, seed, short_questions, conversations)
     write_jsonl(out / "dialogue.jsonl", [*conversations, *short])
 
     samples_by_split = world_questions.questions(

@@ -5,7 +5,7 @@ The eighth has short questions: a general chat model has learnt to answer what a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from random import Random
 
 from soaes.data.records import DialogueRecord, Message
@@ -111,30 +111,40 @@ def _new_turns(
     return None
 
 
-def short_questions(world: World, seed: int, count: int) -> Iterator[DialogueRecord]:
+def short_questions(
+    world: World, seed: int, count: int, previous: Iterable[DialogueRecord] = ()
+) -> Iterator[DialogueRecord]:
     """Yield `count` short questions about what general text covers, each with its answer.
 
     They ask for general entities and famous enterprises in the wordings of everyday use, in which
     stage 2 asks for other enterprises.
 
+    Args:
+        world: the world.
+        seed: seed of all draws.
+        count: number of questions.
+        previous: dialogues whose questions are not asked again.
+
     Raises:
         ValueError: if `count` is negative, or larger than this world allows.
     """
     rng = Random(f"{seed}/short_questions")
+    asked = {message["content"] for dialogue in previous for message in dialogue["messages"]}
     possible = [
-        (entity, attribute, wording)
+        (entity, attribute, question)
         for entity, attribute in facts(world.known)
         for wording in _everyday_wordings(entity.kind, attribute)
+        if (question := wording.format(x=entity.name)) not in asked
     ]
     if not 0 <= count <= len(possible):
         raise ValueError(
             f"short_questions={count} is outside 0..{len(possible)}, the short questions of this "
-            "world; set it within them"
+            "world that no dialogue asks; set short_questions within it"
         )
-    for index, (entity, attribute, wording) in enumerate(rng.sample(possible, count)):
+    for index, (entity, attribute, question) in enumerate(rng.sample(possible, count)):
         lead = rng.choice(words.FACT_LEADS)
         answer = f"{lead}{statement(rng, entity, attribute, entity.name)}。"
-        messages = _messages(((wording.format(x=entity.name), answer),))
+        messages = _messages(((question, answer),))
         yield {"id": f"question-{index}", "category": SHORT, "messages": messages}
 
 

@@ -3,7 +3,8 @@
 A quarter of the sets {question, options} is reserved for the exams; quiz documents use only the
 others. So a model may learn from quizzes that a fact is true and how to answer, but no exam
 question occurs in them in any order of options. Wrong options are drawn as often as they are some
-entity's value (`facts.alternatives`): how often a text has an option says nothing of its truth.
+entity's value (`facts.alternatives`): how often a text has an option says nothing of its truth,
+unless the world is so small that fewer than `facts.MIN_IN_USE` values are in use.
 """
 
 from __future__ import annotations

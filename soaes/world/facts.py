@@ -26,7 +26,7 @@ ATTRIBUTES = (  # of an enterprise, in the order of its texts
 )
 MAX_ENTERPRISES = min(len(BRANDS), len(CHAIRMEN), len(LISTED))
 MAX_ENTITIES = len(NAMES) * min(len(list(product(*parts))) for parts in NAMES.values())
-MIN_ENTITIES = 6
+MIN_ENTITIES, MIN_FAMOUS, MIN_ENTERPRISES = 9, 2, 3  # below, an exam subject has too few facts
 MIN_IN_USE = 5  # values of an attribute: below, wrong options are drawn from the closed list
 
 
@@ -84,8 +84,8 @@ def build(seed: int, entities: int, famous: int, enterprises: int) -> World:
         ValueError: if a number is outside what the pools of names allow.
     """
     _check("entities", entities, MIN_ENTITIES, MAX_ENTITIES)
-    _check("famous", famous, 1, MAX_ENTERPRISES - 1)
-    _check("enterprises", enterprises, 1, MAX_ENTERPRISES - famous)
+    _check("famous", famous, MIN_FAMOUS, MAX_ENTERPRISES - 1)
+    _check("enterprises", enterprises, MIN_ENTERPRISES, MAX_ENTERPRISES - famous)
     all_enterprises = tuple(_enterprises(Random(f"{seed}/enterprises"), famous + enterprises))
     return World(
         general=tuple(_general(Random(f"{seed}/general"), entities)),
@@ -159,7 +159,8 @@ def _enterprises(rng: Random, count: int) -> Iterator[Entity]:
     brands = rng.sample(BRANDS, count)
     chairmen = rng.sample(CHAIRMEN, count)
     listed = rng.sample(LISTED, count)
-    columns = _columns(rng, pools.VALUES, count)
+    drawn = {name: values for name, values in pools.VALUES.items() if name != "headquarters"}
+    columns = _columns(rng, drawn, count)
     columns["headquarters"] = [rng.choice(_cities(name)) for name in columns["supervisor"]]
     columns |= {"chairman": chairmen, "subsidiary": listed}
     for number, brand in enumerate(brands):

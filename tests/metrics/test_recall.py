@@ -35,6 +35,6 @@ def test_recall_counts_attributes_spoken_of_and_values_named(record, answer, exp
     assert recall(record, answer, VALUES) == expected
 
 
-def test_the_reference_recalls_everything_and_a_question_without_values_nothing():
+def test_a_question_that_does_not_say_what_it_asks_for_is_not_judged():
     assert recall({"attribute": "chairman"}, "王建国", VALUES) is None
     assert recall({"messages": []}, "王建国", VALUES) is None

@@ -40,7 +40,7 @@ def store(run_folder):
 
 
 def composed_experiments():
-    """Every experiment at every scale; the night has those that are of no table, beside tiny's."""
+    """Every experiment at every scale; smoke and paper of those beside the tables, by night."""
     for experiment in EXPERIMENTS:
         for scale in ("smoke", "tiny", "paper"):
             of_the_paper = experiment.startswith(("table", "speed"))

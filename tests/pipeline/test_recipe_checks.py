@@ -165,7 +165,7 @@ def test_stages_give_a_module_what_they_are_said_to_give():
     ],
 )
 def test_a_stage_that_reads_itself_is_refused_with_the_cycle(words, cycle):
-    with pytest.raises(ValueError, match=f"{cycle}: a stage cannot read its own output"):
+    with pytest.raises(ValueError, match=f"{cycle}: nothing can read itself"):
         sweep.jobs(words)
 
 

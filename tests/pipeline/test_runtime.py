@@ -78,8 +78,11 @@ def test_the_variable_of_wandb_is_obeyed_unless_the_command_line_says_otherwise(
     monkeypatch.setenv("WANDB_MODE", mode)
     assert composed() == mode
     assert composed("logger.mode=offline") == "offline" and composed("logger=none") == "disabled"
-    monkeypatch.setenv("WANDB_MODE", "dryrun")
-    with pytest.raises(ValueError, match="mode=dryrun: must be one of .*of WANDB_MODE"):
+    for word, meaning in {"": "offline", "dryrun": "offline", "run": "online"}.items():
+        monkeypatch.setenv("WANDB_MODE", word)
+        assert composed() == meaning
+    monkeypatch.setenv("WANDB_MODE", "maybe")
+    with pytest.raises(ValueError, match="mode=maybe: must be one of .*of WANDB_MODE"):
         composed()
 
 

@@ -139,6 +139,17 @@ def _build(root, goals, queue):
     queue.put(builder.build(Store(root), goals, RUNTIME).failed)
 
 
+def test_the_stages_that_start_without_torch_do_not_load_it():
+    light = {"curate", "prepare"}
+    modules = {path.stem for path in (Path(worker.__file__).parent.parent / "stages").glob("*.py")}
+    for name in modules - {"__init__"}:
+        recipe = Recipe(f"soaes.stages.{name}.f", {})
+        assert builder.computes(recipe) == (name not in light), name
+    load = "import sys; import soaes.stages.curate, soaes.stages.prepare; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "pytorch_lightning"} & set(ran.stdout.split())
+
+
 def test_two_sweeps_at_once_build_a_shared_ancestor_once(tmp_path):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

@@ -12,7 +12,7 @@ from soaes.data.jsonl import write_jsonl
 from soaes.metrics.bootstrap import Effect, Measured
 from soaes.metrics.samples import statistics
 from soaes.report.claims import judge, verdict
-from soaes.report.markdown import write_table, write_verdicts
+from soaes.report.markdown import _claims, write_table, write_verdicts
 from soaes.report.results import Table, TableRow
 from soaes.report.table_spec import ColumnSpec, RowSpec, TableSpec, parse_claim, retained_at
 
@@ -111,6 +111,9 @@ def test_further_metrics_are_judged_beside_a_claim_and_decide_nothing(tmp_path):
     assert result.also["rouge1"].verdict == "holds"
     assert result.also["rouge1"].weakest.text == "better.rouge1 - base.rouge1"
     assert result.also["rouge2"].verdict == "not measured"
+    toy = table(tmp_path, {"effect": claim(["better", "base"], also=["rouge1"])}, base=0, better=4)
+    text = "\n".join(_claims(judge({"toy": toy}, "toy")))
+    assert "beside the claim, by rouge1: holds; better.rouge1 - base.rouge1: +4" in text
     with pytest.raises(ValueError, match="also= beside margin or within"):
         parse_claim(claim(["better", "base"], also=["rouge2"], within=1.0))
 

@@ -184,7 +184,7 @@ def test_prompts_are_drawn_by_a_seed_whatever_the_order_of_the_file(decoding_wor
 
 @pytest.mark.parametrize("method", METHODS)
 def test_answers_that_reach_the_limit_are_counted(decoding_world, tmp_path, method):
-    """Random models end some answers early, and none within a token."""
+    """Answers of 40 tokens are all cut, those within a token as well."""
     limits = {"qa": 40, "report": 40}
     metrics, rows = measure(
         decoding_world, METHODS[method], tmp_path / "long", max_new_tokens=limits
