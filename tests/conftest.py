@@ -13,7 +13,7 @@ torch.set_num_threads(1)
 
 
 # The modules of the longest tests, which start first: of two workers none is left with one alone.
-LONGEST = ("test_notebooks.py", "test_run.py", "test_ranks.py", "test_bench_train.py")
+LONGEST = ("test_notebooks.py", "test_run.py", "test_store.py", "test_bench_train.py")
 
 
 def pytest_collection_modifyitems(items):

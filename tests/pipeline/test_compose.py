@@ -40,11 +40,12 @@ def store(run_folder):
 
 
 def composed_experiments():
-    """Every experiment at every scale; smoke and paper of those beside the tables, by night."""
+    """Every experiment at every scale; the night has paper, and tiny of those beside the tables."""
     for experiment in EXPERIMENTS:
         for scale in ("smoke", "tiny", "paper"):
-            of_the_paper = experiment.startswith(("table", "speed"))
-            marks = [] if of_the_paper or scale == "tiny" else [pytest.mark.nightly]
+            of_a_table = experiment.startswith(("table", "speed"))
+            by_night = scale == "paper" or (scale == "tiny" and not of_a_table)
+            marks = [pytest.mark.nightly] if by_night else []
             yield pytest.param(experiment, scale, marks=marks)
 
 
@@ -752,7 +753,7 @@ def test_the_papers_scale_carries_the_papers_settings():
             id="categories-a-number",
         ),
         pytest.param(
-            ["+evaluate.revision=soon"],
+            ["evaluate.revision=soon"],
             "revision=soon: must be a whole number of at least 1",
             id="revision-of-a-stage",
         ),

@@ -1,5 +1,6 @@
 """Two ranks learn what one process learns: the recipe does not know how many devices run it."""
 
+import pytest
 import torch
 
 from soaes.model import checkpoint
@@ -24,6 +25,7 @@ TWO = [
 ]
 
 
+@pytest.mark.nightly
 def test_two_ranks_learn_what_one_process_learns(tmp_path):
     learnt = []
     for name, words in (("one", WORDS), ("two", [*WORDS, *TWO])):

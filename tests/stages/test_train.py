@@ -34,6 +34,9 @@ OPTIM = OptimizerSettings(
     precision="32-true",
 )
 MODULE = partial(CausalLM)
+# Of two models that learn the same: a twentieth of a step, which AdamW may make of the rounding of
+# a gradient that is nearly zero. What differs otherwise differs by steps.
+SAME = 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +107,7 @@ def test_neither_micro_batch_nor_accumulation_changes_what_is_learnt(prepared, t
     whole = sft(prepared, tmp_path / "whole", execution=Execution(micro_batch_size=4))
     parts = sft(prepared, tmp_path / "parts", execution=Execution(micro_batch_size=1))
     assert distance(whole, weights(prepared["student"])) > 1e-3, "nothing was learnt"
-    assert distance(whole, parts) < 1e-5
+    assert distance(whole, parts) < SAME
 
 
 def test_neither_the_attention_nor_checkpointing_changes_what_is_learnt(prepared, tmp_path):
@@ -115,7 +118,7 @@ def test_neither_the_attention_nor_checkpointing_changes_what_is_learnt(prepared
         tmp_path / "again",
         execution=Execution(attention="documents", gradient_checkpointing=True),
     )
-    assert distance(masked, inside) < 1e-5 and distance(inside, again) < 1e-5
+    assert distance(masked, inside) < SAME and distance(inside, again) < SAME
     assert "documents" not in (tmp_path / "inside" / "config.json").read_text(), (
         "a model is not bound to how it was trained"
     )
@@ -125,7 +128,7 @@ def test_neither_the_attention_nor_checkpointing_changes_what_is_learnt(prepared
 def test_a_compiled_body_learns_the_same(prepared, tmp_path):
     eager = sft(prepared, tmp_path / "eager")
     compiled = sft(prepared, tmp_path / "compiled", execution=Execution(compile=True))
-    assert distance(eager, compiled) < 1e-5
+    assert distance(eager, compiled) < SAME
 
 
 def test_training_is_a_function_of_its_seed(prepared, tmp_path):
