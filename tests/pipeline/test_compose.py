@@ -40,12 +40,10 @@ def store(run_folder):
 
 
 def composed_experiments():
-    """Every experiment at every scale; the night has paper, and tiny of those beside the tables."""
+    """Every experiment at smoke, and by night at the other scales."""
     for experiment in EXPERIMENTS:
         for scale in ("smoke", "tiny", "paper"):
-            of_a_table = experiment.startswith(("table", "speed"))
-            by_night = scale == "paper" or (scale == "tiny" and not of_a_table)
-            marks = [pytest.mark.nightly] if by_night else []
+            marks = [] if scale == "smoke" else [pytest.mark.nightly]
             yield pytest.param(experiment, scale, marks=marks)
 
 
