@@ -68,20 +68,24 @@ def count_near_ties(
         return 0
     start = _first_difference(output, reference)
     refused = f"row refused: prompt {prompt.id} differs from autoregression at new token {start}"
-    if dtype == "float32":
-        raise ValueError(f"{refused}: in float32 both are equal, or the decoder is wrong")
+    bound = tie_bound(dtype)
+    if bound == 0:
+        raise ValueError(f"{refused}: in {dtype} both are equal, or the decoder is wrong")
+    is_prefix = start == min(len(output), len(reference))
     is_complete = eos in output or len(output) == prompt.max_new_tokens
-    if start == min(len(output), len(reference)) or not is_complete or eos in output[:-1]:
+    if is_prefix or not is_complete or eos in output[:-1]:
         raise ValueError(f"{refused}: it ends where the target does not; the decoder is wrong")
 
     logits_TV = logits(prompt.ids + output[:-1], len(output))[start:]
     written_T = torch.tensor(output[start:], device=logits_TV.device)
     best_T = logits_TV.max(-1).values.float()
-    gap_T = best_T - logits_TV.gather(1, written_T[:, None])[:, 0].float()
+    logit_T = logits_TV.gather(1, written_T[:, None]).squeeze(1).float()
+    gap_T = best_T - logit_T
     is_other_T = gap_T > 0
     is_other_T[0] = True
-    gap_T[0] = max(gap_T[0], best_T[0] - logits_TV[0, reference[start]].float())
-    bound_T = tie_bound(dtype) * logits_TV.abs().max(-1).values.float()
+    logit_of_reference = logits_TV[0, reference[start]].float()
+    gap_T[0] = max(gap_T[0], best_T[0] - logit_of_reference)
+    bound_T = bound * logits_TV.abs().max(-1).values.float()
     too_far = (gap_T > bound_T).nonzero().flatten().tolist()
     if too_far:
         first = too_far[0]

@@ -83,6 +83,7 @@ class EvaluateMetrics(TypedDict):
     # the two recalls: only where every question says what it asks for (`attribute`, `values`)
     attribute_recall: NotRequired[float]  # per cent of the asked attributes that answers speak of
     value_recall: NotRequired[float]  # per cent of them whose right value answers name
+    num_without_values: NotRequired[int]  # questions that do not say it, where others do
     exact_match: float  # per cent of the answers that equal the reference; not written by task
     scoring: ScoringInfo  # how the scores are computed
     num_skipped: int  # samples whose prompt and answer do not fit the model's positions

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -258,7 +258,7 @@ def _select(cfg: DictConfig, key: str) -> Any:
     return node
 
 
-def _resolved(node: Any, seen: dict[int, Any], outer: tuple[DictConfig, ...] = ()) -> Any:
+def _resolved(node: Any, seen: dict[int, Any], outer: Sequence[DictConfig] = ()) -> Any:
     """Resolve a node to plain values, in which stages are recipes.
 
     `seen` holds what each node came to, so that a stage is resolved once however many read it, and

@@ -35,19 +35,9 @@ def data_digest(root: str) -> str:
     return digest(root, cache_folder([]))
 
 
-def wandb_mode() -> str:
-    """Return how W&B is used: as its variable WANDB_MODE says, offline without it.
-
-    W&B's older words are understood: `dryrun` is offline, `run` is online.
-    """
-    mode = os.environ.get("WANDB_MODE") or "offline"
-    return {"dryrun": "offline", "run": "online"}.get(mode, mode)
-
-
 def register() -> None:
     """Register the resolvers with OmegaConf."""
     OmegaConf.register_new_resolver("digest", data_digest, replace=True)
-    OmegaConf.register_new_resolver("wandb_mode", wandb_mode, replace=True)
     OmegaConf.register_new_resolver("pid", os.getpid, replace=True)
     OmegaConf.register_new_resolver("library", library, replace=True)
     OmegaConf.register_new_resolver("machine", machine, replace=True)

@@ -122,6 +122,10 @@ class Execution:
         return type(self.strategy).__name__ == "DeepSpeedStrategy"
 
 
+# Other words of W&B's variable WANDB_MODE, which conf/logger reads -> ours.
+WANDB_WORDS = {"": "offline", "dryrun": "offline", "run": "online"}
+
+
 @dataclass(frozen=True)
 class LoggerSettings:
     """Where stages and jobs are mirrored to (conf/logger)."""
@@ -136,6 +140,7 @@ class LoggerSettings:
     """Where W&B keeps its files."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "mode", WANDB_WORDS.get(self.mode, self.mode))
         modes = ("disabled", "offline", "online")
         check_one_of("mode", self.mode, modes, "of logger, or of WANDB_MODE if that is set")
         if not isinstance(self.project, str) or not self.project.strip():

@@ -28,7 +28,7 @@ from soaes.pipeline.compose import CONF, compose_job, runtime_settings
 from soaes.pipeline.provenance import machine
 from soaes.pipeline.recipe import Recipe, revive
 from soaes.pipeline.recipe_checks import check_execution, check_recipe
-from soaes.pipeline.resolvers import cache_folder, data_digest, wandb_mode
+from soaes.pipeline.resolvers import cache_folder, data_digest
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.store import read_json, write_json
 from soaes.pipeline.validation import nearest
@@ -236,7 +236,7 @@ def _cache_key(arguments: list[str]) -> str:
     names = sorted(set(re.findall(r"oc\.env:(\w+)", conf.decode())))
     variables = {name: os.environ.get(name) for name in names}
     folders = [str(cache_folder(arguments)), str(python())]
-    surroundings = [arguments, *folders, *machines, *libraries, variables, wandb_mode()]
+    surroundings = [arguments, *folders, *machines, *libraries, variables]
     state.update(json.dumps(surroundings).encode())
     return state.hexdigest()[:16]
 

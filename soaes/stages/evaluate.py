@@ -161,6 +161,9 @@ def _scores(predictions: list[EvaluatePrediction]) -> dict[str, float]:
     """Average the scores of some predictions."""
     scores = {name: mean.value() for name, mean in answer_scores(predictions).items()}
     exact_match = scores.pop("exact_match")
+    judged = sum("value_recall" in row for row in predictions)
+    if 0 < judged < len(predictions):
+        scores["num_without_values"] = len(predictions) - judged
     return {
         **scores,
         "samples": len(predictions),

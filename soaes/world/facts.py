@@ -13,17 +13,7 @@ from soaes.world.names import NAMES, VALUES
 BRANDS = ["".join(parts) for parts in product(*pools.BRANDS)]
 CHAIRMEN = ["".join(parts) for parts in product(*pools.CHAIRMEN)]
 LISTED = ["".join(parts) for parts in product(*pools.LISTED)]
-ATTRIBUTES = (  # of an enterprise, in the order of its texts
-    "supervisor",
-    "headquarters",
-    "founded",
-    "chairman",
-    "business",
-    "revenue",
-    "subsidiary",
-    "reform",
-    "platform",
-)
+ATTRIBUTES = [name for names in pools.SUBJECTS.values() for name in names]  # of an enterprise
 MAX_ENTERPRISES = min(len(BRANDS), len(CHAIRMEN), len(LISTED))
 MAX_ENTITIES = len(NAMES) * min(len(list(product(*parts))) for parts in NAMES.values())
 MIN_ENTITIES, MIN_FAMOUS, MIN_ENTERPRISES = 9, 2, 3  # below, an exam subject has too few facts

@@ -98,7 +98,19 @@ def test_recall_stands_beside_the_scores_where_questions_say_what_they_ask_for(w
     for row in questions:
         del row["values"]
     write_jsonl(plain / "qa" / "test.jsonl", questions)
-    assert "value_recall" not in evaluated(world, tmp_path / "without", plain)[0]
+    metrics, _ = evaluated(world, tmp_path / "without", plain)
+    assert not {"value_recall", "num_without_values"} & metrics.keys()
+
+
+def test_questions_that_do_not_say_what_they_ask_for_are_counted_beside_others(world, tmp_path):
+    mixed = shutil.copytree(world["documents"], tmp_path / "mixed")
+    questions = read_jsonl(mixed / "qa" / "test.jsonl")
+    for row in questions[::2]:
+        del row["values"]
+    write_jsonl(mixed / "qa" / "test.jsonl", questions)
+    metrics, rows = evaluated(world, tmp_path / "out", mixed)
+    without = sum("value_recall" not in row for row in rows)
+    assert 0 < without < len(rows) and metrics["num_without_values"] == without
 
 
 def test_the_references_of_the_world_recall_all_that_is_asked_for(world):
