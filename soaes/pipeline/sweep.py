@@ -21,7 +21,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from soaes.decode.backends.vllm_environment import BACKENDS, library, python
+from soaes.decode.backends.vllm_environment import BACKENDS, is_installed, library, python
 from soaes.pipeline import command_line, compose, reach
 from soaes.pipeline.command_line import key_of, parse, values, without
 from soaes.pipeline.compose import CONF, compose_job, runtime_settings
@@ -236,7 +236,7 @@ def _cache_key(arguments: list[str]) -> str:
     names = sorted(set(re.findall(r"oc\.env:(\w+)", conf.decode())))
     variables = {name: os.environ.get(name) for name in names}
     folders = [str(cache_folder(arguments)), str(python())]
-    surroundings = [arguments, *folders, *machines, *libraries, variables]
+    surroundings = [arguments, *folders, *machines, *libraries, is_installed(), variables]
     state.update(json.dumps(surroundings).encode())
     return state.hexdigest()[:16]
 

@@ -4,7 +4,6 @@ Another library's greedy tokens are the target's own, its counts add up, and wha
 stays missing.
 """
 
-import stat
 import sys
 
 import pytest
@@ -23,6 +22,7 @@ from soaes.decode.settings import (
     speculation_spec,
 )
 from tests.helpers.toys import near, toy
+from tests.helpers.vllm_stand_in import stand_in
 
 GREEDY, TOP_P = SamplingSettings(0.0, 1.0), SamplingSettings(1.0, 0.7)
 DECODERS = {
@@ -240,10 +240,7 @@ for line in sys.stdin:
 
 
 def test_two_processes_answer_until_their_input_ends(world, tmp_path, monkeypatch):
-    script = tmp_path / "python"
-    script.write_text(CHILD.format(python=sys.executable))
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv(vllm_environment.VLLM, str(script))
+    stand_in(monkeypatch, tmp_path, CHILD.format(python=sys.executable))
     generator = torch.Generator().manual_seed(7)
     with opened(vllm_backend.open_vllm, world, "draft", GREEDY) as pair:
         speculated, plain = (
@@ -266,7 +263,7 @@ def test_two_processes_answer_until_their_input_ends(world, tmp_path, monkeypatc
 
 @pytest.mark.nightly
 @pytest.mark.skipif(
-    not vllm_environment.python().exists(), reason="vLLM's environment is not installed: make vllm"
+    not vllm_environment.is_installed(), reason="vLLM's environment is not installed: make vllm"
 )
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_vllms_greedy_tokens_are_the_targets_own(tmp_path, decoder):
@@ -292,7 +289,7 @@ def test_vllm_is_refused_where_it_is_missing_or_wrong(world, tmp_path, monkeypat
     ).startswith("torch ")
     with pytest.raises(ValueError, match="make vllm"):
         texts(vllm_backend.open_vllm, world, "draft", GREEDY)
-    monkeypatch.setenv(vllm_environment.VLLM, sys.executable)
+    stand_in(monkeypatch, tmp_path)
     for decoder in ("draft", "lookup"):
         with pytest.raises(ValueError, match="greedy decoding alone"):
             texts(vllm_backend.open_vllm, world, decoder, TOP_P)

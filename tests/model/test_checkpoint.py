@@ -170,7 +170,7 @@ print("SERVED", json.dumps([list(output.prompt_token_ids), list(output.outputs[0
 
 @pytest.mark.nightly
 @pytest.mark.skipif(
-    not vllm_environment.python().exists(), reason="vLLM's environment is not installed: make vllm"
+    not vllm_environment.is_installed(), reason="vLLM's environment is not installed: make vllm"
 )
 @pytest.mark.parametrize("name", ["sft", "exported", "exported pair"])
 def test_vllm_serves_the_training_prompt_and_stops_at_its_end(published, name):

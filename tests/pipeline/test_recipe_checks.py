@@ -5,7 +5,6 @@ The settings and kinds of single values are in test_compose.py.
 
 import inspect
 import re
-import sys
 
 import pytest
 
@@ -16,6 +15,7 @@ from soaes.pipeline.recipe_checks import GIVEN_BY_DISTILL, PARTIALS, check_libra
 from soaes.pipeline.store import Store
 from soaes.run import run
 from soaes.stages import train
+from tests.helpers.vllm_stand_in import stand_in
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +43,9 @@ SPEED = ["goal=speed", "subject=distill"]
     ],
 )
 def test_what_another_library_cannot_decode_is_refused_by_name(
-    monkeypatch, backend, words, message
+    monkeypatch, tmp_path, backend, words, message
 ):
-    monkeypatch.setenv(vllm_environment.VLLM, sys.executable)
+    stand_in(monkeypatch, tmp_path)
     with pytest.raises(ValueError, match=message) as error:
         sweep.jobs([*SPEED, "sampling=greedy", f"backend={backend}", *words])
     assert backend in str(error.value)
@@ -77,8 +77,8 @@ def test_a_vllm_that_is_to_read_a_teacher_is_missed_before_the_teacher_is_traine
     check_libraries(store, [distill])
 
 
-def test_vllm_on_a_cpu_speculates_under_greedy_decoding_alone(monkeypatch):
-    monkeypatch.setenv(vllm_environment.VLLM, sys.executable)
+def test_vllm_on_a_cpu_speculates_under_greedy_decoding_alone(monkeypatch, tmp_path):
+    stand_in(monkeypatch, tmp_path)
     for words in (["experiment=speed6"], [*SPEED, "decode=prompt_lookup"]):
         with pytest.raises(ValueError, match="temperature=1.0: on a CPU .*set sampling=greedy"):
             sweep.jobs([*words, "backend=vllm"])

@@ -17,6 +17,7 @@ from soaes.pipeline import sweep
 from soaes.stages import teach
 from tests.helpers.soft_target_stores import contents, teacher_and_rows
 from tests.helpers.toys import toy
+from tests.helpers.vllm_stand_in import stand_in
 
 ROW = (
     dict(  # documents [10 11 12] [13 14] [15] [16 17] and padding; the last real one bears no loss
@@ -183,10 +184,7 @@ for asked, line in enumerate(sys.stdin):
 
 def test_a_reader_that_ended_goes_on_at_its_shard(tmp_path, monkeypatch):
     teacher_and_rows(tmp_path)
-    script = tmp_path / "python"
-    script.write_text(CHILD.format(python=sys.executable))
-    script.chmod(0o755)
-    monkeypatch.setenv(vllm_environment.VLLM, str(script))
+    stand_in(monkeypatch, tmp_path / "vllm", CHILD.format(python=sys.executable))
     monkeypatch.setattr("soaes.data.shards.SHARD_BYTES", 300)
     store, out, soft_targets = tmp_path / "store", tmp_path / "out", formats.TopK(4, (1.0,))
     for folder in (store, out):
@@ -216,7 +214,7 @@ def test_a_reader_that_ended_goes_on_at_its_shard(tmp_path, monkeypatch):
 
 @pytest.mark.nightly
 @pytest.mark.skipif(
-    not vllm_environment.python().exists(), reason="vLLM's environment is not installed: make vllm"
+    not vllm_environment.is_installed(), reason="vLLM's environment is not installed: make vllm"
 )
 def test_vllm_writes_the_store_that_transformers_writes(tmp_path):
     teacher_and_rows(tmp_path)

