@@ -33,7 +33,7 @@ from soaes.decode.backends.native import NativePair, open_native
 from soaes.decode.base import Decoder, Generation
 from soaes.decode.costs import measure_costs
 from soaes.decode.engine import Engine
-from soaes.decode.near_ties import Logits, count_near_ties
+from soaes.decode.near_ties import Target, count_near_ties
 from soaes.decode.prompts import Prompt, select_prompts
 from soaes.decode.settings import DecoderSettings, SamplingSettings
 from soaes.decode.verify import RULES
@@ -142,7 +142,7 @@ def speed(
     """Time a decoder against autoregression on test questions of each task.
 
     Writes metrics and predictions. Under greedy decoding the output must be the target's own,
-    token by token; in low precision but for near ties, see soaes.decode.near_ties.
+    token by token but for near ties, see soaes.decode.near_ties.
 
     Args:
         target: Folder of the target model.
@@ -177,14 +177,14 @@ def speed(
         method, baseline = _time_rounds(pair, selected, rounds, warmup, seed)
         proof = _law(decode)
         if sampling.greedy and isinstance(pair, NativePair):
-            logits = _engine_logits(pair.baseline.target)
-            proof = _equal_tokens(logits, settings, selected, method, baseline)
+            engine_target = _engine_target(pair.baseline.target)
+            proof = _equal_tokens(engine_target, settings, selected, method, baseline)
         prompt_ids = [prompt.ids for prompt in selected]
         costs = measure_costs(pair, prompt_ids, baseline.generations, seed)
     like_native = None
     if sampling.greedy and not isinstance(pair, NativePair):
         model = native.load(target, dtype, device)
-        proof = _equal_tokens(_model_logits(model), settings, selected, method, baseline)
+        proof = _equal_tokens(_model_target(model), settings, selected, method, baseline)
         like_native = _like_native(model, settings, selected, baseline.generations)
     rows = [
         _speed_row(tokenizer, eos, prompt, index, method, baseline)
@@ -300,7 +300,7 @@ def _law(decode: DecoderSettings) -> Proof:
 
 
 def _equal_tokens(
-    logits: Logits,
+    target: Target,
     settings: BackendSettings,
     prompts: list[Prompt],
     method: TimedDecoder,
@@ -309,7 +309,7 @@ def _equal_tokens(
     """Of greedy output: it is the target's own, but for near ties; ValueError if it is not."""
     near_ties = tuple(
         count_near_ties(
-            logits, prompt, output.tokens, reference.tokens, settings.eos, settings.dtype
+            target, prompt, output.tokens, reference.tokens, settings.eos, settings.dtype
         )
         for prompt, output, reference in zip(
             prompts, method.generations, baseline.generations, strict=True
@@ -318,18 +318,18 @@ def _equal_tokens(
     return Proof("equal tokens but for near ties" if any(near_ties) else "equal tokens", near_ties)
 
 
-def _engine_logits(engine: Engine) -> Logits:
-    """Read a text by our own forward."""
+def _engine_target(engine: Engine) -> Target:
+    """The target as our own forward reads it."""
 
     def logits(ids: list[int], tail: int) -> torch.Tensor:
         engine.begin(len(ids))
         return engine.forward(torch.tensor(ids, device=engine.device), tail=tail)
 
-    return logits
+    return Target(logits, terms=max(len(matrix.plain) for matrix in engine.matrices))
 
 
-def _model_logits(model: PreTrainedModel) -> Logits:
-    """Read a text by the model's own forward, whichever its family."""
+def _model_target(model: PreTrainedModel) -> Target:
+    """The target as the model's own forward reads it, whichever its family."""
 
     def logits(ids: list[int], tail: int) -> torch.Tensor:
         ids_1T = torch.tensor([ids], device=model.device)
@@ -337,7 +337,8 @@ def _model_logits(model: PreTrainedModel) -> Logits:
         logits_TV: torch.Tensor = output.logits[0]
         return logits_TV
 
-    return logits
+    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+    return Target(logits, terms=max(matrix.shape[-1] for matrix in matrices))
 
 
 def _like_native(

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from soaes.decode.near_ties import count_near_ties, tie_bound
+from soaes.decode.near_ties import Target, count_near_ties, tie_bound
 from soaes.decode.prompts import Prompt
 
 EOS, PROMPT = 1, Prompt("q7", "qa", [], [5, 6], max_new_tokens=4)
 REFERENCE = [10, 11, 12, 13]
 LARGEST = 20.0  # of the logits: bfloat16 has a bound of 20 / 32 there
+TERMS = 4  # of the longest sum: float32 has a bound of 20 / 2 ** 20
 
 
 def counted(output, gaps, dtype="bfloat16", reference=REFERENCE):
@@ -25,7 +26,7 @@ def counted(output, gaps, dtype="bfloat16", reference=REFERENCE):
                 logits_TV[position, reference[position]] = 16.0
         return logits_TV
 
-    return count_near_ties(logits, PROMPT, output, reference, EOS, dtype)
+    return count_near_ties(Target(logits, TERMS), PROMPT, output, reference, EOS, dtype)
 
 
 def test_equal_outputs_have_no_ties_in_any_precision():
@@ -33,11 +34,21 @@ def test_equal_outputs_have_no_ties_in_any_precision():
         assert counted(REFERENCE, [0] * 4, dtype) == 0
 
 
-def test_the_bound_is_that_of_the_roundings_and_float32_has_none():
-    assert tie_bound("bfloat16") == 8 * 2**-8 and tie_bound("float16") == 8 * 2**-11
-    assert tie_bound("float32") == 0
-    with pytest.raises(ValueError, match="prompt q7 differs .* at new token 2: in float32"):
-        counted([10, 11, 9, 13], [0, 0, 0, 0], "float32")
+def test_the_bound_is_that_of_the_roundings():
+    """In float32 those of a sum, in low precision those of what is stored."""
+    for terms in (4, 256):
+        assert tie_bound("bfloat16", terms) == 8 * 2**-8
+        assert tie_bound("float16", terms) == 8 * 2**-11
+    assert tie_bound("float32", 4) == 8 * 2 * 2**-24
+    assert tie_bound("float32", 256) == 8 * 16 * 2**-24
+
+
+def test_float32_has_near_ties_of_its_own_rounding():
+    """A gap of 2e-6 of the largest logit is one where sums are long; of 1e-3 never."""
+    assert counted([10, 9, 8, 7], [0, LARGEST / 2**20, 0, 0], "float32") == 1
+    with pytest.raises(ValueError, match="at no near tie: at new token 1 .*the decoder is wrong"):
+        counted([10, 9, 8, 7], [0, LARGEST / 2**19, 0, 0], "float32")
+    assert 2e-6 < tie_bound("float32", 64) < tie_bound("float32", 30_000) < 1e-3
 
 
 def test_a_near_tie_is_counted_with_those_that_follow_it():
@@ -72,4 +83,4 @@ def test_the_token_of_autoregression_must_be_near_too():
         return logits_TV
 
     with pytest.raises(ValueError, match="at new token 1 a logit is 16 below"):
-        count_near_ties(logits, PROMPT, [10, 9, 9, 9], REFERENCE, EOS, "bfloat16")
+        count_near_ties(Target(logits, TERMS), PROMPT, [10, 9, 9, 9], REFERENCE, EOS, "bfloat16")

@@ -7,6 +7,7 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from soaes.decode.backends import native, transformers_backend
+from soaes.decode.engine import Engine
 from soaes.decode.prompt_lookup import PromptLookup
 from soaes.decode.settings import (
     AutoregressiveSettings,
@@ -16,7 +17,7 @@ from soaes.decode.settings import (
 )
 from soaes.metrics.acceptance import MeasuredCosts, accounted_speedup
 from soaes.pipeline import progress
-from soaes.stages.speculate import acceptance, speed
+from soaes.stages.speculate import _engine_target, _model_target, acceptance, speed
 from tests.helpers.toys import ASKED, toy
 
 METHODS = {
@@ -289,21 +290,33 @@ def twins(decoding_world, tmp_path_factory):
 LOW = {"dtype": "bfloat16", "warmup": 0}
 
 
-def test_near_ties_of_a_low_precision_are_counted(twins, tmp_path):
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_near_ties_are_counted(twins, tmp_path, dtype):
     settings = TwinSettings(n=3, max_ngram=2)
-    metrics, rows = measure(twins, settings, tmp_path / "out", **LOW)
+    metrics, rows = measure(twins, settings, tmp_path / "out", dtype=dtype, warmup=0)
     near_ties = [row["near_ties"] for row in rows]
     assert all(near_ties) and metrics["near_tie_answers"] == 100
     new_tokens = sum(row["new_tokens"] for row in rows)
     assert metrics["near_tie_tokens"] == 100 * sum(near_ties) / new_tokens < 100
     assert metrics["proof"] == "equal tokens but for near ties"
-    with pytest.raises(ValueError, match="row refused: .* new token 2: in float32 both are equal"):
-        measure(twins, settings, tmp_path / "float32", warmup=0)
 
 
-def test_what_is_no_near_tie_is_refused_in_low_precision_too(decoding_world, tmp_path):
-    with pytest.raises(ValueError, match="at no near tie: at new token 2 .*set dtype=float32"):
-        measure(decoding_world, WrongSettings(n=3, max_ngram=2), tmp_path / "out", **LOW)
+@pytest.mark.parametrize(
+    ("dtype", "way_out"),
+    [("bfloat16", "set dtype=float32"), ("float32", "the decoder is wrong")],
+    ids=["bfloat16", "float32"],
+)
+def test_what_is_no_near_tie_is_refused_in_every_precision(
+    decoding_world, tmp_path, dtype, way_out
+):
+    wrong = WrongSettings(n=3, max_ngram=2)
+    with pytest.raises(ValueError, match=f"at no near tie: at new token 2 .*{way_out}"):
+        measure(decoding_world, wrong, tmp_path / "out", dtype=dtype, warmup=0)
+
+
+def test_both_ways_to_read_a_target_know_its_longest_sum():
+    model = toy(1)
+    assert _engine_target(Engine(model)).terms == _model_target(model).terms == 48
 
 
 def test_another_librarys_near_ties_are_judged_by_the_models_own_forward(
