@@ -39,7 +39,7 @@ def of_world(documents: Path, tokenizer: Tokenizer, positions: int) -> list[Benc
         positions: Tokens that a prompt and its answer may have together.
     """
     counts = {kind: COUNTS[kind] for kind in ("qa", "report")}
-    selected = select_prompts(documents, tokenizer, counts, MAX_NEW_TOKENS, positions)
+    selected, _ = select_prompts(documents, tokenizer, counts, MAX_NEW_TOKENS, positions)
     samples = read_jsonl(documents / "qa" / "test.jsonl")
     reports = [sample for sample in samples if sample["task"] == "report"]
     copies = [_copy(tokenizer, sample["messages"]) for sample in reports[-COUNTS[COPY] :]]

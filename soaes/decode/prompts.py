@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -37,6 +38,13 @@ class Prompt:
         return self.messages[-1]["content"]
 
 
+class Selection(NamedTuple):
+    """The prompts that are decoded, and how many could not have been drawn."""
+
+    prompts: list[Prompt]
+    num_skipped: int  # samples of the tasks that do not fit
+
+
 def select_prompts(
     documents: Path,
     tokenizer: Tokenizer,
@@ -45,7 +53,7 @@ def select_prompts(
     positions: int,
     split: str = "test",
     sample_seed: int = 0,
-) -> list[Prompt]:
+) -> Selection:
     """Draw samples of each task among those that fit a model together with their answers.
 
     They stay in the order of the split. A task without samples in the split is left out.
@@ -64,6 +72,7 @@ def select_prompts(
     """
     samples = read_jsonl(documents / "qa" / f"{split}.jsonl")
     selected: list[Prompt] = []
+    num_skipped = 0
     for task, count in prompts.items():
         check_whole("prompts", count, 1, "prompts to decode")
         limit = max_new_tokens[task]
@@ -86,10 +95,11 @@ def select_prompts(
                 f"{room} positions, prompts.{task}={count} asks for more; "
                 "lower it, lower max_new_tokens, or set a larger context"
             )
+        num_skipped += len(candidates) - len(fitting)
         selected += splits.sample(fitting, count, sample_seed, attrgetter("id"))
     if not selected:
         raise ValueError(
             f"none of {len(samples)} {split} samples is of the tasks {', '.join(prompts)}; "
             "name the tasks that the data has in prompts"
         )
-    return selected
+    return Selection(selected, num_skipped)

@@ -172,6 +172,8 @@ class DecodingFacts(TypedDict):
 
     n: int  # drafted tokens a block
     prompts: int  # prompts that were decoded
+    # samples of their tasks that do not fit the models' positions; prompts are of the others
+    num_skipped: int
     rule: str | None  # the acceptance rule by name; None for autoregression
     rouge1: float  # mean Rouge-1 of the decoder's answers, 0..100
     expected_acceptance_length: NotRequired[
@@ -278,6 +280,7 @@ class TargetTraceMetrics(TypedDict):
     nucleus_mean: float  # entries of a token's distribution
     bytes_per_token: float  # size of the stored distributions
     num_cut: int  # texts that end at max_new_tokens instead of <|im_end|>
+    num_skipped: int  # samples of their tasks that do not fit the target's positions
 
 
 class PredictAcceptanceMetrics(TypedDict):

@@ -180,11 +180,10 @@ def _notes_of(row: TableRow) -> list[str]:
     if "missing" in row.values:
         notes.append(f"missing: {row.values['missing']}")
     if num_skipped := row.values.get("num_skipped", 0):
-        samples = num_skipped + row.values.get("samples", 0)
-        notes.append(
-            f"{num_skipped:g} of {samples:g} samples are left out: "
-            "too long for the model's positions"
-        )
+        left_out = f"{num_skipped:g} samples"
+        if "samples" in row.values:  # else prompts are drawn from those that fit
+            left_out = f"{num_skipped:g} of {num_skipped + row.values['samples']:g} samples"
+        notes.append(f"{left_out} are left out: too long for the model's positions")
     if num_cut := row.values.get("num_cut", 0):
         answers = row.values.get("samples", row.values.get("prompts", 0))
         notes.append(f"{num_cut:g} of {answers:g} answers are cut at max_new_tokens")

@@ -34,7 +34,7 @@ from soaes.decode.base import Decoder, Generation
 from soaes.decode.costs import measure_costs
 from soaes.decode.engine import Engine
 from soaes.decode.near_ties import Target, count_near_ties
-from soaes.decode.prompts import Prompt, select_prompts
+from soaes.decode.prompts import Prompt, Selection, select_prompts
 from soaes.decode.settings import DecoderSettings, SamplingSettings
 from soaes.decode.verify import RULES
 from soaes.metrics import estimators, expected_acceptance, rouge
@@ -93,7 +93,9 @@ def acceptance(
     tokenizer, eos = chat.chat_tokenizer(target)
     settings = BackendSettings(decode, sampling, eos, dtype, execution.device, execution.threads)
     with open_native(model_folders(target, draft, decode), settings) as pair:
-        selected = _select(documents, tokenizer, prompts, max_new_tokens, pair, sample_seed)
+        selected, num_skipped = _select(
+            documents, tokenizer, prompts, max_new_tokens, pair, sample_seed
+        )
         generations = []
         for index, prompt in enumerate(selected):
             generator = torch.Generator().manual_seed(seed + index)
@@ -106,6 +108,7 @@ def acceptance(
         **by_task(acceptance_metrics, rows),
         "n": pair.n,
         "prompts": len(rows),
+        "num_skipped": num_skipped,
         "rule": _rule_label(decode),
         "rouge1": _mean_rouge1(rows, "prediction"),
         **_expected_metrics(prediction, pair.n),
@@ -173,7 +176,9 @@ def speed(
     tokenizer, eos = chat.chat_tokenizer(target)
     settings = BackendSettings(decode, sampling, eos, dtype, device, threads)
     with backend(model_folders(target, draft, decode), settings) as pair:
-        selected = _select(documents, tokenizer, prompts, max_new_tokens, pair, sample_seed)
+        selected, num_skipped = _select(
+            documents, tokenizer, prompts, max_new_tokens, pair, sample_seed
+        )
         method, baseline = _time_rounds(pair, selected, rounds, warmup, seed)
         proof = _law(decode)
         if sampling.greedy and isinstance(pair, NativePair):
@@ -206,6 +211,7 @@ def speed(
         "rounds": rounds,
         "prompt_tokens_mean": statistics.mean(len(prompt.ids) for prompt in selected),
         "prompts": len(selected),
+        "num_skipped": num_skipped,
         "rule": _rule_label(decode),
         **proof.metrics(rows),
         "like_native": like_native,
@@ -393,7 +399,7 @@ def _select(
     max_new_tokens: dict[str, int],
     pair: DecoderPair,
     sample_seed: int,
-) -> list[Prompt]:
+) -> Selection:
     """The prompts that fit a decoder's positions, with room for a block behind the last token."""
     positions = pair.positions - pair.n - 1
     return select_prompts(

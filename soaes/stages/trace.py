@@ -139,7 +139,7 @@ def target_trace(
     check_one_of("split", split, SPLITS)
     tokenizer, eos = chat.chat_tokenizer(target)
     engine = Engine(native.load(target, dtype, execution.device))
-    selected = select_prompts(
+    selected, num_skipped = select_prompts(
         documents, tokenizer, prompts, max_new_tokens, engine.positions, split, sample_seed
     )
     texts = []
@@ -154,8 +154,11 @@ def target_trace(
         )
         nuclei_of_texts.append(nuclei)
     contract = TraceContract(sampling, dtype, tokenizer_digest(target), engine.vocab)
-    num_cut = sum(eos not in text.tokens for text in texts)
-    _write_trace(out, contract, texts, _concatenate(nuclei_of_texts), num_cut)
+    counts = {
+        "num_cut": sum(eos not in text.tokens for text in texts),
+        "num_skipped": num_skipped,
+    }
+    _write_trace(out, contract, texts, _concatenate(nuclei_of_texts), counts)
 
 
 @torch.inference_mode()
@@ -189,9 +192,13 @@ def _concatenate(nuclei_of_texts: list[Nuclei]) -> Nuclei:
 
 
 def _write_trace(
-    out: Path, contract: TraceContract, texts: list[TracedText], nuclei: Nuclei, num_cut: int
+    out: Path,
+    contract: TraceContract,
+    texts: list[TracedText],
+    nuclei: Nuclei,
+    counts: dict[str, int],
 ) -> None:
-    """Write the trace's four files."""
+    """Write the trace's four files; the counts are metrics of it."""
     tokens = len(nuclei.sizes_T)
     stored = sum(array.nbytes for array in nuclei)
     write_jsonl(out / TEXTS, map(asdict, texts))
@@ -202,7 +209,7 @@ def _write_trace(
         "new_tokens_mean": tokens / len(texts),
         "nucleus_mean": len(nuclei.ids_S) / tokens,
         "bytes_per_token": stored / tokens,
-        "num_cut": num_cut,
+        **counts,
     }
     write_metrics(out, metrics)
 

@@ -80,6 +80,19 @@ def question(index):
 def save_decoding_world(root):
     """A target, a draft and six questions as folders."""
     save_pair(root)
-    lines = [json.dumps(question(index)) + "\n" for index in range(6)]
-    (root / "qa" / "test.jsonl").write_text("".join(lines))
+    save_questions(root, [question(index) for index in range(6)])
     return root
+
+
+def save_questions(root, samples):
+    """Write the test split."""
+    lines = [json.dumps(sample) + "\n" for sample in samples]
+    (root / "qa" / "test.jsonl").write_text("".join(lines))
+
+
+def add_long_question(root):
+    """Add a question of task qa that no toy has positions for; return its id."""
+    samples = [question(index) for index in range(6)]
+    samples[3]["messages"][0]["content"] = "w9 " * 600
+    save_questions(root, samples)
+    return samples[3]["id"]

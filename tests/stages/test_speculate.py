@@ -18,7 +18,8 @@ from soaes.decode.settings import (
 from soaes.metrics.acceptance import MeasuredCosts, accounted_speedup
 from soaes.pipeline import progress
 from soaes.stages.speculate import _engine_target, _model_target, acceptance, speed
-from tests.helpers.toys import ASKED, toy
+from soaes.stages.trace import target_trace
+from tests.helpers.toys import ASKED, add_long_question, toy
 
 METHODS = {
     "draft": SpeculativeSettings(n=3),
@@ -245,6 +246,32 @@ def test_predicted_acceptance_stands_beside_the_measured(decoding_world, tmp_pat
     )
     with pytest.raises(ValueError, match="predict_acceptance.max_n=4"):
         measure(decoding_world, SpeculativeSettings(n=4), tmp_path / "four", prediction=prediction)
+
+
+@pytest.mark.parametrize("stage", ["speed", "acceptance", "target_trace"])
+def test_prompts_that_do_not_fit_are_counted(decoding_world, tmp_path, stage):
+    """And not drawn; where too few are left the error counts them."""
+    world = shutil.copytree(decoding_world, tmp_path / "world")
+
+    def metrics(name, **changes):
+        (out := tmp_path / name).mkdir()
+        words = ASKED | {"prompts": {"qa": 4, "report": 1}, "sampling": SamplingSettings(0.0, 1.0)}
+        words |= {"out": out, **changes}
+        if stage == "target_trace":
+            target_trace(world / "target", world, split="test", **words)
+        elif stage == "acceptance":
+            acceptance(world / "target", world, decode=METHODS["lookup"], **words)
+        else:
+            words |= {"rounds": 3, "threads": 1, "warmup": 0}
+            speed(world / "target", world, decode=METHODS["lookup"], **words)
+        return json.loads((out / "metrics.json").read_text())
+
+    assert metrics("all")["num_skipped"] == 0
+    add_long_question(world)
+    fewer = metrics("fewer")
+    assert fewer["num_skipped"] == 1 and "num_skipped 1" in progress.headline(fewer)
+    with pytest.raises(ValueError, match="4 of 5 qa prompts of the test split fit"):
+        metrics("none", prompts={"qa": 5})
 
 
 class Wrong(PromptLookup):
