@@ -7,11 +7,13 @@ fetched, while the stage that would refuse it may come days later. Imports no to
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from soaes.pipeline import lineage
 from soaes.pipeline.recipe import Recipe, declared_name
 from soaes.pipeline.runtime import TRAINING_STAGES, Runtime
 from soaes.pipeline.store import Store, read_json
@@ -51,8 +53,8 @@ def _check_stage(store: Store, stage: Recipe, attention: str) -> None:
     roots = {}
     for argument in MODEL_ARGUMENTS:
         model = stage.arguments.get(argument)
-        root = _root(model) if isinstance(model, Recipe) else None
-        if root is not None and store.holds(root.name):
+        root = lineage.origin(model) if isinstance(model, Recipe) else None
+        if root is not None and root.stage == "fetch" and store.holds(root.name):
             roots[argument] = root
     for argument, root in roots.items():
         whole = read_json(store.folder(root.name) / "config.json")
@@ -62,14 +64,24 @@ def _check_stage(store: Store, stage: Recipe, attention: str) -> None:
                 f"{stage.stage}: {argument}={root.arguments['repo']} is a model of type "
                 f"{config['model_type']}, {reason}"
             )
-    if "target" in roots and "draft" in roots:
-        target, draft = roots["target"], roots["draft"]
-        if _tokenizer(store.folder(target.name)) != _tokenizer(store.folder(draft.name)):
-            raise ValueError(
-                f"{stage.stage}: target={target.arguments['repo']} and "
-                f"draft={draft.arguments['repo']} have different tokenizers; "
-                "take a draft with the target's tokenizer"
-            )
+    _check_tokenizers(store, stage)
+
+
+def _check_tokenizers(store: Store, stage: Recipe) -> None:
+    makers = {
+        argument: maker
+        for argument, maker in lineage.tokenizers(stage).items()
+        if maker.stage == "fetch" and store.holds(maker.name)
+    }
+    for (argument, maker), (other_argument, other) in itertools.combinations(makers.items(), 2):
+        is_one = maker.name == other.name
+        if is_one or _tokenizer(store.folder(maker.name)) == _tokenizer(store.folder(other.name)):
+            continue
+        raise ValueError(
+            f"{stage.stage}: {argument}={maker.arguments['repo']} and "
+            f"{other_argument}={other.arguments['repo']} have different tokenizers; "
+            "take a draft with the target's tokenizer"
+        )
 
 
 @cache
@@ -78,16 +90,6 @@ def _tokenizer(folder: Path) -> str:
     from soaes.data.chat import tokenizer_digest
 
     return tokenizer_digest(folder)
-
-
-def _root(model: Recipe) -> Recipe | None:
-    """Return the published model that a model was trained from; None for one of our own."""
-    while model.stage != "fetch":
-        parent = model.arguments.get("parent") or model.arguments.get("model")
-        if not isinstance(parent, Recipe):
-            return None
-        model = parent
-    return model
 
 
 def _reasons(config: dict[str, Any], stage: Recipe, attention: str) -> Iterable[str]:

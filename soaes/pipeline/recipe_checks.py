@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import is_dataclass
@@ -24,7 +25,7 @@ from soaes.model.settings import (
     check_probed,
     check_vllm_supports,
 )
-from soaes.pipeline import labels, signatures, validation
+from soaes.pipeline import labels, lineage, signatures, validation
 from soaes.pipeline.recipe import Recipe, declared_name
 from soaes.pipeline.runtime import TRAINING_STAGES, Runtime
 from soaes.pipeline.signatures import Parameter
@@ -98,6 +99,7 @@ def check_recipe(recipe: Recipe) -> None:
     for name, value in recipe.arguments.items():
         if name in parameters:
             _check_kind(recipe.stage, name, value, parameters[name].annotation)
+    _check_tokenizers(recipe)
     if recipe.stage == "distill":
         _check_distillation(recipe.arguments)
     if recipe.stage in ("acceptance", "speed"):
@@ -110,12 +112,14 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def check_execution(recipe: Recipe, runtime: Runtime) -> None:
-    """Check that a stage, if it trains, can be run as the runtime says.
+    """Check that a stage, if it trains or runs vLLM, can be run as the runtime says.
 
     Raises:
         ValueError: It would wait for ranks that nobody starts, its batch does not divide over
-            them, or its precision would be another one on this device or under this strategy.
+            them, its precision would be another one on this device or under this strategy, or
+            vLLM does not read its model on this device.
     """
+    _check_heads(recipe, runtime.execution.device)
     if recipe.stage not in TRAINING_STAGES:
         return
     execution = runtime.execution
@@ -138,6 +142,24 @@ def check_execution(recipe: Recipe, runtime: Runtime) -> None:
             f"precision=16-mixed: float16 with a loss scale is not supported {where}; "
             "set bf16-mixed, which needs none"
         )
+
+
+def _check_heads(recipe: Recipe, device: str) -> None:
+    """Check that vLLM reads the heads of the models of our own that a stage gives it."""
+    if recipe.stage == "teach_vllm":
+        names, way_out = ["model"], "teacher_logits=transformers"
+    elif recipe.stage == "speed" and _backend(recipe) == "vllm":
+        names, way_out = ["target"], "backend=native"
+        if instantiate_settings(recipe.arguments["decode"]).uses_draft:
+            names.append("draft")
+        device = recipe.arguments.get("device", "cpu")
+    else:
+        return
+    for name in names:
+        model = lineage.origin(recipe.arguments[name])
+        if model.stage == "pretrain":
+            width, heads = model.arguments["width"], model.arguments["heads"]
+            vllm_environment.check_heads(name, width, heads, device, way_out)
 
 
 def check_libraries(store: Store, recipes: Iterable[Recipe]) -> None:
@@ -347,14 +369,37 @@ def _check_prediction(recipe: Recipe) -> None:
 
 def _check_backend(recipe: Recipe) -> None:
     """Check that another library, if one is timed, is there and has such a decoder."""
-    function = declared_name(recipe.arguments["backend"]["_target_"])
-    backend = function.removeprefix("open_")
+    backend = _backend(recipe)
     if backend == "native":
         return
     spec = speculation_spec(instantiate_settings(recipe.arguments["decode"]), backend)
     if backend == "vllm":
         sampling = instantiate_settings(recipe.arguments["sampling"])
         vllm_environment.check_backend(spec, sampling, recipe.arguments.get("device", "cpu"))
+
+
+def _backend(recipe: Recipe) -> str:
+    """The name of the library that a speed is measured with."""
+    function = declared_name(recipe.arguments["backend"]["_target_"])
+    return function.removeprefix("open_")
+
+
+def _check_tokenizers(recipe: Recipe) -> None:
+    """Check that all that a stage reads holds ids of one tokenizer.
+
+    Two fetched models may share one: `model_checks` compares them once they are fetched.
+    """
+    makers = lineage.tokenizers(recipe)
+    for (name, maker), (other_name, other) in itertools.combinations(makers.items(), 2):
+        one_is_ours = "tokenizer" in (maker.stage, other.stage)
+        if one_is_ours and maker.name != other.name:
+            parent, other_parent = recipe.arguments[name], recipe.arguments[other_name]
+            raise ValueError(
+                f"{recipe.stage}: {name}={parent.name} holds token ids of {maker.name}, and "
+                f"{other_name}={other_parent.name} those of {other.name}: the same ids would be "
+                "other words; build both with one tokenizer, as in "
+                "'tokenizer=${target.origin.base}'"
+            )
 
 
 # ------------------------------------------------------------------------------ distillation

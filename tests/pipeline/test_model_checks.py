@@ -94,3 +94,13 @@ def test_a_target_and_a_draft_of_two_tokenizers_are_refused(tmp_path):
     target, draft = fetch(store, "large"), fetch(store, "small", words=("b", "a"))
     with pytest.raises(ValueError, match="target=large and draft=small have different tokenizers"):
         check(store, speed(sft(target), sft(sft(draft))))
+
+
+def test_rows_and_a_model_of_two_tokenizers_are_refused(tmp_path):
+    """Before rows are packed with a tokenizer that the model does not have."""
+    store = Store(tmp_path)
+    target, draft = fetch(store, "large"), fetch(store, "small", words=("b", "a"))
+    rows = Recipe(STAGES + "prepare.pack", {"tokenizer": target})
+    check(store, Recipe(STAGES + "train.sft", {"parent": target, "rows": rows}))
+    with pytest.raises(ValueError, match="sft: parent=small and rows=large have different"):
+        check(store, Recipe(STAGES + "train.sft", {"parent": sft(draft), "rows": rows}))

@@ -4,14 +4,21 @@ The settings and kinds of single values are in test_compose.py.
 """
 
 import inspect
+import itertools
 import re
 
 import pytest
 
 from soaes.decode.backends import vllm_environment
 from soaes.pipeline import signatures, sweep
+from soaes.pipeline.lineage import SAME_TOKENIZER
 from soaes.pipeline.recipe import Recipe
-from soaes.pipeline.recipe_checks import GIVEN_BY_DISTILL, PARTIALS, check_libraries
+from soaes.pipeline.recipe_checks import (
+    GIVEN_BY_DISTILL,
+    PARTIALS,
+    _check_tokenizers,
+    check_libraries,
+)
 from soaes.pipeline.store import Store
 from soaes.run import run
 from soaes.stages import train
@@ -84,6 +91,111 @@ def test_vllm_on_a_cpu_speculates_under_greedy_decoding_alone(monkeypatch, tmp_p
             sweep.jobs([*words, "backend=vllm"])
     for words in (["sampling=greedy"], ["decode=autoregressive"], ["runtime=one_gpu"]):
         assert sweep.jobs([*SPEED, "backend=vllm", *words])
+
+
+VLLM = [*SPEED, "sampling=greedy", "backend=vllm"]
+HEADS_OF_16 = ["target.origin.base.width=96", "target.origin.base.heads=6"]
+DRAFT_OF_16 = ["draft.origin.base.width=64", "draft.origin.base.heads=4"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param(
+            [*VLLM, *HEADS_OF_16],
+            "target: width=96 over heads=6 gives heads of 16 .*or backend=native",
+            id="target",
+        ),
+        pytest.param([*VLLM, *DRAFT_OF_16], "draft: width=64 over heads=4", id="draft"),
+        pytest.param(
+            ["goal=distill", "teacher_logits=vllm", *HEADS_OF_16],
+            "model: width=96 over heads=6 .*or teacher_logits=transformers",
+            id="teacher",
+        ),
+    ],
+)
+def test_heads_that_vllm_does_not_read_are_refused(monkeypatch, tmp_path, words, message):
+    stand_in(monkeypatch, tmp_path)
+    with pytest.raises(ValueError, match=message):
+        sweep.jobs(words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param([*SPEED, *HEADS_OF_16], id="native"),
+        pytest.param([*VLLM, *DRAFT_OF_16, "decode=prompt_lookup"], id="no-draft"),
+        pytest.param([*VLLM, *HEADS_OF_16, "runtime=one_gpu"], id="gpu"),
+        pytest.param(["goal=distill", "teacher_logits=vllm"], id="teacher"),
+    ],
+)
+def test_heads_that_nothing_forbids_are_composed(monkeypatch, tmp_path, words):
+    stand_in(monkeypatch, tmp_path)
+    assert sweep.jobs(words)
+
+
+OTHER_TOKENIZER = (
+    "{_target_:soaes.stages.prepare.tokenizer,documents:${data.documents},vocabulary:512,"
+    "alphabet_size:100,alphabet_weight:20}"
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param(
+            ["goal=target.cpt", f"rows.corpus.tokenizer={OTHER_TOKENIZER}"],
+            "cpt: parent=.* holds token ids of tokenizer-.*, and rows=pack-.*; build both with",
+            id="rows",
+        ),
+        pytest.param(
+            ["goal=target.base", f"target.origin.base.tokenizer={OTHER_TOKENIZER}"],
+            "pretrain: tokenizer=tokenizer-.* holds token ids of tokenizer-.*, and rows=pack-",
+            id="pretrain",
+        ),
+    ],
+)
+def test_a_tokenizer_other_than_the_models_is_refused(words, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.jobs(words)
+
+
+def folder_of(name, maker):
+    """What a stage reads under an argument, with the token ids of a tokenizer or fetched model."""
+    if name == "tokenizer":
+        return maker
+    rows = Recipe("soaes.stages.prepare.pack", {"tokenizer": maker})
+    base = Recipe("soaes.stages.train.pretrain", {"tokenizer": maker, "rows": rows})
+    model = Recipe("soaes.stages.train.sft", {"parent": base if maker.stage != "fetch" else maker})
+    others = {
+        "rows": rows,
+        "teacher_logits": Recipe("soaes.stages.teach.teach", {"model": model, "rows": rows}),
+        "target_trace": Recipe("soaes.stages.trace.target_trace", {"target": model}),
+    }
+    return others.get(name, model)
+
+
+MAKERS = {
+    "ours": Recipe("soaes.stages.prepare.tokenizer", {"vocabulary": 512}),
+    "other": Recipe("soaes.stages.prepare.tokenizer", {"vocabulary": 513}),
+    "fetched": Recipe("soaes.stages.prepare.fetch", {"repo": "a/b"}),
+    "other_fetched": Recipe("soaes.stages.prepare.fetch", {"repo": "a/c"}),
+}
+
+
+@pytest.mark.parametrize("names", itertools.combinations(SAME_TOKENIZER, 2), ids="-".join)
+def test_all_that_a_stage_reads_has_one_tokenizer(names):
+    """Whether two fetched models share one is known once they are fetched."""
+
+    def check(*makers):
+        folders = [folder_of(name, MAKERS[maker]) for name, maker in zip(names, makers)]
+        _check_tokenizers(Recipe("soaes.stages.some", dict(zip(names, folders))))
+
+    for makers in (("ours", "ours"), ("fetched", "fetched"), ("fetched", "other_fetched")):
+        check(*makers)
+    for makers in (("ours", "other"), ("ours", "fetched"), ("fetched", "ours")):
+        with pytest.raises(ValueError, match=f"some: {names[0]}=.* and {names[1]}=.* other words"):
+            check(*makers)
 
 
 @pytest.mark.parametrize(

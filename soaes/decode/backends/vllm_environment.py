@@ -13,6 +13,8 @@ from soaes.decode.settings import SamplingSettings, SpeculationSpec
 
 VLLM = "SOAES_VLLM_PYTHON"  # names another environment than the one that `make vllm` fills
 READY = "ready"  # the file that `make vllm` writes into its environment at last
+# vllm/v1/attention/backends/cpu_attn.py
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 BACKENDS = {  # backend -> the distributions that its speed depends on
     "native": ("torch",),
     "transformers": ("transformers", "torch"),
@@ -82,6 +84,28 @@ def check_backend(spec: SpeculationSpec, sampling: SamplingSettings, device: str
         raise ValueError(
             f"temperature={sampling.temperature}: on a CPU vLLM's speculation keeps the target's "
             "distribution under greedy decoding alone; set sampling=greedy, or backend=native"
+        )
+
+
+def check_heads(model: str, width: int, heads: int, device: str, otherwise: str) -> None:
+    """Check that vLLM reads a model's heads; on a GPU it reads others too.
+
+    Args:
+        model: The model, for the message.
+        width: Its hidden size.
+        heads: Its query heads.
+        device: cpu or cuda.
+        otherwise: The option that does without vLLM, for the message.
+
+    Raises:
+        ValueError: On a CPU vLLM has no kernel for them.
+    """
+    if device == "cpu" and width % heads == 0 and width // heads not in CPU_HEAD_SIZES:
+        sizes = ", ".join(map(str, CPU_HEAD_SIZES))
+        raise ValueError(
+            f"{model}: width={width} over heads={heads} gives heads of {width // heads} units, and "
+            f"on a CPU vLLM reads heads of {sizes}; set width and heads of its origin.base to give "
+            f"one of these, or {otherwise}"
         )
 
 
