@@ -11,8 +11,17 @@ each job builds what it misses. Hydra's own flags (`--help`, `--cfg job` ...) go
 from __future__ import annotations
 
 import os
-import shlex
 import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C while the modules below load is one line, not a traceback
+    def _leave(*_: object) -> None:
+        print("interrupted", flush=True)
+        os._exit(130)
+
+    signal.signal(signal.SIGINT, _leave)
+
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -54,6 +63,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     words = sys.argv[1:]
     try:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a job in the background
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         if any(word.split("=")[0] in HYDRA_FLAGS for word in words):
             _check_experiments(words)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends in silence
@@ -62,7 +73,8 @@ def main() -> None:
         sys.exit(run([word for word in words if word not in MULTIRUN]))
     except ValueError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
+        say(str(interruption) or "interrupted")
         sys.exit(130)
 
 

@@ -17,10 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -160,7 +161,11 @@ class Scheduler:
         self.screen = progress.Screen(live=bool(jobs))
 
     def run(self) -> None:
-        """Run every stage. Ctrl-C ends the running ones and raises KeyboardInterrupt."""
+        """Run every stage.
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C has ended the running ones; its message says so.
+        """
         try:
             self._start_server()
             while self.graph.is_active():
@@ -169,8 +174,11 @@ class Scheduler:
                     self._wait()
                     self._finish_ended()
         except KeyboardInterrupt:
-            self._interrupt()
-            raise
+            self._end_running()
+            count = len(self.outcome.built)
+            raise KeyboardInterrupt(
+                f"interrupted: {count} stages are finished; run the same command again to continue"
+            ) from None
         finally:
             self.screen.close()
 
@@ -191,7 +199,8 @@ class Scheduler:
             wandb_modules = WANDB_MODULES if self.runtime.logger.enabled else ()
             forkserver.set_forkserver_preload([*PRELOAD, *wandb_modules])
             choose_socket_folder()
-            forkserver.ensure_running()
+            with sigint_blocked():
+                forkserver.ensure_running()
 
     def _is_forked(self, recipe: Recipe) -> bool:
         return computes(recipe) and recipe.stage not in self.runtime.torchrun
@@ -210,8 +219,9 @@ class Scheduler:
                 self.graph.done(name)
             elif self._may_start(name):
                 self.ready.remove(name)
-                process = self._start(self.todo[name])
-                self.running[name] = StageProcess(process, time.monotonic())
+                with sigint_blocked():
+                    process = self._start(self.todo[name])
+                    self.running[name] = StageProcess(process, time.monotonic())
 
     def _failed_parent(self, name: str) -> str | None:
         for parent in self.todo[name].parents.values():
@@ -273,16 +283,12 @@ class Scheduler:
                 self.screen.print(progress.job_line(title, name, self.store.metrics(name)))
         self.graph.done(name)
 
-    def _interrupt(self) -> None:
+    def _end_running(self) -> None:
         """End the running stages; each leaves its unfinished folder."""
         for stage in self.running.values():
             stage.process.terminate()
         for stage in self.running.values():
             stage.process.join()
-        count = len(self.outcome.built)
-        self.screen.print(
-            f"interrupted: {count} stages are finished; run the same command again to continue"
-        )
 
     # ------------------------------------------------------------ what the board shows
 
@@ -355,6 +361,23 @@ def build_stage(store: Store, recipe: Recipe, runtime: Runtime, exclusive: bool)
         ]
         if subprocess.run(command, preexec_fn=_die_with_parent).returncode:
             sys.exit(1)
+
+
+@contextmanager
+def sigint_blocked() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach while they load, and note each that was started.
+
+    A terminal sends SIGINT to all of them; where Python is still importing it would print a
+    traceback. They inherit the block, and `worker.main` lifts it once it can write down an
+    interruption. Before that SIGTERM ends them. At the end our own block is lifted, and a Ctrl-C
+    that came meanwhile raises KeyboardInterrupt.
+    """
+    resource_tracker.ensure_running()  # its start would lift the block
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _die_with_parent() -> None:

@@ -12,6 +12,7 @@ import importlib
 import inspect
 import os
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -42,6 +43,7 @@ def main(store: Store, name: str, runtime: Runtime) -> None:
     out = store.unfinished(name)
     _redirect_output(out / "log.txt")
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see the scheduler's
         run(store, read_recipe(store, name), runtime, out)
     except BaseException as error:  # KeyboardInterrupt and SystemExit are written down too
         if not (out / "reason.txt").exists():  # of several ranks the first to fail knows why

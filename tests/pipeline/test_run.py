@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -352,37 +353,66 @@ def test_hydras_own_flags_go_to_hydra(tmp_path):
     assert shown.returncode == 0 and yaml.safe_load(shown.stdout)["seed"] == 7
 
 
-def test_ctrl_c_keeps_what_is_finished_and_leaves_no_half_output(tmp_path):
-    store = tmp_path / "store"
-    environment = {**os.environ, "SOAES_STORE": str(store), "PYTHONUNBUFFERED": "1"}
-    words = command(
-        "run",
-        "goal=target.base",
-        "logger=none",
-        "optim.general.epochs=500",
-        "optim.general.max_tokens=null",
-    )
-    heed = partial(
-        signal.signal, signal.SIGINT, signal.SIG_DFL
-    )  # what a shell runs in the background ignores it, as perhaps this suite
-    ran = subprocess.Popen(
-        words,
-        env=environment,
+def interruptible(store, *words):
+    """Start a run in a process group of its own, which heeds Ctrl-C.
+
+    What a shell runs in the background ignores it, as perhaps this suite.
+    """
+    return subprocess.Popen(
+        command("run", "logger=none", *words),
+        env={**os.environ, "SOAES_STORE": str(store), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
         cwd=Path(compose.CONF).parent,
-        preexec_fn=heed,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def interrupt(ran, is_due):
+    """Press Ctrl-C once it is due; return what was printed, once no process is left."""
     try:
         deadline = time.monotonic() + 200
-        while not list(store.glob("unfinished/pretrain-*/curves.jsonl")):
+        while not is_due():
             assert ran.poll() is None and time.monotonic() < deadline
-            time.sleep(0.2)
+            time.sleep(0.02)
         os.killpg(ran.pid, signal.SIGINT)
         printed, _ = ran.communicate(timeout=200)
+        with pytest.raises(ProcessLookupError):
+            while time.monotonic() < deadline:
+                os.killpg(ran.pid, 0)
+                time.sleep(0.02)
+        return printed
     finally:
-        if ran.poll() is None:  # or it would train on for hours beside the other tests
+        with suppress(ProcessLookupError):  # or it would train on for hours beside the other tests
             os.killpg(ran.pid, signal.SIGKILL)
+
+
+def test_ctrl_c_keeps_what_is_finished_and_leaves_no_half_output(tmp_path):
+    store = tmp_path / "store"
+    endless = ["optim.general.epochs=500", "optim.general.max_tokens=null"]
+    ran = interruptible(store, "goal=target.base", *endless)
+    printed = interrupt(ran, lambda: list(store.glob("unfinished/pretrain-*/curves.jsonl")))
     assert ran.returncode == 130 and "run the same command again to continue" in printed
     assert len(Store(store).names("pack")) == 1 and not Store(store).names("pretrain")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads children from /proc")
+@pytest.mark.parametrize(("children", "wait"), [(1, 0), (2, 0), (3, 0), (3, 1)])
+def test_ctrl_c_at_the_start_is_one_line(tmp_path, children, wait):
+    """While the processes of a build load: multiprocessing's, the one to fork, a first stage."""
+    ran = interruptible(tmp_path / "store", "goal=target.base")
+    started = []
+
+    def is_due():
+        listed = Path(f"/proc/{ran.pid}/task/{ran.pid}/children").read_text().split()
+        if len(listed) >= children and not started:
+            started.append(time.monotonic())
+        return started and time.monotonic() >= started[0] + wait
+
+    printed = interrupt(ran, is_due)
+    assert ran.returncode == 130
+    assert printed.splitlines() == [
+        "interrupted: 0 stages are finished; run the same command again to continue"
+    ]
