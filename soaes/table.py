@@ -24,7 +24,7 @@ from soaes.pipeline.store import Store, check_writable
 from soaes.pipeline.validation import nearest
 from soaes.report import freshness, index, plots, sanity_checks, table_spec
 from soaes.report.markdown import write_table, write_verdicts
-from soaes.report.results import Table, read_table, store_of
+from soaes.report.results import TIMED_SEEDS, Table, read_table, store_of
 from soaes.report.table_spec import EXPERIMENTS, table_names
 
 Tables = Mapping[str, Table]
@@ -130,7 +130,7 @@ def _page(tables: Tables, name: str, overrides: list[str], folder: Path) -> list
     spec = tables[name].spec
     words = " ".join(word for word in overrides if not freshness.is_execution(word))
     command = f"python -m soaes.run experiment={','.join(spec.experiments)} {words}"
-    clock = ", timings in the first seed alone" if spec.timed_sweeps else ""
+    clock = f", timings in {TIMED_SEEDS} seeds at most" if spec.timed_sweeps else ""
     parts = [f"Made by `{command}`{clock}."]
     if picture := plots.draw(tables, name, folder):
         parts.append(f"![{name}]({picture.name})")

@@ -54,11 +54,34 @@ class Mean:
         return weighted_sums(counts_BN, scaled_N) / counts_BN.sum(1)
 
 
-def answer_scores(rows: Sequence[Row]) -> dict[str, Mean]:
-    """Define the scores of `evaluate` over some of its predictions, in 0..100."""
-    scores = {score: Mean([row[score] for row in rows]) for score in SCORES}
+@dataclass(frozen=True, eq=False)
+class MeanPerToken:
+    """A sum over samples per token of them, such as the nats of a token."""
+
+    sums: Sequence[float]
+    tokens: Sequence[int]
+
+    def value(self) -> float:
+        """Return the mean over tokens, each sample counted once."""
+        return sum(self.sums) / sum(self.tokens)
+
+    def replicates(self, counts_BN: np.ndarray) -> np.ndarray:
+        """Return the means over the tokens of weighted samples."""
+        sums_B = weighted_sums(counts_BN, np.array(self.sums, dtype=float))
+        return sums_B / weighted_sums(counts_BN, np.array(self.tokens, dtype=float))
+
+
+def answer_scores(rows: Sequence[Row]) -> dict[str, Estimator]:
+    """Define the scores of `evaluate` over some of its predictions.
+
+    All are in 0..100, but `reference_loss`, in nats a token.
+    """
+    scores: dict[str, Estimator] = {score: Mean([row[score] for row in rows]) for score in SCORES}
     if rows and all("value_recall" in row for row in rows):
         scores |= {recall: Mean([row[recall] for row in rows]) for recall in RECALLS}
+    if rows and all("reference_nats" in row for row in rows):
+        nats = [row["reference_nats"] for row in rows]
+        scores["reference_loss"] = MeanPerToken(nats, [row["reference_tokens"] for row in rows])
     exact = [row["prediction"] == row["reference"] for row in rows]
     return scores | {"exact_match": Mean(exact, scale=100)}
 

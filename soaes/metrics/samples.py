@@ -162,10 +162,11 @@ def _decoding(rows: Sequence[Row]) -> dict[str, Samples]:
 
 
 def _predicted_acceptance(rows: Sequence[Row]) -> dict[str, Samples]:
-    """What predict_acceptance expects: tokens a step at each n."""
+    """What predict_acceptance expects: overlap in per cent, and tokens a step at each n."""
     pool = _prompts(rows)
     tokens_N = np.array([row["new_tokens"] for row in rows], dtype=float)
-    by_metric = {}
+    overlap_N = 100 * np.array([row["overlap"] for row in rows], dtype=float)
+    by_metric = {"overlap_on_text": Samples(pool, _ratio(overlap_N, tokens_N))}
     for n in rows[0]["expected_steps"]:
         steps_N = np.array([row["expected_steps"][n] for row in rows])
         by_metric[f"mean_acceptance_length_n{n}"] = Samples(pool, _ratio(tokens_N, steps_N))

@@ -84,6 +84,8 @@ class EvaluateMetrics(TypedDict):
     attribute_recall: NotRequired[float]  # per cent of the asked attributes that answers speak of
     value_recall: NotRequired[float]  # per cent of them whose right value answers name
     num_without_values: NotRequired[int]  # questions that do not say it, where others do
+    reference_loss: float  # cross-entropy of the reference answers, nats a token
+    num_references_cut: NotRequired[int]  # references whose end does not fit the model's positions
     exact_match: float  # per cent of the answers that equal the reference; not written by task
     scoring: ScoringInfo  # how the scores are computed
     num_skipped: int  # samples whose prompt and answer do not fit the model's positions
@@ -105,6 +107,9 @@ class EvaluatePrediction(TypedDict):
     bleu4: float
     attribute_recall: NotRequired[float]  # where the question says what it asks for
     value_recall: NotRequired[float]
+    reference_nats: NotRequired[float]  # cross-entropy of the reference, summed over its tokens
+    reference_tokens: NotRequired[int]  # of the reference, with the one that ends it
+    reference_is_cut: NotRequired[bool]  # the reference's end does not fit the model's positions
 
 
 # ---------------------------------------- multiple-choice exams

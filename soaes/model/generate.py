@@ -57,7 +57,7 @@ def generate_answers(
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
     with_cache = attention.using_attention(model, attention.name_with_cache(model))
     with with_cache, torch.compiler.set_stance("force_eager"):  # every shape is new to a compiler
-        for indices in _batches(lengths):
+        for indices in batches(lengths):
             batch = [prompts[index] for index in indices]
             tokens = _generate_batch(model, batch, end_id, max_new_tokens)
             for index, answer in zip(indices, tokens, strict=True):
@@ -69,8 +69,15 @@ def generate_answers(
     return finished
 
 
-def _batches(lengths: list[int]) -> Iterator[list[int]]:
-    """Indices of sequences of nearly one length, longest first, as many as the cache may hold."""
+def batches(lengths: list[int]) -> Iterator[list[int]]:
+    """Group sequences of nearly one length, longest first, as many as the cache may hold.
+
+    Args:
+        lengths: Tokens of each sequence.
+
+    Yields:
+        The indices of a batch.
+    """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     while order:
         longest = lengths[order[0]]

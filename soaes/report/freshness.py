@@ -101,7 +101,7 @@ def _differing(name: str, rows: Names, overrides: list[str]) -> list[str]:
     if name not in table_spec.table_names():
         return list(rows)
     spec = table_spec.load(name)
-    words = results.first_seed(overrides)
+    words = results.at_seeds(overrides, 1)
     today = {}
     for key, row in spec.rows.items():
         by_seed = results.row_recipes(key, row, words, spec.timed_sweeps)

@@ -103,8 +103,6 @@ def _cells(table: Table, columns: Sequence[str]) -> tuple[Line, list[Line]]:
         header += [title, "paper"] if column in in_paper else [title]
     body = []
     for row in table.rows.values():
-        if row.aside:
-            continue  # in the CSV alone
         cells = [row.label, *(row.settings.get(key, "-") for key in settings)]
         for column in columns:
             digits = specs[column].digits
@@ -309,11 +307,8 @@ def _origin(table: Table, store: Store) -> list[str]:
     lines = sorted({text for goal in goals for text in _general_text(goal, store)})
     if len(seeds) == 1:
         lines.append("One seed: intervals cover the questions, not the training.  ")
-    elif len(seeds) > 1 and table.spec.timed_sweeps:
-        lines.append(
-            "Timings are of the first seed alone: "
-            "their intervals cover the questions, not the training.  "
-        )
+    elif timed_seeds := _timed_seeds(table):
+        lines.append(f"Timings are of seed {', '.join(map(str, timed_seeds))}.  ")
     lines.append(f"Seed {', '.join(map(str, seeds))}; commit {commits}; {machines}.")
     if differing := mixed_code(store, goals):
         lines += [
@@ -334,3 +329,10 @@ def _general_text(recipe: Recipe, store: Store) -> list[str]:
             if "held out" in source:
                 lines.append(f"General text: {source}.  ")
     return lines
+
+
+def _timed_seeds(table: Table) -> list[int]:
+    """The seeds that a clock ran in; nothing where no sweep of the table is timed."""
+    timed = set(table.spec.timed_sweeps)
+    recipes = [item for row in table.rows.values() for item in row.recipes.items()]
+    return sorted({seed for seed, of_seed in recipes if timed & of_seed.keys()})

@@ -188,9 +188,9 @@ def _distilled(table: Table, figure: Any) -> None:
     base = table.rows["undistilled"]
     panels: dict[str, list[TableRow]] = {"alpha": [], "tau": []}
     for key, row in table.rows.items():
-        if not row.aside and key.startswith("alpha"):
+        if key.startswith("alpha"):
             panels["alpha"].append(row)
-        if not row.aside and (key.startswith("tau") or key == "alpha_05"):
+        if key.startswith("tau") or key == "alpha_05":
             panels["tau"].append(row)
     if not any(_difference(row, base) for rows in panels.values() for row in rows):
         return

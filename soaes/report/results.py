@@ -24,8 +24,10 @@ from soaes.pipeline.store import Store
 from soaes.report import table_spec
 from soaes.report.table_spec import ColumnSpec, RowSpec, TableSpec
 
-Goals = dict[str, Recipe]  # role of a sweep in a row -> what the row's job builds
+Goals = dict[str, Recipe]  # goal of a sweep of a row -> what the row's job builds
 Interval = tuple[float, float]
+
+TIMED_SEEDS = 3  # of a command line, at most: a clock needs the machine to itself
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,6 @@ class TableRow:
     reason: str = ""  # what failed, or which seeds are there, in one line
     recipes: Mapping[int, Goals] = field(default_factory=dict)  # by seed
     measured: Mapping[int, Mapping[str, Measured]] = field(default_factory=dict)  # by seed
-    aside: bool = False  # in the CSV alone
 
     @property
     def goals(self) -> list[Recipe]:
@@ -78,7 +79,7 @@ def read_table(name: str, overrides: list[str]) -> Table:
 
 def store_of(overrides: list[str]) -> Store:
     """Find the store that a command line names: all of its jobs have the same."""
-    first_job = _jobs("", tuple(first_seed(overrides)))[0]
+    first_job = _jobs("", tuple(at_seeds(overrides, 1)))[0]
     return Store(first_job.runtime.store)
 
 
@@ -94,22 +95,23 @@ def row_recipes(
         key: The row's key, for the error message.
         row: Which sweeps and which job of each.
         overrides: The command line of the sweep.
-        timed_sweeps: Roles that are measured in the first seed alone: a clock needs the machine to
-            itself, and its spread is over prompts and rounds.
+        timed_sweeps: Roles that are measured in the first TIMED_SEEDS seeds alone.
 
     Returns:
         Seed -> role -> recipe, roles in the row's order; empty if the overrides leave the row out.
+        Where a sweep has several goals, the role names one of them.
 
     Raises:
         ValueError: The overrides make several jobs of the row in one seed.
     """
     by_seed: dict[int, Goals] = {}
     for role, experiment in row.sweeps.items():
-        words = first_seed(overrides) if role in timed_sweeps else overrides
+        words = at_seeds(overrides, TIMED_SEEDS) if role in timed_sweeps else overrides
         jobs = [
             job
             for job in _jobs(experiment, tuple(words))
-            if table_spec.matches(row.when, job.overrides)
+            if job.overrides.get("goal", role) == role
+            and table_spec.matches(row.when, job.overrides)
         ]
         job_seeds = [int(job.overrides.get("seed", seeds(overrides)[0])) for job in jobs]
         if len(set(job_seeds)) < len(jobs):
@@ -133,12 +135,13 @@ def seeds(overrides: list[str]) -> list[int]:
     return [int(value) for value in command_line.values(given)]
 
 
-def first_seed(overrides: list[str]) -> list[str]:
-    """Return the same command line at its first seed alone."""
+def at_seeds(overrides: list[str], count: int) -> list[str]:
+    """Return the same command line at its first seeds alone, `count` of them at most."""
     all_seeds = seeds(overrides)
-    if len(all_seeds) == 1:
+    if len(all_seeds) <= count:
         return overrides
-    return [*command_line.without(overrides, "seed"), f"seed={all_seeds[0]}"]
+    chosen = ",".join(map(str, all_seeds[:count]))
+    return [*command_line.without(overrides, "seed"), f"seed={chosen}"]
 
 
 @cache
@@ -173,7 +176,6 @@ def _read_row(store: Store, spec: TableSpec, row: RowSpec, goals: dict[int, Goal
         reason=reason,
         recipes=goals,
         measured=measured,
-        aside=row.aside,
     )
 
 

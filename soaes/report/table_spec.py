@@ -220,12 +220,11 @@ class ColumnSpec:
 class RowSpec:
     """Which job of which sweeps makes a row, and the paper's values beside it."""
 
-    # Role -> experiment; empty: the row has the paper's values only.
+    # Goal -> experiment; empty: the row has the paper's values only.
     sweeps: Mapping[str, str] = field(default_factory=dict)
     when: Mapping[str, Any] = field(default_factory=dict)  # the swept values of the row's job
     paper: Mapping[str, Any] = field(default_factory=dict)  # name, and values by column
     note: str = ""  # appended to the label in brackets
-    aside: bool = False  # in the CSV alone
 
     def __post_init__(self) -> None:
         if not self.sweeps and "name" not in self.paper:
@@ -246,7 +245,7 @@ class TableSpec:
     label: str = "model"  # the recipe's argument that labels a row: a model or a decoder
     settings: Mapping[str, str] = field(default_factory=dict)  # title -> `when.KEY` or recipe path
     breakdown: Mapping[str, ColumnSpec] = field(default_factory=dict)  # columns of a second table
-    timed_sweeps: tuple[str, ...] = ()  # roles measured in the first seed alone: a clock ran
+    timed_sweeps: tuple[str, ...] = ()  # roles measured in a few seeds alone: a clock ran
     shared_metrics: str | None = None  # the role whose value is shown of a metric that several have
     reading: Mapping[str, str] = field(default_factory=dict)  # scale -> what its numbers say
 
@@ -310,16 +309,25 @@ def parse_claim(spec: Mapping[str, Any]) -> ClaimSpec:
     """Make a claim from its YAML mapping.
 
     `metric` names the metric of all pairs, or stands in each pair; `also` lists further metrics, by
-    which the same pairs are judged beside the claim. A side is a row's key, a number,
-    `{table, row}`, `{numerator, denominator}`, or `{curve, score, matched, level}`.
+    which the same pairs are judged beside the claim, with a minus before those of which less is
+    better. A side is a row's key, a number, `{table, row}`, `{numerator, denominator}`, or
+    `{curve, score, matched, level}`.
     """
     parsed = dict(spec)
     metric = parsed.pop("metric", None)
     parsed["pairs"] = tuple(_pair(pair, metric) for pair in spec["pairs"])
     parsed["also"] = {
-        other: tuple(_pair(pair, other) for pair in spec["pairs"]) for other in spec.get("also", ())
+        other.removeprefix("-"): _pairs_by(other, spec["pairs"]) for other in spec.get("also", ())
     }
     return _record(ClaimSpec, parsed)
+
+
+def _pairs_by(metric: str, specs: Sequence[Mapping[str, Any]]) -> tuple[Pair, ...]:
+    """The pairs by another metric; `-METRIC` swaps their sides, since less of it is better."""
+    pairs = [_pair(spec, metric.removeprefix("-")) for spec in specs]
+    if metric.startswith("-"):
+        pairs = [Pair(pair.right, pair.left) for pair in pairs]
+    return tuple(pairs)
 
 
 def _pair(spec: Mapping[str, Any], metric: str | None) -> Pair:

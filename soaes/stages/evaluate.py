@@ -1,21 +1,21 @@
 """Score a model: its answers to held-out questions (`evaluate`) and its exams (`benchmark`).
 
 The path of the data: samples of a split -> prompts (data.chat) -> greedy answers (model.generate)
--> scores of each answer (metrics.rouge, metrics.bleu) -> means (metrics.estimators). Speed is
-measured elsewhere.
+-> scores of each answer (metrics.rouge, metrics.bleu) -> means (metrics.estimators); the loss of
+the reference answers is measured beside them. Speed is measured elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from soaes.data import splits
-from soaes.data.chat import load_tokenizer, prompt
+from soaes.data.chat import END, load_tokenizer, prompt
 from soaes.data.curation import exam_files
 from soaes.data.jsonl import read_jsonl
 from soaes.metrics import bleu, exams, rouge
@@ -26,6 +26,7 @@ from soaes.metrics.scoring_info import scoring_info
 from soaes.model import checkpoint
 from soaes.model.generate import Answer, generate_answers
 from soaes.model.output_head import OutputHead
+from soaes.model.reference_loss import reference_nats
 from soaes.pipeline import validation
 from soaes.pipeline.runtime import Execution
 
@@ -62,8 +63,8 @@ def evaluate(
         unseen_samples: samples of qa/unseen.jsonl, drawn at random; None: all.
         sample_seed: of both draws. It is not the run's seed, so that all runs answer the same.
         execution: device.
-        out: folder for metrics.json (mean scores, 0 to 100) and predictions.jsonl (a line a
-            sample).
+        out: folder for metrics.json (mean scores, 0 to 100; the loss of the references, nats a
+            token) and predictions.jsonl (a line a sample).
 
     Raises:
         ValueError: if the split is empty, or no prompt fits.
@@ -125,10 +126,33 @@ def _predict(
     rows = []
     for task in sorted(fitting):
         prompts = [ids for _, ids in fitting[task]]
+        references = [
+            _reference(tokenizer, sample, positions - len(ids)) for sample, ids in fitting[task]
+        ]
         answers = generate_answers(network, tokenizer, prompts, max_new_tokens[task])
-        for (sample, _), answer in zip(fitting[task], answers, strict=True):
-            rows.append(_prediction(sample, split, answer, values))
+        nats = reference_nats(network, prompts, [reference.ids for reference in references])
+        for index, (sample, _) in enumerate(fitting[task]):
+            row = _prediction(sample, split, answers[index], values)
+            row["reference_nats"] = nats[index]
+            row["reference_tokens"] = len(references[index].ids)
+            row["reference_is_cut"] = references[index].is_cut
+            rows.append(row)
     return rows
+
+
+class Reference(NamedTuple):
+    """The token ids of a reference answer."""
+
+    ids: list[int]
+    is_cut: bool
+    """It is longer than the model's positions."""
+
+
+def _reference(tokenizer: Tokenizer, sample: Sample, limit: int) -> Reference:
+    """Encode the reference answer as SFT does, as far as the model's positions reach."""
+    text = sample["messages"][-1]["content"].strip() + END
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    return Reference(ids[:limit], is_cut=len(ids) > limit)
 
 
 def _prediction(
@@ -164,6 +188,8 @@ def _scores(predictions: list[EvaluatePrediction]) -> dict[str, float]:
     judged = sum("value_recall" in row for row in predictions)
     if 0 < judged < len(predictions):
         scores["num_without_values"] = len(predictions) - judged
+    if references_cut := sum(row.get("reference_is_cut", False) for row in predictions):
+        scores["num_references_cut"] = references_cut
     return {
         **scores,
         "samples": len(predictions),

@@ -23,7 +23,7 @@ def store(tmp_path_factory):
 @pytest.mark.parametrize("word", ["seed=7", "++seed=7", "seed=7 "])
 def test_every_spelling_of_a_value_is_that_value(word):
     assert results.seeds([word]) == [7]
-    assert results.first_seed([word]) == [word]
+    assert results.at_seeds([word], 1) == [word]
 
 
 def test_the_last_word_for_a_key_counts_and_a_deleted_key_has_no_value():
@@ -31,7 +31,7 @@ def test_the_last_word_for_a_key_counts_and_a_deleted_key_has_no_value():
     assert command_line.value(["seed=1,2"], "seed") is None
     assert command_line.without(["++seed=1", "scale=smoke", "~seed"], "seed") == ["scale=smoke"]
     assert results.seeds(["seed=1,2", "++seed=3,4"]) == [3, 4]
-    assert results.first_seed(["++seed=3,4", "scale=smoke"]) == ["scale=smoke", "seed=3"]
+    assert results.at_seeds(["++seed=3,4", "scale=smoke"], 1) == ["scale=smoke", "seed=3"]
 
 
 @pytest.mark.parametrize(

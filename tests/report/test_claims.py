@@ -118,6 +118,12 @@ def test_further_metrics_are_judged_beside_a_claim_and_decide_nothing(tmp_path):
         parse_claim(claim(["better", "base"], also=["rouge2"], within=1.0))
 
 
+def test_a_metric_of_which_less_is_better_swaps_the_sides(tmp_path):
+    (result,) = judged(tmp_path, effect=claim(["worse", "base"], also=["-rouge1"])).values()
+    assert (result.verdict, result.also["rouge1"].verdict) == ("fails", "holds")
+    assert result.also["rouge1"].weakest.text == "base.rouge1 - worse.rouge1"
+
+
 def test_a_claim_holds_with_all_of_its_pairs_and_fails_with_any(tmp_path):
     good, open_, bad, absent = (
         ["better", "base"],

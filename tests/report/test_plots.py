@@ -57,7 +57,6 @@ def line(row, scores_N=None):
         row.paper,
         missing="" if cells else "not built",
         measured={0: cells} if cells else {},
-        aside=row.aside,
     )
 
 

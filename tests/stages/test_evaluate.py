@@ -4,11 +4,13 @@ A random model is enough.
 """
 
 import json
+import math
 import shutil
 
 import pytest
 
 from soaes.data import splits
+from soaes.data.chat import load_tokenizer
 from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.metrics import estimators
 from soaes.metrics.recall import recall, vocabulary
@@ -16,6 +18,7 @@ from soaes.model import checkpoint
 from soaes.stages import evaluate, prepare
 
 TOKENS = {"qa": 8, "report": 8}
+POSITIONS = 4 * 128  # of the model: its context by position_factor
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +128,26 @@ def test_answers_that_reach_the_limit_are_counted(world, tmp_path):
     cut = [row["is_cut"] for row in rows]
     assert metrics["num_cut"] == sum(cut) == len(rows) == 5  # an untrained model never ends
     assert metrics["qa_num_cut"] + metrics.get("report_num_cut", 0) == 5
+
+
+def test_the_loss_of_the_references_is_a_mean_over_their_tokens(world, tmp_path):
+    metrics, rows = evaluated(world, tmp_path / "out", unseen_samples=7)
+    for prefix, split in (("", "test"), ("unseen_", "unseen")):
+        some = [row for row in rows if row["split"] == split]
+        tokens = sum(row["reference_tokens"] for row in some)
+        nats = sum(row["reference_nats"] for row in some)
+        assert metrics[f"{prefix}reference_loss"] == pytest.approx(nats / tokens)
+    size = load_tokenizer(world["tokenizer"]).get_vocab_size()
+    assert metrics["reference_loss"] == pytest.approx(math.log(size), rel=0.1)  # knows nothing
+    assert "num_references_cut" not in metrics
+
+
+def test_references_beyond_the_positions_are_cut_and_counted(world, tmp_path):
+    long = shutil.copytree(world["documents"], tmp_path / "long")
+    questions = read_jsonl(long / "qa" / "test.jsonl")
+    for row in questions:
+        row["messages"][-1]["content"] *= 40
+    write_jsonl(long / "qa" / "test.jsonl", questions)
+    metrics, rows = evaluated(world, tmp_path / "out", long)
+    assert metrics["num_references_cut"] == len(rows) == 5
+    assert all(row["reference_tokens"] < POSITIONS for row in rows)

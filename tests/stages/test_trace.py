@@ -11,6 +11,7 @@ from soaes.decode.engine import Engine
 from soaes.decode.sampling import warp
 from soaes.decode.settings import SamplingSettings
 from soaes.decode.speculative import Speculative
+from soaes.metrics import samples
 from soaes.metrics.expected_acceptance import expected
 from soaes.model import checkpoint
 from soaes.stages.trace import predict_acceptance, target_trace
@@ -64,6 +65,13 @@ def test_greedy_predictions_are_the_decoders_counts(decoding_world, tmp_path):
             len(generation.tokens) for generation in generations
         ) / sum(generation.steps for generation in generations)
     assert metrics["prompts"] == 4 and 0 < metrics["overlap_on_text"] < 100
+
+
+def test_the_overlap_is_resampled_by_the_metrics_own_formula(decoding_world, tmp_path):
+    metrics, _, _ = run(decoding_world, tmp_path, 1.0)
+    statistics = samples.statistics(tmp_path / "predict" / "predictions.jsonl")
+    (of_all,) = statistics["overlap_on_text"].statistic(np.ones((1, 4)))
+    assert of_all == pytest.approx(metrics["overlap_on_text"], rel=1e-12)
 
 
 def test_sampled_predictions_rest_on_both_distributions(decoding_world, tmp_path):
