@@ -3,6 +3,8 @@
 Knows two strings: not samples, tasks or averages.
 """
 
+from collections import deque
+from collections.abc import Iterator
 from functools import cache
 
 import jieba
@@ -18,7 +20,11 @@ def score(prediction: str, reference: str) -> dict[str, float]:
     """
     if not prediction.strip() or not reference.strip():
         return {"rouge1": 0.0, "rouge2": 0.0, "rougeL": 0.0}
-    predicted, expected = _spaced(prediction), _spaced(reference)
+    return score_words(_spaced(prediction), _spaced(reference))
+
+
+def score_words(predicted: str, expected: str) -> dict[str, float]:
+    """Compute the same of two texts whose words are separated by spaces; neither may be blank."""
     grams = Rouge(metrics=["rouge-1", "rouge-2"], stats=["f"]).get_scores(predicted, expected)[0]
     return {
         "rouge1": 100 * grams["rouge-1"]["f"],
@@ -28,20 +34,33 @@ def score(prediction: str, reference: str) -> dict[str, float]:
 
 
 def common_length(left: list[str], right: list[str]) -> int:
-    """Compute the length of the longest common subsequence, one big integer a row (Hyyrö 2004).
+    """Compute the length of the longest common subsequence.
 
     rouge-chinese fills a dict of len(left) x len(right) cells: two reports of 4,000 words are 16
     million entries and gigabytes. The result is the same number.
+    """
+    (last_row,) = deque(subsequence_rows(left, right), maxlen=1)
+    return len(left) - last_row.bit_count()
+
+
+def subsequence_rows(left: list[str], right: list[str]) -> Iterator[int]:
+    """Yield the table of the longest common subsequence, one big integer a row (Hyyrö 2004).
+
+    Yields:
+        A row for the first 0, 1 .. len(right) words of `right`. A zero at bit i says that the
+        subsequence grows by one at left[i]: of its first k words, the length is k less the number
+        of ones among the k lowest bits.
     """
     places: dict[str, int] = {}
     for i, word in enumerate(left):
         places[word] = places.get(word, 0) | 1 << i
     full = (1 << len(left)) - 1
-    row = full  # a zero at bit i: the subsequence grows by one at left[i]
+    row = full
+    yield row
     for word in right:
         hits = row & places.get(word, 0)
         row = (row + hits | row - hits) & full
-    return len(left) - row.bit_count()
+        yield row
 
 
 def _longest_f1(predicted: list[str], expected: list[str]) -> float:
@@ -58,7 +77,12 @@ def _words(spaced: str) -> list[str]:
 
 
 def _spaced(text: str) -> str:
-    return " ".join(segmenter().cut(text))
+    return " ".join(cut_words(text))
+
+
+def cut_words(text: str) -> list[str]:
+    """Cut a text into words as jieba.cut does by default; blanks are words too."""
+    return list(segmenter().cut(text))
 
 
 @cache
