@@ -20,7 +20,8 @@ help:  ## list the targets
 tables: .venv/ready  ## build and print Tables 1-6 (timings in three seeds); a second run reuses every stage
 	$(PYTHON) -m soaes.run 'experiment=table*' scale=$(SCALE) seed=$(SEEDS) $(ARGS); status=$$?; \
 	$(PYTHON) -m soaes.run 'experiment=speed*' scale=$(SCALE) seed=$(timed_seeds) $(ARGS) || status=$$?; \
-	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) && exit $$status
+	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) || status=$$?; \
+	$(PYTHON) -m soaes.report scale=$(SCALE) seed=$(SEEDS) $(ARGS) && exit $$status
 
 retention: .venv/ready  ## plot general against domain knowledge over model size, learning rate and replay (claim T1b)
 	$(PYTHON) -m soaes.run 'experiment=retention*' scale=$(SCALE) seed=$(SEEDS) $(ARGS)
@@ -32,6 +33,7 @@ formats: .venv/ready  ## compare the soft-target formats: bytes, error of the lo
 
 publish: tables  ## write the tables of this commit to experiments/SCALE, to be committed next
 	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --out experiments/$(SCALE) > /dev/null
+	$(PYTHON) -m soaes.report scale=$(SCALE) seed=$(SEEDS) $(ARGS) --out experiments/$(SCALE)/report.html
 
 stale: .venv/ready  ## list committed tables that today's conf/ would build differently
 	$(PYTHON) -m soaes.table --stale

@@ -22,9 +22,9 @@ from soaes.pipeline.progress import escape_unencodable_text
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store, check_writable
 from soaes.pipeline.validation import nearest
-from soaes.report import freshness, index, plots, sanity_checks, table_spec
+from soaes.report import freshness, index, plots, sanity_checks
 from soaes.report.markdown import write_table, write_verdicts
-from soaes.report.results import TIMED_SEEDS, Table, read_table, store_of
+from soaes.report.results import TIMED_SEEDS, Table, is_shown, read_tables, store_of
 from soaes.report.table_spec import EXPERIMENTS, table_names
 
 Tables = Mapping[str, Table]
@@ -83,11 +83,11 @@ def _parser() -> argparse.ArgumentParser:
 def _print_tables(overrides: list[str], only: list[str], out: Path | None) -> int:
     names = only or table_names()
     _check_names(names)
-    tables = _read(names, overrides)
+    tables = read_tables(names, overrides)
     store, scale = store_of(overrides), compose.chosen_option(overrides, "scale")
     folder = out or store.root / "tables" / scale
     check_writable(folder, "set --out FOLDER, where the tables are written to")
-    shown = only or [name for name in names if _is_shown(name, tables[name])]
+    shown = only or [name for name in names if is_shown(name, tables[name])]
     for name in shown:
         page = _page(tables, name, overrides, folder) if out else []
         print(write_table(tables, name, store, folder, page) + "\n")
@@ -108,21 +108,6 @@ def _check_names(names: list[str]) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"{name}: there is no such table; {nearest(name, known)}")
-
-
-def _read(names: list[str], overrides: list[str]) -> dict[str, Table]:
-    """Read tables, and those whose rows their claims compare with."""
-    needed = set(names)
-    for name in names:
-        for claim in table_spec.load(name).claims.values():
-            cells = [cell for pair in claim.pairs for cell in pair.cells]
-            needed |= {cell.table for cell in cells if cell.table}
-    return {name: read_table(name, overrides) for name in sorted(needed)}
-
-
-def _is_shown(name: str, table: Table) -> bool:
-    """A table beyond the paper's is shown once a row of it is built."""
-    return name.startswith("table") or any(row.measured for row in table.rows.values())
 
 
 def _page(tables: Tables, name: str, overrides: list[str], folder: Path) -> list[str]:
@@ -161,7 +146,7 @@ def _print_stale(folders: list[Path]) -> int:
 def _print_why(overrides: list[str], why: str) -> int:
     name, _, row = why.partition(".")
     _check_names([name])
-    tables = _read([name], overrides)
+    tables = read_tables([name], overrides)
     print("\n".join(explain(tables, name, row, store_of(overrides))))
     return 0
 

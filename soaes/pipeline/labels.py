@@ -14,6 +14,10 @@ SFT = {
 }
 
 
+# Stages whose output is a model, which `label` names by the steps of its ancestry.
+MODELS = frozenset({"fetch", "pretrain", "instruct", "cpt", "sft", "distill", "export"})
+
+
 def label(model: Recipe) -> str:
     """Name a model by the steps of its ancestry: `Base 2x64 + CPT + stage-2 SFT`."""
     arguments = model.arguments
@@ -88,7 +92,7 @@ def lineage_tree(
     seen = set() if seen is None else seen
     repeated = recipe.name in seen
     seen.add(recipe.name)
-    words = "(above)" if repeated else _own_arguments(recipe)
+    words = "(above)" if repeated else _own_words(recipe)
     yield f"{'  ' * indent}{recipe.name}  {words}"
     if repeated:
         return
@@ -97,10 +101,15 @@ def lineage_tree(
         yield from lineage_tree(parent, seen, indent + 2)
 
 
-def _own_arguments(recipe: Recipe) -> str:
-    """Format the arguments of a stage without its parents: `alpha=0.5  tau=2  seed=0`."""
+def own_arguments(recipe: Recipe) -> dict[str, Any]:
+    """Return the arguments of a stage by dotted key, without its parents."""
     flat = flatten(recipe.written)
     del flat["_target_"]
     for path in recipe.parents:
         flat.pop(path, None)
-    return "  ".join(f"{key}={value}" for key, value in flat.items())
+    return flat
+
+
+def _own_words(recipe: Recipe) -> str:
+    """Format the arguments of a stage without its parents: `alpha=0.5  tau=2  seed=0`."""
+    return "  ".join(f"{key}={value}" for key, value in own_arguments(recipe).items())

@@ -62,9 +62,9 @@ def write_table(
         [table.spec.asks],
         [_markdown(header, body)],
         breakdown,
-        _notes(table),
+        [f"- {note}" for note in notes(table)],
         _claims(judge(tables, name)),
-        _origin(table, store),
+        origin_lines(table, store),
     ]
     text = "\n\n".join("\n".join(part) for part in parts if any(part))
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,19 +83,20 @@ def _write_csv(path: Path, rows: list[list[Any]]) -> None:
 # ---------------------------------------------------------------- cells
 
 
-def _settings(table: Table) -> list[str]:
-    """The titles of the settings, none if no row of the table was swept."""
+def setting_titles(table: Table) -> list[str]:
+    """List the titles of the settings, none if no row of the table was swept."""
     swept = any(row.recipes for row in table.rows.values())
     return list(table.spec.settings) if swept else []
 
 
-def _columns_of_paper(table: Table) -> set[str]:
+def columns_of_paper(table: Table) -> set[str]:
+    """Return the columns of which the paper has a value in some row."""
     return {column for row in table.rows.values() for column in row.paper}
 
 
 def _cells(table: Table, columns: Sequence[str]) -> tuple[Line, list[Line]]:
     """Our values with their intervals and, where the paper has the column, its value beside."""
-    settings, in_paper = _settings(table), _columns_of_paper(table)
+    settings, in_paper = setting_titles(table), columns_of_paper(table)
     specs = table.spec.all_columns
     header = ["Model", *settings]
     for column in columns:
@@ -106,28 +107,30 @@ def _cells(table: Table, columns: Sequence[str]) -> tuple[Line, list[Line]]:
         cells = [row.label, *(row.settings.get(key, "-") for key in settings)]
         for column in columns:
             digits = specs[column].digits
-            cells.append(_cell(row, column, digits))
+            cells.append(cell_text(row, column, digits))
             if column in in_paper:
-                cells.append(_number(row.paper.get(column), digits))
+                cells.append(number_text(row.paper.get(column), digits))
         body.append(cells)
     return header, body
 
 
-def _cell(row: TableRow, column: str, digits: int) -> str:
-    """`45.85 ±4.56`: the value and half the width of its 95 % interval, whose ends the CSV has.
+def cell_text(row: TableRow, column: str, digits: int) -> str:
+    """Format a cell: `45.85 ±4.56`, the value and half the width of its 95 % interval.
 
-    Without a value, why there is none; `-` where the row has no such metric.
+    The CSV has the interval's ends. Without a value, why there is none; `-` where the row has no
+    such metric.
     """
     if column not in row.values:
         return row.missing or ("missing" if "missing" in row.values else "-")
-    number = _number(row.values[column], digits)
+    number = number_text(row.values[column], digits)
     low, high = row.intervals.get(column, (None, None))
     if low is None or high is None or low == high:
         return number
     return f"{number} ±{(high - low) / 2:.{digits}f}"
 
 
-def _number(value: Any, digits: int) -> str:
+def number_text(value: Any, digits: int) -> str:
+    """Format a number with its decimals; `-` for none."""
     if value is None:
         return "-"
     return f"{value:.{digits}f}" if is_number(value) else str(value)
@@ -135,7 +138,7 @@ def _number(value: Any, digits: int) -> str:
 
 def _numbers(table: Table) -> list[list[Any]]:
     """The CSV: of each metric its value, the ends of its interval and the paper's value."""
-    settings, in_paper = _settings(table), _columns_of_paper(table)
+    settings, in_paper = setting_titles(table), columns_of_paper(table)
     columns = list(table.spec.all_columns)
     header: list[Any] = ["row", "model", *settings]
     for column in columns:
@@ -164,13 +167,13 @@ def _plain(value: Any) -> Any:
     return f"{value:.6g}" if isfinite(value) else ""
 
 
-def _notes(table: Table) -> list[str]:
-    """Why cells are missing and what was left out, each note with the rows that it concerns."""
+def notes(table: Table) -> list[str]:
+    """Say why cells are missing and what was left out, each note with the rows it concerns."""
     keys_by_note: dict[str, list[str]] = {}
     for key, row in table.rows.items():
         for note in _notes_of(row):
             keys_by_note.setdefault(note, []).append(key)
-    return [f"- {note} ({', '.join(keys)})" for note, keys in sorted(keys_by_note.items())]
+    return [f"{note} ({', '.join(keys)})" for note, keys in sorted(keys_by_note.items())]
 
 
 def _notes_of(row: TableRow) -> list[str]:
@@ -233,27 +236,29 @@ def _claims(results: list[ClaimResult]) -> list[str]:
         lines += [_pair_line(pair, result) for pair in result.pairs]
         for metric, other in result.also.items():
             weakest = other.weakest
-            effect = f"{weakest.text}: {_effect(weakest.effect)}"
+            effect = f"{weakest.text}: {effect_text(weakest.effect)}"
             lines.append(f"  - beside the claim, by {metric}: {other.verdict}; {effect}")
     return lines
 
 
 def _pair_line(pair: Comparison, result: ClaimResult) -> str:
     own_verdict = "" if pair.verdict == result.verdict else f", {pair.verdict}"
-    effect = _effect(pair.effect)
-    return f"  - {pair.text}: {effect} (paper {_signed(pair.paper)}){own_verdict}"
+    effect = effect_text(pair.effect)
+    return f"  - {pair.text}: {effect} (paper {signed_text(pair.paper)}){own_verdict}"
 
 
-def _effect(effect: Effect | None) -> str:
+def effect_text(effect: Effect | None) -> str:
+    """Format an effect: `+1.25 [+0.3, +2.2]`."""
     if effect is None:
         return "not measured"
-    value = _signed(effect.value)
+    value = signed_text(effect.value)
     if not isfinite(effect.low):
         return f"{value} (no interval)"
-    return f"{value} [{_signed(effect.low)}, {_signed(effect.high)}]"
+    return f"{value} [{signed_text(effect.low)}, {signed_text(effect.high)}]"
 
 
-def _signed(value: float | None) -> str:
+def signed_text(value: float | None) -> str:
+    """Format an effect's value: three significant digits and the sign."""
     return "-" if value is None else f"{value:+.3g}"
 
 
@@ -278,7 +283,7 @@ def write_verdicts(tables: Mapping[str, Table], scale: str, folder: Path) -> str
 def _verdict_row(result: ClaimResult) -> list[str]:
     pair = result.weakest
     seeds = pair.effect.seeds if pair.effect else 0
-    numbers = [_effect(pair.effect), _signed(pair.paper), str(seeds)]
+    numbers = [effect_text(pair.effect), signed_text(pair.paper), str(seeds)]
     return [result.claim, result.verdict, result.text, *numbers]
 
 
@@ -293,8 +298,8 @@ def _fields(result: ClaimResult, scale: str) -> list[Any]:
 # ---------------------------------------------------------------- where it comes from
 
 
-def _origin(table: Table, store: Store) -> list[str]:
-    """Seeds, commit and machine of the rows, and a warning where their code differs."""
+def origin_lines(table: Table, store: Store) -> list[str]:
+    """Say the seeds, commit and machine of the rows, and warn where their code differs."""
     goals = [goal for row in table.rows.values() for goal in row.goals]
     manifests = [store.manifest(goal.name) for goal in goals if store.holds(goal.name)]
     if not manifests:

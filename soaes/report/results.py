@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -77,6 +77,21 @@ def read_table(name: str, overrides: list[str]) -> Table:
     return Table(spec, rows)
 
 
+def read_tables(names: Sequence[str], overrides: list[str]) -> dict[str, Table]:
+    """Read tables, and those whose rows their claims compare with."""
+    needed = set(names)
+    for name in names:
+        for claim in table_spec.load(name).claims.values():
+            cells = [cell for pair in claim.pairs for cell in pair.cells]
+            needed |= {cell.table for cell in cells if cell.table}
+    return {name: read_table(name, overrides) for name in sorted(needed)}
+
+
+def is_shown(name: str, table: Table) -> bool:
+    """Tell whether a table is shown unasked: one beyond the paper's once a row of it is built."""
+    return name.startswith("table") or any(row.measured for row in table.rows.values())
+
+
 def store_of(overrides: list[str]) -> Store:
     """Find the store that a command line names: all of its jobs have the same."""
     first_job = _jobs("", tuple(at_seeds(overrides, 1)))[0]
@@ -89,6 +104,16 @@ def store_of(overrides: list[str]) -> Store:
 def row_recipes(
     key: str, row: RowSpec, overrides: list[str], timed_sweeps: Sequence[str] = ()
 ) -> dict[int, Goals]:
+    """Find the recipes of a row in its sweeps: those of `row_jobs`, seed -> role -> recipe."""
+    by_seed = row_jobs(key, row, overrides, timed_sweeps)
+    return {
+        seed: {role: job.recipe for role, job in jobs.items()} for seed, jobs in by_seed.items()
+    }
+
+
+def row_jobs(
+    key: str, row: RowSpec, overrides: list[str], timed_sweeps: Sequence[str] = ()
+) -> dict[int, dict[str, sweep.Job]]:
     """Find the jobs of a row in its sweeps.
 
     Args:
@@ -98,13 +123,13 @@ def row_recipes(
         timed_sweeps: Roles that are measured in the first TIMED_SEEDS seeds alone.
 
     Returns:
-        Seed -> role -> recipe, roles in the row's order; empty if the overrides leave the row out.
+        Seed -> role -> job, roles in the row's order; empty if the overrides leave the row out.
         Where a sweep has several goals, the role names one of them.
 
     Raises:
         ValueError: The overrides make several jobs of the row in one seed.
     """
-    by_seed: dict[int, Goals] = {}
+    by_seed: dict[int, dict[str, sweep.Job]] = {}
     for role, experiment in row.sweeps.items():
         words = at_seeds(overrides, TIMED_SEEDS) if role in timed_sweeps else overrides
         jobs = [
@@ -120,7 +145,7 @@ def row_recipes(
                 "give one value to every override but seed, e.g. distill.tau=2"
             )
         for seed, job in zip(job_seeds, jobs, strict=True):
-            by_seed.setdefault(seed, {})[role] = job.recipe
+            by_seed.setdefault(seed, {})[role] = job
     return {seed: by_seed[seed] for seed in seeds(overrides) if seed in by_seed}
 
 
@@ -262,7 +287,7 @@ def _by_metric(measured: Mapping[int, Mapping[str, Measured]]) -> dict[str, list
     return by_metric
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Tell whether a metric is a number, which a mean can be taken of."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

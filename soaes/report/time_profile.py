@@ -14,6 +14,8 @@ import statistics
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from soaes.pipeline import sweep
@@ -59,29 +61,49 @@ def report(words: list[str]) -> list[str]:
     return _lines(store, stages, jobs[0].runtime.execution.threads)
 
 
-def _lines(store: Store, stages: dict[str, Recipe], threads: int) -> list[str]:
-    kinds: dict[str, list[Recipe]] = defaultdict(list)
+@dataclass(frozen=True)
+class KindTime:
+    """The stages of one kind, and their time."""
+
+    kind: str  # the stage's function and, of a trained model, its size
+    stages: tuple[Recipe, ...]
+    seconds: float  # of all of them
+
+
+def by_kind(store: Store, stages: Mapping[str, Recipe]) -> list[KindTime]:
+    """Sort built stages into kinds, the one that took longest first.
+
+    Args:
+        store: Where they lie.
+        stages: Their recipes by name.
+    """
+    recipes: dict[str, list[Recipe]] = defaultdict(list)
     for recipe in stages.values():
-        kinds[_kind(store, recipe)].append(recipe)
-    seconds = {
-        kind: sum(store.manifest(recipe.name)["seconds"] for recipe in recipes)
-        for kind, recipes in kinds.items()
-    }
+        recipes[_kind(store, recipe)].append(recipe)
+    kinds = []
+    for kind, of_kind in recipes.items():
+        seconds = sum(store.manifest(recipe.name)["seconds"] for recipe in of_kind)
+        kinds.append(KindTime(kind, tuple(of_kind), seconds))
+    return sorted(kinds, key=lambda kind: -kind.seconds)
+
+
+def _lines(store: Store, stages: dict[str, Recipe], threads: int) -> list[str]:
+    kinds = by_kind(store, stages)
     trained = [recipe for recipe in stages.values() if "optim" in recipe.arguments]
     rates = {dtype: matmul_rate(threads, dtype) for dtype in sorted(set(map(_dtype, trained)))}
-    total = sum(seconds.values())
+    total = sum(kind.seconds for kind in kinds)
     timed = [f"{dtype} {rate / 1e9:.0f} GFLOP/s" for dtype, rate in rates.items()]
     product = f"products of {SIZE} x {SIZE} here, threads={threads}"
     lines = [
         f"{len(stages)} stages, {total:,.0f} s of one worker; {product}: {', '.join(timed)}",
         f"{'stage':<24} {'number':>6} {'seconds':>8} {'of all':>7} {'of the product rate':>20}",
     ]
-    for kind in sorted(kinds, key=lambda kind: -seconds[kind]):
-        shares = [_rate_share(store, recipe, rates) for recipe in kinds[kind]]
+    for kind in kinds:
+        shares = [_rate_share(store, recipe, rates) for recipe in kind.stages]
         known = [share for share in shares if share is not None]
         reached = f"{statistics.median(known):>20.0%}" if known else f"{'':>20}"
-        number, of_all = len(kinds[kind]), seconds[kind] / total
-        lines.append(f"{kind:<24} {number:>6} {seconds[kind]:>8.0f} {of_all:>7.0%} {reached}")
+        number, of_all = len(kind.stages), kind.seconds / total
+        lines.append(f"{kind.kind:<24} {number:>6} {kind.seconds:>8.0f} {of_all:>7.0%} {reached}")
     return lines
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from soaes.metrics.bootstrap import Measured, Samples
-from soaes.report import plots, table_spec
+from soaes.report import pictures, plots, table_spec
 from soaes.report.results import Table, TableRow
 from soaes.report.table_spec import RowSpec
 
@@ -70,7 +70,7 @@ def table(name, built):
     return {name: Table(spec, rows)}
 
 
-@pytest.mark.parametrize("name", sorted(plots.PICTURES))
+@pytest.mark.parametrize("name", sorted(pictures.PICTURES))
 def test_the_same_table_gives_the_same_bytes(name, tmp_path):
     first, again = (
         plots.draw(table(name, lambda key: True), name, tmp_path / folder) for folder in "ab"
@@ -82,13 +82,13 @@ def test_the_same_table_gives_the_same_bytes(name, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", sorted(plots.PICTURES))
+@pytest.mark.parametrize("name", sorted(pictures.PICTURES))
 def test_what_is_not_built_is_not_drawn(name, tmp_path):
     assert plots.draw(table(name, lambda key: False), name, tmp_path) is None
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", sorted(plots.PICTURES))
+@pytest.mark.parametrize("name", sorted(pictures.PICTURES))
 def test_some_rows_are_enough(name, tmp_path):
     some = {
         "target_base",
@@ -107,7 +107,7 @@ def test_some_rows_are_enough(name, tmp_path):
 
 def test_a_row_better_by_one_on_every_question_is_better_by_one_for_sure():
     scores_N = np.random.default_rng(1).uniform(0, 100, QUESTIONS)
-    effect = plots._difference(
+    effect = pictures.difference(
         line(RowSpec(paper={"name": "toy"}), scores_N + 1),
         line(RowSpec(paper={"name": "toy"}), scores_N),
     )
@@ -120,7 +120,7 @@ def test_rows_without_a_common_seed_are_not_compared():
         line(RowSpec(paper={"name": "toy"}), np.ones(QUESTIONS)),
     )
     right.measured[1] = right.measured.pop(0)
-    assert plots._difference(left, right) is None
+    assert pictures.difference(left, right) is None
 
 
 def test_reading_does_not_wait_for_matplotlib():

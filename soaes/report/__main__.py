@@ -1,0 +1,67 @@
+"""Write one page that shows it all: verdicts, tables, answers, curves, time, failures and data.
+
+    python -m soaes.report scale=tiny seed=0,1,2          store/tables/tiny/report.html
+    python -m soaes.report scale=smoke --out report.html
+
+The page is one file that opens from disk in any browser and asks the network for nothing. Reads
+what the store has; builds nothing and imports no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from soaes.pipeline import compose
+from soaes.pipeline.progress import escape_unencodable_text
+from soaes.pipeline.store import check_writable, format_bytes, write_text
+from soaes.report import results
+from soaes.report.page import record, render
+
+
+def main() -> None:
+    """Run the command line."""
+    escape_unencodable_text()
+    arguments = _parser().parse_args()
+    try:
+        path = write(arguments.overrides, arguments.out)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print(f"{path} ({format_bytes(path.stat().st_size)})")
+
+
+def _parser() -> argparse.ArgumentParser:
+    summary = (__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m soaes.report", description=summary)
+    parser.add_argument(
+        "overrides", nargs="*", help="as given to soaes.run, e.g. scale=smoke seed=0,1,2"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="the file; tables/SCALE/report.html of the store by default"
+    )
+    return parser
+
+
+def write(overrides: list[str], out: Path | None = None) -> Path:
+    """Write the page.
+
+    Args:
+        overrides: The command line of the sweeps, as of `soaes.table`.
+        out: The file; by default tables/SCALE/report.html of the store.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        ValueError: An override is misspelt, or the file cannot be written.
+    """
+    scale = compose.chosen_option(overrides, "scale")
+    path = out or results.store_of(overrides).root / "tables" / scale / "report.html"
+    check_writable(path.parent, "set --out FILE, where the page is written to")
+    write_text(path, render.render(record.gather(overrides)))
+    return path
+
+
+if __name__ == "__main__":
+    main()

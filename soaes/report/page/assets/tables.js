@@ -1,0 +1,100 @@
+"use strict";
+// The tables: every cell is a button that opens where it comes from.
+
+/** One table with its picture, its breakdown and what is said of it. */
+function tableSection(table) {
+  return el(
+    "section",
+    { class: "table", id: table.name, "aria-labelledby": `${table.name}-title` },
+    el("h3", { id: `${table.name}-title` }, table.title),
+    el("p", { class: "asks" }, table.asks),
+    cellTable(table, table.columns, table.title),
+    table.breakdown.length
+      ? [el("h4", {}, say("breakdown")), cellTable(table, table.breakdown, say("breakdown"))]
+      : null,
+    pictureOf(table),
+    remarks("reading", table.reading ? table.reading.split("\n\n") : []),
+    remarks("notes", table.notes),
+    remarks("origin", table.origin),
+  );
+}
+
+function remarks(key, lines) {
+  if (!lines.length) return null;
+  const body = lines.map((line) => el("p", {}, line));
+  return el("details", { class: "remarks" }, el("summary", {}, say(key)), body);
+}
+
+/** The rows of a table in some of its columns. One tab stop; arrows move between cells. */
+function cellTable(table, columns, caption) {
+  const header = [say("model"), ...table.settings, ...columns.map((column) => column.title)];
+  const head = el("tr", {}, header.map((text) => el("th", { scope: "col" }, text)));
+  const body = table.rows.map((row) =>
+    el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, row.label),
+      row.settings.map((setting) => el("td", {}, setting)),
+      columns.map((column) => el("td", {}, cellButton(table, row, column))),
+    ),
+  );
+  const element = el(
+    "table",
+    { class: "cells", onkeydown: moveBetweenCells },
+    el("caption", { class: "hidden" }, caption),
+    el("thead", {}, head),
+    el("tbody", {}, body),
+  );
+  const first = element.querySelector("button");
+  if (first) first.tabIndex = 0;
+  const box = scrollable(element, caption);
+  box.removeAttribute("tabindex"); // its cells are reached by keyboard
+  return box;
+}
+
+function cellButton(table, row, column) {
+  const cell = row.cells[column.key];
+  const [value, half] = cell.text.split(" ±");
+  const words = [
+    row.label,
+    column.title,
+    say(cell.text === value ? value : cell.text),
+    cell.paper && `${say("paper")} ${cell.paper}`,
+  ];
+  return el(
+    "button",
+    {
+      type: "button",
+      class: cell.low || /\d/.test(value) ? "cell" : "cell missing",
+      tabindex: -1,
+      "aria-haspopup": "dialog",
+      "aria-label": words.filter(Boolean).join(", "),
+      onclick: () => openCell(table, row, column),
+    },
+    el("span", { class: "value" }, say(value), half ? el("small", {}, ` ±${half}`) : null),
+    column.in_paper ? el("span", { class: "beside" }, besidePaper(cell)) : null,
+  );
+}
+
+/** The paper's value and the difference: `43.08 (−2.1)`. */
+function besidePaper(cell) {
+  if (!cell.paper) return "–";
+  return cell.difference ? `${cell.paper} (${cell.difference.replace("-", "−")})` : cell.paper;
+}
+
+const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+
+/** Arrow keys move the table's one tab stop. */
+function moveBetweenCells(event) {
+  const move = MOVES[event.key];
+  const button = event.target.closest("button.cell");
+  if (!move || !button) return;
+  const cell = button.closest("td");
+  const row = event.currentTarget.tBodies[0].rows[cell.parentElement.sectionRowIndex + move[0]];
+  const next = row?.cells[cell.cellIndex + move[1]]?.querySelector("button.cell");
+  event.preventDefault();
+  if (!next) return;
+  button.tabIndex = -1;
+  next.tabIndex = 0;
+  next.focus();
+}
