@@ -8,8 +8,9 @@ PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check
 comma := ,
 empty :=
 space := $(empty) $(empty)
-# A clock needs the machine to itself: speeds are measured in three seeds at most.
-timed_seeds := $(subst $(space),$(comma),$(wordlist 1,3,$(subst $(comma), ,$(SEEDS))))
+# Speeds, for which a clock needs the machine to itself, and the two sweeps that the paper does not
+# have are run in three seeds at most.
+few_seeds := $(subst $(space),$(comma),$(wordlist 1,3,$(subst $(comma), ,$(SEEDS))))
 
 .DEFAULT_GOAL := help
 
@@ -19,7 +20,7 @@ help:  ## list the targets
 
 tables: .venv/ready  ## build and print Tables 1-6 (timings in three seeds); a second run reuses every stage
 	$(PYTHON) -m soaes.run 'experiment=table*' scale=$(SCALE) seed=$(SEEDS) $(ARGS); status=$$?; \
-	$(PYTHON) -m soaes.run 'experiment=speed*' scale=$(SCALE) seed=$(timed_seeds) $(ARGS) || status=$$?; \
+	$(PYTHON) -m soaes.run 'experiment=speed*' scale=$(SCALE) seed=$(few_seeds) $(ARGS) || status=$$?; \
 	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) || status=$$?; \
 	$(PYTHON) -m soaes.report scale=$(SCALE) seed=$(SEEDS) $(ARGS) && exit $$status
 
@@ -31,7 +32,9 @@ formats: .venv/ready  ## compare the soft-target formats: bytes, error of the lo
 	$(PYTHON) -m soaes.run 'experiment=formats*' scale=$(SCALE) seed=$(SEEDS) $(ARGS)
 	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --only formats
 
-publish: tables  ## write the tables of this commit to experiments/SCALE, to be committed next
+publish: tables  ## run every sweep and write all tables to experiments/SCALE, to be committed next; resumable
+	$(PYTHON) -m soaes.run 'experiment=retention*' scale=$(SCALE) seed=$(few_seeds) $(ARGS)
+	$(PYTHON) -m soaes.run 'experiment=formats*' scale=$(SCALE) seed=$(few_seeds) $(ARGS)
 	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --out experiments/$(SCALE) > /dev/null
 	$(PYTHON) -m soaes.report scale=$(SCALE) seed=$(SEEDS) $(ARGS) --out experiments/$(SCALE)/report.html
 

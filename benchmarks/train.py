@@ -5,8 +5,8 @@
     lengths=1000000   documents of the packing that is timed
     out=FILE          benchmarks/results/train.json
 
-One thread, bf16-mixed, models of scale=tiny with random weights. Ratios are taken within a round; a
-result is the median over the rounds."""
+One thread, float32 as scale=tiny trains in, its models with random weights. Ratios are taken within
+a round; a result is the median over the rounds."""
 
 import logging
 import sys

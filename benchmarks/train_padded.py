@@ -54,24 +54,14 @@ class Padding:
         rows: the packed rows.
         step: rows of an optimizer step of ours; the Trainer's steps have as many documents.
         steps: optimizer steps of a turn.
-        precision: of Lightning, `bf16-mixed` or `32-true`.
 
     Attributes:
         filled: by contender, the real tokens over all positions of its last turn's batches.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Path,
-        rows: Rows,
-        step: int,
-        steps: int,
-        precision: str = "bf16-mixed",
-    ):
+    def __init__(self, model: Any, tokenizer: Path, rows: Rows, step: int, steps: int):
         self.model, self.rows = model, rows
         self.step, self.steps = step, steps
-        self.precision = precision
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
         self.documents_R = [documents(*arrays) for arrays in zip(*rows)]
         self.lengths: list[int] = []  # of the documents
@@ -119,7 +109,7 @@ class Padding:
             ValueError: above MAX_DIFFERENCE.
         """
         lit = self._lit_module()
-        trainer, _, collator = self._trainer("sequential", bf16=False)
+        trainer, _, collator = self._trainer("sequential")
         differences = []
         for index, row_documents in enumerate(self.documents_R[:COMPARED_ROWS]):
             loss_sum = lit.loss_sum(tensors(self.rows, index)).item()
@@ -149,7 +139,7 @@ class Padding:
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=1,
-            precision=self.precision,
+            precision="32-true",
             max_epochs=1,
             max_steps=self.steps,
             limit_val_batches=0,
@@ -170,14 +160,12 @@ class Padding:
         return CausalLM(model.train(), LR, schedule, BETAS, WEIGHT_DECAY, self.steps, GRAD_CLIP)
 
     def _trainer_rate(self, name: str) -> float:
-        trainer, clock, collator = self._trainer(SAMPLING[name], self.precision == "bf16-mixed")
+        trainer, clock, collator = self._trainer(SAMPLING[name])
         trainer.train()
         self.filled[name] = sum(collator.tokens) / sum(collator.positions)
         return _rate(collator.tokens, clock.times)
 
-    def _trainer(
-        self, sampling: str, bf16: bool
-    ) -> tuple[Trainer, "_TrainerClock", "_CountingCollator"]:
+    def _trainer(self, sampling: str) -> tuple[Trainer, "_TrainerClock", "_CountingCollator"]:
         dataset = [document for row_documents in self.documents_R for document in row_documents]
         documents_per_row = len(dataset) / len(self.documents_R)
         clock, collator = _TrainerClock(), _CountingCollator(self.tokenizer)
@@ -186,7 +174,6 @@ class Padding:
                 unused,
                 per_device_train_batch_size=round(self.step * documents_per_row),
                 max_steps=self.steps,
-                bf16=bf16,
                 use_cpu=True,
                 train_sampling_strategy=sampling,
                 learning_rate=LR,

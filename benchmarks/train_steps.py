@@ -135,12 +135,12 @@ class Share:
         machine = [rate * 2 * SIDE**3 for rate in rates[SQUARE]]  # operations a second
         shares = [rate * work / best for rate, best in zip(rates[STEPS], machine, strict=True)]
         tokens_per_second = [rate * self.tokens for rate in rates[STEPS]]
-        products = f"its bfloat16 matrix products alone / a step of CPT, {setting}"
-        against = f"the machine's, by bfloat16 products of {SIDE}, {setting}"
+        products = f"its matrix products alone / a step of CPT, {setting}"
+        against = f"the machine's, by products of {SIDE}, {setting}"
         yield row(products, "ratio", self.turns.ratios(STEPS, PRODUCTS), limit=1.0)
         yield row(f"6 operations a weight and token / {against}", "ratio", shares, limit=1.0)
         yield row(
-            f"the machine's bfloat16 products of {SIDE}, one thread",
+            f"the machine's float32 products of {SIDE}, one thread",
             "GFLOP/s",
             [best / 1e9 for best in machine],
         )
@@ -178,14 +178,13 @@ def _distilled_lm(model: Any, soft_targets: Any, head_VD: torch.Tensor) -> Disti
 
 
 def _stepper(lit: CausalLM, batches: list[dict]) -> Callable[[], float]:
-    """A callable that makes one optimizer step in bf16-mixed and returns its steps a second."""
+    """A callable that makes one optimizer step and returns its steps a second."""
     optimizer = lit.configure_optimizers()["optimizer"]
     batch_cycle = cycle(batches)
 
     def step() -> None:
         batch = next(batch_cycle)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = lit.loss_sum(batch) / batch["step_tokens"]
+        loss = lit.loss_sum(batch) / batch["step_tokens"]
         loss.backward()
         float(torch.nn.utils.clip_grad_norm_(lit.parameters(), GRAD_CLIP))
         optimizer.step()
@@ -216,8 +215,8 @@ def _products(model: Any, tokens: int) -> Callable[[], None]:
     """The three products of every matrix: forward, to its inputs, to its weights."""
     operands = []
     for linear in _linears(model):
-        inputs = torch.ones(tokens, linear.in_features, dtype=torch.bfloat16)
-        operands.append((inputs, linear.weight.detach().bfloat16()))
+        inputs = torch.ones(tokens, linear.in_features)
+        operands.append((inputs, linear.weight.detach()))
 
     def multiply() -> None:
         for inputs, weight in operands:
@@ -229,7 +228,7 @@ def _products(model: Any, tokens: int) -> Callable[[], None]:
 
 
 def _square_product() -> Callable[[], torch.Tensor]:
-    ones = torch.ones(SIDE, SIDE, dtype=torch.bfloat16)
+    ones = torch.ones(SIDE, SIDE)
     return partial(torch.mm, ones, ones)
 
 

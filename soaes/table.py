@@ -24,7 +24,14 @@ from soaes.pipeline.store import Store, check_writable
 from soaes.pipeline.validation import nearest
 from soaes.report import freshness, index, plots, sanity_checks
 from soaes.report.markdown import write_table, write_verdicts
-from soaes.report.results import TIMED_SEEDS, Table, is_shown, read_tables, store_of
+from soaes.report.results import (
+    TIMED_SEEDS,
+    Table,
+    is_shown,
+    read_tables,
+    store_of,
+    words_of,
+)
 from soaes.report.table_spec import EXPERIMENTS, table_names
 
 Tables = Mapping[str, Table]
@@ -113,7 +120,8 @@ def _check_names(names: list[str]) -> None:
 def _page(tables: Tables, name: str, overrides: list[str], folder: Path) -> list[str]:
     """What a published table has besides: its sweep, a picture, and how to read it."""
     spec = tables[name].spec
-    words = " ".join(word for word in overrides if not freshness.is_execution(word))
+    read_at = words_of(spec, overrides)
+    words = " ".join(word for word in read_at if not freshness.is_execution(word))
     command = f"python -m soaes.run experiment={','.join(spec.experiments)} {words}"
     clock = f", timings in {TIMED_SEEDS} seeds at most" if spec.timed_sweeps else ""
     parts = [f"Made by `{command}`{clock}."]

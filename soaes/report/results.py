@@ -69,6 +69,7 @@ def read_table(name: str, overrides: list[str]) -> Table:
         The table; rows that are not built say why.
     """
     spec = table_spec.load(name)
+    overrides = words_of(spec, overrides)
     store = store_of(overrides)
     rows = {}
     for key, row in spec.rows.items():
@@ -90,6 +91,11 @@ def read_tables(names: Sequence[str], overrides: list[str]) -> dict[str, Table]:
 def is_shown(name: str, table: Table) -> bool:
     """Tell whether a table is shown unasked: one beyond the paper's once a row of it is built."""
     return name.startswith("table") or any(row.measured for row in table.rows.values())
+
+
+def words_of(spec: TableSpec, overrides: list[str]) -> list[str]:
+    """Return the command line that a table is read at: of as many seeds as it takes at most."""
+    return overrides if spec.max_seeds is None else at_seeds(overrides, spec.max_seeds)
 
 
 def store_of(overrides: list[str]) -> Store:

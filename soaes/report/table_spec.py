@@ -246,6 +246,7 @@ class TableSpec:
     settings: Mapping[str, str] = field(default_factory=dict)  # title -> `when.KEY` or recipe path
     breakdown: Mapping[str, ColumnSpec] = field(default_factory=dict)  # columns of a second table
     timed_sweeps: tuple[str, ...] = ()  # roles measured in a few seeds alone: a clock ran
+    max_seeds: int | None = None  # the first of a command line that it is read in; None: all
     shared_metrics: str | None = None  # the role whose value is shown of a metric that several have
     reading: Mapping[str, str] = field(default_factory=dict)  # scale -> what its numbers say
 

@@ -111,8 +111,7 @@ def test_steps_are_reported_by_format(toy, monkeypatch):
     from benchmarks import train_steps
     from benchmarks.train_steps import FORMATS, Distilling, Share
 
-    # A processor without bfloat16 instructions takes a minute for the large products.
-    monkeypatch.setattr(train_steps, "SIDE", 64)
+    monkeypatch.setattr(train_steps, "SIDE", 64)  # seconds less
     rows, _, model = toy
     results = run_rounds(Distilling(model, rows, 2, torch.randn(600, 16)), "toy")
     assert [name.split()[3] for name in results] == [soft_targets.name for soft_targets in FORMATS]
