@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -108,11 +109,36 @@ def _targets(written: Mapping[str, Any]) -> str:
     return ", ".join(sorted({str(flat[key]) for key in flat if key.endswith("_target_")}))
 
 
-def cost(store: Store, todo: Mapping[str, Recipe]) -> Iterator[str]:
-    """Yield what running some stages is expected to cost in time, disk and memory.
+@dataclass(frozen=True)
+class Estimate:
+    """What running some stages is expected to cost."""
+
+    seconds: float
+    """Of one worker, without the unknown stages, as the rest."""
+
+    disk_bytes: float
+
+    memory_mb: int
+    """Of the largest stage; 0 if none is known."""
+
+    unknown: Mapping[str, int]
+    """Kind of stage -> how many of them were never built here at this size."""
+
+    @property
+    def num_unknown(self) -> int:
+        """The stages of which nothing is known."""
+        return sum(self.unknown.values())
+
+
+def estimate(store: Store, todo: Mapping[str, Recipe]) -> Estimate:
+    """Estimate what running some stages costs in time, disk and memory.
 
     Each stage is counted as the median of the cached ones of its kind and size. Of those that were
-    never built here at their size nothing is known, and they are named instead.
+    never built here at their size nothing is known, and they are counted instead.
+
+    Args:
+        store: Where built stages lie.
+        todo: The stages to run, by name.
     """
     kinds = _Kinds(store, todo)
     seconds = 0.0
@@ -129,16 +155,23 @@ def cost(store: Store, todo: Mapping[str, Recipe]) -> Iterator[str]:
         seconds += median(manifest["seconds"] for manifest in manifests)
         size += median(_folder_size(manifest) for manifest in manifests)
         memory = max(memory, *(manifest["peak_memory_mb"] for manifest in manifests))
+    return Estimate(seconds, size, memory, unknown)
+
+
+def cost(store: Store, todo: Mapping[str, Recipe]) -> Iterator[str]:
+    """Yield what running some stages is expected to cost, and what is not known."""
+    expected = estimate(store, todo)
     free = shutil.disk_usage(store.root if store.root.exists() else ".").free
-    known = len(todo) - sum(unknown.values())
+    known = len(todo) - expected.num_unknown
     if known:
         yield (
-            f"{known} of {len(todo)} stages to run: about {seconds:.0f} s of one worker, "
-            f"{size / 1e6:.0f} MB of disk ({free / 1e6:,.0f} MB are free), "
-            f"{memory:,} MB of memory a worker"
+            f"{known} of {len(todo)} stages to run: about {expected.seconds:.0f} s of one worker, "
+            f"{expected.disk_bytes / 1e6:.0f} MB of disk ({free / 1e6:,.0f} MB are free), "
+            f"{expected.memory_mb:,} MB of memory a worker"
         )
-    if unknown:
-        counts = ", ".join(f"{count} {stage}" for stage, count in sorted(unknown.items()))
+    if expected.unknown:
+        unknown = sorted(expected.unknown.items())
+        counts = ", ".join(f"{count} {stage}" for stage, count in unknown)
         yield (
             f"{len(todo) - known} of {len(todo)} stages to run were never built here at this size, "
             f"so their time, disk and memory are not known: {counts}"

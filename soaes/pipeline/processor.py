@@ -28,10 +28,14 @@ def slow_bfloat16() -> str:
         value = os.environ.get(name, "").upper()
         if value and not any(word in value for word in WITH_BFLOAT16):
             return f"{name}={value} keeps oneDNN from bfloat16 instructions"
+    return "this processor has no bfloat16 instructions" if fast_bfloat16() is False else ""
+
+
+def fast_bfloat16() -> bool | None:
+    """Tell whether this processor has instructions for bfloat16; None where nothing is known."""
     if not CPUINFO.exists():
-        return ""
+        return None
     for line in CPUINFO.read_text(encoding="utf-8").splitlines():
         if line.startswith("flags"):
-            has_bfloat16 = any(flag in line.split() for flag in FLAGS)
-            return "" if has_bfloat16 else "this processor has no bfloat16 instructions"
-    return ""
+            return any(flag in line.split() for flag in FLAGS)
+    return None

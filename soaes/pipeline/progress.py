@@ -131,11 +131,17 @@ def checkpoint_note(store: Store, recipe: Recipe) -> str:
     """
     notes = []
     for name in recipe.ancestry():
-        folders = (store.unfinished(name) / "resume").glob("step-*")
-        steps = [int(folder.name.partition("-")[2]) for folder in folders]
-        if steps:
-            notes.append(f"{name} has a checkpoint of step {max(steps):,} to resume from; ")
+        step = last_checkpoint(store, name)
+        if step is not None:
+            notes.append(f"{name} has a checkpoint of step {step:,} to resume from; ")
     return "".join(notes)
+
+
+def last_checkpoint(store: Store, name: str) -> int | None:
+    """Return the step of an unfinished stage's last checkpoint; None where there is none."""
+    folders = (store.unfinished(name) / "resume").glob("step-*")
+    steps = [int(folder.name.partition("-")[2]) for folder in folders]
+    return max(steps, default=None)
 
 
 # ---------------------------------------------------------------- the terminal

@@ -157,6 +157,10 @@ class Store:
         paths.sort(key=lambda path: path.stat().st_mtime)
         return [path.name for path in paths]
 
+    def all_names(self) -> list[str]:
+        """Return the names of all complete outputs: `<stage>-<12 hexadecimal digits>`, sorted."""
+        return sorted(path.name for path in self.root.glob(f"*-{'[0-9a-f]' * 12}"))
+
     def recipe(self, name: str) -> dict[str, Any]:
         """Read the written recipe of a complete output, parents by name."""
         return yaml.safe_load((self.folder(name) / "recipe.yaml").read_text("utf-8"))
@@ -178,6 +182,22 @@ class Store:
         with open(folder / name, "a", encoding="utf-8") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             yield
+
+    def is_locked(self, name: str) -> bool:
+        """Tell whether somebody holds a named lock, without waiting for it.
+
+        Raises:
+            OSError: The file system has no locks.
+        """
+        path = self.root / ".locks" / name
+        if not path.exists():
+            return False
+        with open(path, "rb") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     @contextmanager
     def build(self, recipe: Recipe) -> Iterator[Path | None]:

@@ -87,9 +87,14 @@ def jobs(arguments: list[str]) -> list[Job]:
     cached = _read_cache(cache)
     if cached is not None:
         return cached
-    composed = [_job(arguments, swept, job) for swept, job in combinations(arguments)]
+    composed = compose_jobs(arguments)
     _write_cache(cache, composed)
     return composed
+
+
+def compose_jobs(arguments: list[str]) -> list[Job]:
+    """Return the same as `jobs`, composed anew; neither reads nor writes the cache."""
+    return [_job(arguments, swept, job) for swept, job in combinations(arguments)]
 
 
 def _job(arguments: list[str], swept: dict[str, str], job: list[str]) -> Job:

@@ -1,0 +1,90 @@
+"""Look over an installation before a run: `python -m soaes.doctor scale=paper runtime=a800x8`.
+
+A line for each finding: a mark (ok, warning, fault), what was looked at, what it is and, where it
+is not ok, what to do. Takes the overrides of soaes.run and judges for them. Builds nothing, writes
+nothing and loads no torch, unless a GPU is asked for or `--torch` is given: then a process of its
+own does. Exits with 1 if there is a fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from soaes.doctor.finding import Case, Finding, counted, fault_of, findings
+from soaes.report.layout import terminal_width, wrap
+
+# In this order, and each imported when its turn comes: what is broken there is a finding.
+GROUPS = ("installation", "machine", "outputs", "configuration")
+
+COLOURS = {"ok": "32", "warning": "33", "fault": "31"}  # of ANSI: green, yellow, red
+WIDTHS = (7, 12)  # of the mark and of what was looked at
+
+
+def main() -> None:
+    """Run the command line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has gone, as `| head`, ends it
+    summary = (__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m soaes.doctor", description=summary)
+    parser.add_argument(
+        "overrides", nargs="*", help="as given to soaes.run, e.g. scale=paper runtime=a800x8"
+    )
+    parser.add_argument(
+        "--torch", action="store_true", help="load torch in a process of its own, and see its GPUs"
+    )
+    arguments = parser.parse_args()
+    counts: Counter[str] = Counter()
+    try:
+        for finding in examine(arguments.overrides, arguments.torch):
+            counts[finding.mark] += 1
+            print(line(finding), flush=True)
+    except KeyboardInterrupt:
+        print("interrupted")
+        sys.exit(130)
+    faults, warnings = counted(counts["fault"], "fault"), counted(counts["warning"], "warning")
+    print(f"\n{faults}, {warnings}, {counts['ok']} ok")
+    sys.exit(1 if counts["fault"] else 0)
+
+
+def examine(words: Sequence[str], with_torch: bool = False) -> Iterator[Finding]:
+    """Run every check. Whatever is broken is a finding; nothing is raised.
+
+    Args:
+        words: The overrides of a command line of soaes.run. Where they are refused, the checks
+            that need them judge nothing, and the finding says which.
+        with_torch: Whether to load torch, in a process of its own, also where nothing needs it.
+    """
+    case = Case(tuple(words), with_torch)
+    for group in GROUPS:
+        try:
+            checks = importlib.import_module(f"soaes.doctor.{group}").CHECKS
+        except Exception as error:
+            yield fault_of(group, error)
+            continue
+        for what, check in checks.items():
+            yield from findings(what, check, case)
+
+
+def line(finding: Finding) -> str:
+    """Format a finding: one line, on a terminal wrapped below its text."""
+    mark_width, what_width = WIDTHS
+    mark = f"{finding.mark:<{mark_width}}"
+    width = terminal_width()
+    hanging = " " * (mark_width + what_width + 4)
+    text = f"{mark}  {finding.what:<{what_width}}  {finding.text}"
+    wrapped = "\n".join(wrap(text, width, hanging=hanging))
+    if width is None or "NO_COLOR" in os.environ:
+        return wrapped
+    return f"\x1b[{COLOURS[finding.mark]}m{mark}\x1b[0m{wrapped[mark_width:]}"
+
+
+if __name__ == "__main__":
+    main()
