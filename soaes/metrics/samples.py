@@ -51,6 +51,24 @@ def statistics(predictions: Path) -> dict[str, Samples]:
     return _answers(rows)
 
 
+def sample_keys(rows: Sequence[Row]) -> Pool:
+    """Return what identifies each sample across the rows of a table, with its stratum.
+
+    Args:
+        rows: The lines of one predictions.jsonl.
+    """
+    if rows and "exam" in rows[0]:
+        return tuple(
+            (("exam", row["exam"], row["subject"]), (index, row["question"]))
+            for index, row in enumerate(rows)
+        )
+    if rows and "prompt" in rows[0]:
+        return tuple(
+            (("prompts", row.get("task", "qa")), (row["id"], row["prompt"])) for row in rows
+        )
+    return tuple(_answer_key(row) for row in rows)
+
+
 # ---------------------------------------------------------------- groups of samples
 
 
@@ -91,7 +109,7 @@ def _has_task(task: str) -> Condition:
 
 def _answers(rows: Sequence[Row]) -> dict[str, Samples]:
     """Mean scores over the split, over each of its tasks, and over the unseen set."""
-    pool = tuple(_answer_key(row) for row in rows)
+    pool = sample_keys(rows)
     members: dict[str, Condition] = {
         "": lambda row: not _is_unseen(row),
         "unseen_": _is_unseen,
@@ -123,10 +141,7 @@ def _seen_of_task(task: str) -> Condition:
 
 def _exams(rows: Sequence[Row]) -> dict[str, Samples]:
     """Accuracy by exam, and the average of CMMLU and C-Eval. Each subject is drawn by itself."""
-    pool = tuple(
-        (("exam", row["exam"], row["subject"]), (index, row["question"]))
-        for index, row in enumerate(rows)
-    )
+    pool = sample_keys(rows)
     by_metric = {}
     for exam, accuracy in estimators.exam_accuracies(rows).items():
         indices = [index for index, row in enumerate(rows) if row["exam"] == exam]
@@ -145,7 +160,7 @@ def _exams(rows: Sequence[Row]) -> dict[str, Samples]:
 
 def _decoding(rows: Sequence[Row]) -> dict[str, Samples]:
     """Acceptance and, where a clock ran, speed: over all prompts and over each task's."""
-    pool = _prompts(rows)
+    pool = sample_keys(rows)
     members: dict[str, Condition] = {"": lambda row: True}
     members |= {f"{task}_": _has_task(task) for task in _tasks(rows)}
     groups = _groups(rows, members)
@@ -163,7 +178,7 @@ def _decoding(rows: Sequence[Row]) -> dict[str, Samples]:
 
 def _predicted_acceptance(rows: Sequence[Row]) -> dict[str, Samples]:
     """What predict_acceptance expects: overlap in per cent, and tokens a step at each n."""
-    pool = _prompts(rows)
+    pool = sample_keys(rows)
     tokens_N = np.array([row["new_tokens"] for row in rows], dtype=float)
     overlap_N = 100 * np.array([row["overlap"] for row in rows], dtype=float)
     by_metric = {"overlap_on_text": Samples(pool, _ratio(overlap_N, tokens_N))}
@@ -188,7 +203,3 @@ def _acceptance(rows: Sequence[Row]) -> dict[str, Statistic]:
 
 def _ratio(parts_N: np.ndarray, wholes_N: np.ndarray) -> Statistic:
     return lambda counts_BN: weighted_sums(counts_BN, parts_N) / weighted_sums(counts_BN, wholes_N)
-
-
-def _prompts(rows: Sequence[Row]) -> Pool:
-    return tuple((("prompts", row.get("task", "qa")), (row["id"], row["prompt"])) for row in rows)

@@ -28,14 +28,21 @@ def label(model: Recipe) -> str:
     if model.stage == "export":
         return label(arguments["model"])
     parent = label(arguments["parent"])
-    if model.stage == "cpt":
-        return f"{parent} + CPT"
-    if model.stage == "distill":
-        return f"{parent} + distillation"
     if model.stage == "instruct":
         return parent.replace("Base", "Instruct")
-    sources = arguments["rows"].arguments["sources"]
-    return f"{parent} + {SFT.get(tuple(sources), 'SFT on ' + '+'.join(sources))}"
+    return f"{parent} + {step(model)}"
+
+
+def step(model: Recipe) -> str:
+    """Name the last step of a model's ancestry: `CPT`, `stage-2 SFT`; `base` for the first."""
+    if model.stage == "sft":
+        rows = model.arguments.get("rows")
+        sources = rows.arguments.get("sources") if isinstance(rows, Recipe) else None
+        if sources is None:  # their folder is gone
+            return "SFT"
+        return SFT.get(tuple(sources), "SFT on " + "+".join(sources))
+    words = {"fetch": "base", "pretrain": "base", "cpt": "CPT", "distill": "distillation"}
+    return words.get(model.stage, model.stage)
 
 
 def flatten(value: Any, path: str = "") -> dict[str, Any]:

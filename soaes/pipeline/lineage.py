@@ -21,7 +21,16 @@ SAME_TOKENIZER = (*TOKENIZER, "rows", "like", "teacher_logits", "target_trace")
 
 def origin(model: Recipe) -> Recipe:
     """Return the stage that a model's weights began with: `fetch`, or `pretrain`."""
-    return _first(model, MODEL)
+    return chain(model)[0]
+
+
+def chain(model: Recipe) -> list[Recipe]:
+    """Return the stages that made a model's weights, from its origin to itself."""
+    for name in MODEL:
+        parent = model.arguments.get(name)
+        if isinstance(parent, Recipe):
+            return [*chain(parent), model]
+    return [model]
 
 
 def tokenizer(recipe: Recipe) -> Recipe | None:

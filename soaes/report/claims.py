@@ -88,7 +88,7 @@ def _combine(verdicts: list[str]) -> str:
 
 def _compare(tables: Mapping[str, Table], name: str, pair: Pair, claim: ClaimSpec) -> Comparison:
     rows = [_row(tables, name, cell) for cell in pair.cells]
-    effect = _effect(rows, pair)
+    effect = effect_of(rows, pair)
     paper = _paper_effect(rows, pair)
     if effect is None:
         return Comparison(pair.text, NOT_MEASURED, None, paper, float("-inf"))
@@ -130,8 +130,16 @@ def _strength(effect: Effect, claim: ClaimSpec) -> float:
     return distance / half_width if half_width > 0 else distance
 
 
-def _effect(rows: list[TableRow], pair: Pair) -> Effect | None:
-    """Measure a pair over the seeds in which all its cells are there; None without any."""
+def effect_of(rows: Sequence[TableRow], pair: Pair) -> Effect | None:
+    """Measure a pair over the seeds in which all its cells are there.
+
+    Args:
+        rows: The row of each of the pair's cells, in order.
+        pair: What is compared.
+
+    Returns:
+        left - right, with its interval; None where no seed has all cells.
+    """
     by_seed = []
     for seed in rows[0].measured:
         values = [

@@ -20,7 +20,8 @@ from soaes.metrics.bootstrap import Measured
 from soaes.metrics.samples import statistics
 from soaes.pipeline import command_line, compose, labels, sweep
 from soaes.pipeline.recipe import Recipe
-from soaes.pipeline.store import Store
+from soaes.pipeline.store import Store, read_recipe
+from soaes.pipeline.validation import nearest
 from soaes.report import table_spec
 from soaes.report.table_spec import ColumnSpec, RowSpec, TableSpec
 
@@ -96,6 +97,32 @@ def is_shown(name: str, table: Table) -> bool:
 def words_of(spec: TableSpec, overrides: list[str]) -> list[str]:
     """Return the command line that a table is read at: of as many seeds as it takes at most."""
     return overrides if spec.max_seeds is None else at_seeds(overrides, spec.max_seeds)
+
+
+def read_row(name: str, key: str, overrides: list[str]) -> TableRow:
+    """Read one row of a table as the store has it now; see `read_table`.
+
+    Raises:
+        ValueError: There is no such table, or it has no such row.
+    """
+    tables = table_spec.table_names()
+    if name not in tables:
+        raise ValueError(f"{name}: there is no such table; {nearest(name, tables)}")
+    spec = table_spec.load(name)
+    if key not in spec.rows:
+        raise ValueError(f"{name}.{key}: there is no such row; {nearest(key, list(spec.rows))}")
+    row = spec.rows[key]
+    overrides = words_of(spec, overrides)
+    goals = row_recipes(key, row, overrides, spec.timed_sweeps)
+    return _read_row(store_of(overrides), spec, row, goals)
+
+
+def read_stage(store: Store, name: str) -> TableRow:
+    """Read one complete output of a store as a row of one seed, numbered 0."""
+    recipe = read_recipe(store, name)
+    goals = {recipe.stage: recipe}
+    measured = _measured(store, goals, None)
+    return TableRow(name, recipes={0: goals}, measured={0: measured} if measured else {})
 
 
 def store_of(overrides: list[str]) -> Store:
