@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         help="TABLE.ROW, a stage of the store or its folder; overrides as given to soaes.table",
     )
     parser.add_argument("--stores", action="store_true", help="A and B are stores")
-    parser.add_argument("--all", action="store_true", help="print every question gained or lost")
+    parser.add_argument(
+        "--all", action="store_true", help="print every question, and metrics of all that is read"
+    )
     return parser
 
 
@@ -164,8 +166,8 @@ def diff_sides(left: Side, right: Side, limit: int | None) -> Iterator[str]:
     settings = list(diffs[seeds[0]].settings)
     for recipe, other in pairs[seeds[0]]:
         settings += _built_with(left.store, recipe, right.store, other)
-    yield from _settings(settings, width)
-    yield from _metrics(left, right, width)
+    yield from _settings(list(dict.fromkeys(settings)), width)
+    yield from _metrics(left, right, limit is None, width)
     curves = {seed: row_diff.diff_curves(left, right, diff.stages) for seed, diff in diffs.items()}
     yield from _curves(curves, width)
     yield from _questions(row_diff.diff_questions(left, right), limit, width)
@@ -205,7 +207,7 @@ def _built_with(left: Store, recipe: Recipe, right: Store, other: Recipe) -> Ite
 def _settings(settings: Sequence[Setting], width: int | None) -> Iterator[str]:
     yield from _title(f"Settings: {len(settings)} differ", width)
     rows = [["stage", "setting", "A", "B"]]
-    for setting in dict.fromkeys(settings):
+    for setting in settings:
         rows.append([setting.stage, setting.key or "(the stage)", setting.left, setting.right])
     if settings:
         yield from columns([list(map(printable, row)) for row in rows], width, INDENT)
@@ -214,7 +216,8 @@ def _settings(settings: Sequence[Setting], width: int | None) -> Iterator[str]:
 # ---------------------------------------------------------------- metrics
 
 
-def _metrics(left: Side, right: Side, width: int | None) -> Iterator[str]:
+def _metrics(left: Side, right: Side, with_parents: bool, width: int | None) -> Iterator[str]:
+    """Print the metrics of the goals and, if wanted, `model.METRIC` of what they read."""
     diff = row_diff.diff_metrics(left.row, right.row)
     if not diff.seeds:
         yield from _title("Metrics: no seed of both is built", width)
@@ -226,13 +229,29 @@ def _metrics(left: Side, right: Side, width: int | None) -> Iterator[str]:
     seeds = ", ".join(map(str, diff.seeds))
     yield from _title(f"Metrics: {len(diff.differences)} differ, {diff.num_equal} are equal", width)
     note = f"B - A with its 95 % interval, paired over seeds ({seeds}) and shared samples"
-    if diff.differences:
+    shown = [
+        difference
+        for difference in diff.differences
+        if with_parents or not _is_of_parent(difference.metric)
+    ]
+    if shown:
         yield from wrap(f"{note}; * lies on one side of zero", width, INDENT)
         rows = [["metric", "A", "B", "B - A", "interval", ""]]
-        yield from columns([*rows, *map(_metric_cells, diff.differences)], width, INDENT)
+        yield from columns([*rows, *map(_metric_cells, shown)], width, INDENT)
+    left_out = len(diff.differences) - len(shown)
+    if left_out:
+        yield f"{INDENT}{left_out} more of the stages that are read, --all prints them"
     for name, metrics in (("A", diff.only_left), ("B", diff.only_right)):
+        own = [metric for metric in metrics if with_parents or not _is_of_parent(metric)]
+        others = len(metrics) - len(own)
+        counted = [f"{others} of the stages that it reads"] if others else []
         if metrics:
-            yield from wrap(f"only {name} has {', '.join(metrics)}", width, INDENT)
+            yield from wrap(f"only {name} has {', '.join([*own, *counted])}", width, INDENT)
+
+
+def _is_of_parent(metric: str) -> bool:
+    """Tell `model.val/perplexity`, of a stage that is read, from a goal's own metric."""
+    return "." in metric
 
 
 def _metric_cells(difference: MetricDifference) -> list[str]:
@@ -354,6 +373,8 @@ def diff_stores(left: Store, right: Store, limit: int | None) -> Iterator[str]:
         for change in diff.changes
     ]
     yield from _limited(rows, ["stage", "metric", "A", "B"], limit, width)
+    if not diff.matches:
+        return
     yield from _title(f"Settings that differ, of {len(diff.matches)} matching stages", width)
     settings = [
         [setting.stage, setting.key, setting.left, setting.right, str(count)]

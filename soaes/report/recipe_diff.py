@@ -59,12 +59,16 @@ class _Comparison:
 
     def compare(self, left: Recipe, right: Recipe, path: str) -> None:
         """Compare two recipes that are read under one path of arguments."""
+        if (left.name, right.name) in self.seen:
+            return
         if {left.stage, right.stage} <= labels.MODELS:
             self._compare_chains(left, right, path.rpartition(".")[2])
         else:
             self._compare_stages(left, right, left.stage)
 
     def _compare_chains(self, left: Recipe, right: Recipe, argument: str) -> None:
+        if labels.step(left) != labels.step(right):  # else seen with the last step
+            self.seen.add((left.name, right.name))
         chains = lineage.chain(left), lineage.chain(right)
         steps, other_steps = (list(map(labels.step, chain)) for chain in chains)
         matcher = SequenceMatcher(None, steps, other_steps, autojunk=False)

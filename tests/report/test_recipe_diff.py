@@ -70,6 +70,13 @@ def test_a_step_that_one_chain_lacks_is_all_that_differs():
     assert setting == Setting("model: stage-1 SFT", "", "-", missing)
 
 
+def test_a_step_that_one_chain_lacks_is_named_once_however_many_read_it():
+    chains = [chain("cpt", "qa").arguments["model"], chain("cpt").arguments["model"]]
+    goals = [[stage(name, draft=model) for name in ("speed", "acceptance")] for model in chains]
+    (setting,) = diff(zip(*goals, strict=True)).settings
+    assert (setting.stage, setting.key) == ("draft: stage-2 SFT", "")
+
+
 def test_steps_that_match_are_compared_setting_by_setting_and_paired():
     left, right = chain("cpt", "qa"), chain("cpt", "qa", lr=0.3)
     result = diff([(left, right)])

@@ -146,5 +146,5 @@ def test_exams_are_judged_by_the_picked_option(tmp_path):
 
 
 def test_decoded_prompts_have_no_right_answer(tmp_path):
-    rows = [{"id": "test-0", "prompt": "q", "prediction": "p"}]
+    rows = [{"id": "test-0", "prompt": "q", "prediction": "p", "reference": "r"}]
     assert not diff_questions(side(tmp_path, "a", rows), side(tmp_path, "b", rows))
