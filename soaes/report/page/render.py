@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
+from soaes.pipeline.store import read_json
 from soaes.report.page.record import Report
 
 ASSETS = Path(__file__).parent / "assets"
@@ -55,6 +56,7 @@ def render(report: Report) -> str:
         policy="; ".join(f"{key} {value}" for key, value in policy.items()),
         styles=_inline((ASSETS / "page.css").read_text("utf-8")),
         scripts=[_inline(script) for script in scripts],
+        chinese=_inline(json_text(read_json(ASSETS / "chinese.json"))),
         record=_inline(json_text(report.record)),
         blocks=pack(report.blocks),
     )

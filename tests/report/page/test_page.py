@@ -124,3 +124,15 @@ def test_marks_are_around_the_words_that_differ(opened):
         "(marked('营业收入为210亿元', '营业收入为2300亿元').map((part) => part.outerHTML || part))"
     )
     assert "<mark>210</mark>" in marked and not any("营业" in part for part in marked[1:])
+
+
+def test_an_address_opens_its_cell_and_a_cell_has_an_address(tab, page):
+    address = page.parent / "address.html"
+    address.write_text("<script>location = 'report.html#table0.trained.bleu4'</script>")
+    tab.open(address)
+    tab.wait(f"location.hash && document.readyState === 'complete' && {PANEL}?.open")
+    assert "BLEU-4" in tab.run(f"{PANEL}.querySelector('h2').textContent")
+    tab.press("Escape")
+    tab.wait(f"!{PANEL}.open && !location.hash")
+    tab.run(f"{CELL}.click()")
+    assert tab.run("location.hash") == "#table0.plain.rouge1"

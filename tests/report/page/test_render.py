@@ -10,6 +10,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from soaes.pipeline.store import read_json
+from soaes.report import table_spec
 from soaes.report.page import render
 from tests.helpers.reports import toy_report
 
@@ -125,3 +127,15 @@ def test_every_word_has_both_languages():
     known = re.findall(r'^  "?([\w ]+)"?: \[', words, re.M)
     assert used <= set(known)
     assert len(re.findall(r"[\u4e00-\u9fff]", words)) > len(known), "Chinese beside English"
+
+
+def test_titles_questions_columns_and_claims_are_translated():
+    chinese = read_json(render.ASSETS / "chinese.json")
+    for name in table_spec.table_names():
+        spec = table_spec.load(name)
+        texts = [spec.title, spec.asks.strip()]
+        texts += [claim.text for claim in spec.claims.values()]
+        titles = [column.title for column in spec.all_columns.values()]
+        texts += [title for title in titles if " " in title]  # any other is a name
+        for text in texts:
+            assert re.search(r"[\u4e00-\u9fff]", chinese.get(text, "")), (name, text)

@@ -58,7 +58,7 @@ function firstChoice(sheet) {
 function answersView(index, row, other, fixed = false) {
   const state = { row, other, group: "", score: 0, low: "", high: "", change: "", order: "asked", shown: PAGE };
   const controls = el("div", { class: "fields" });
-  const list = el("div", { class: "questions", "aria-live": "polite" }, say("loading"));
+  const list = el("div", { class: "questions" }, say("loading"));
   block(index.block).then((sheet) => {
     const set = (key, value) => {
       state[key] = value;
@@ -150,7 +150,7 @@ function questionList(sheet, state, set) {
     : "";
   const total = sheet.questions.length;
   return [
-    el("p", { class: "muted" }, `${items.length} / ${total} ${say("questionsShown")}${changes}`),
+    el("p", { class: "muted", role: "status" }, `${items.length} / ${total} ${say("questionsShown")}${changes}`),
     ...items.slice(0, state.shown).map((item) => questionCard(sheet, item)),
     items.length > state.shown
       ? el("button", { type: "button", onclick: () => set("shown", state.shown + PAGE) }, say("more"))

@@ -33,7 +33,7 @@ function board() {
     el(
       "section",
       { class: "claims" },
-      el("h3", {}, el("a", { href: `#${table.name}` }, table.title)),
+      el("h3", {}, el("a", { href: `#${table.name}` }, say(table.title))),
       table.claims.map(claimRow),
     ),
   );
@@ -50,7 +50,7 @@ function claimRow(claim) {
       {},
       verdictMark(claim.verdict),
       el("span", { class: "key" }, claim.claim),
-      el("span", { class: "text" }, claim.text),
+      el("span", { class: "text" }, sayClaim(claim.text)),
       intervalChart(pair, extent),
       effectTexts(pair),
     ),

@@ -32,6 +32,11 @@ function extentOf(pairs) {
   return Math.max(1e-9, ...values.filter((value) => value != null).map(Math.abs));
 }
 
+/** A width in pixels that fits the screen. */
+function chartWidth(most) {
+  return Math.min(most, document.documentElement.clientWidth - 32);
+}
+
 /** What all of our plots have in common. */
 function plot(label, options) {
   return Plot.plot({
@@ -106,17 +111,18 @@ function panelChart(table, panel) {
       place: isDotPlot ? point.y.value + (index ? 0.16 : -0.16) : point.y.value,
     })),
   );
-  const title = panel.title || table.title;
-  const [xLabel, note] = panel.x_label.split("\n");
+  const title = panel.title || say(table.title);
+  const [xLabel, note] = panel.x_label.split("\n").map(say);
+  const width = chartWidth(table.picture.length > 1 ? 560 : 760);
   const chart = plot(title, {
-    width: table.picture.length > 1 ? 560 : 760,
+    width,
     height: isDotPlot ? 56 + 44 * panel.categories.length : 320,
-    marginLeft: isDotPlot ? 215 : 46,
+    marginLeft: isDotPlot ? Math.min(215, 0.4 * width) : 46,
     marginBottom: 44,
     x: xAxis(panel, xLabel),
     y: yAxis(panel),
     marks: [
-      isDotPlot ? categoryAxis(panel) : null,
+      isDotPlot ? categoryAxis(panel, width) : null,
       panel.x_rule == null ? null : Plot.ruleX([panel.x_rule], { stroke: "var(--muted)", strokeDasharray: "3 3" }),
       panel.y_rule == null ? null : Plot.ruleY([panel.y_rule], { stroke: "var(--muted)", strokeDasharray: "3 3" }),
       ...panel.series.map((series) => lineMark(series)),
@@ -137,15 +143,15 @@ function xAxis(panel, label) {
 
 function yAxis(panel) {
   if (!panel.categories.length) {
-    const label = panel.y_label.replaceAll("\n", " ");
+    const label = say(panel.y_label.replaceAll("\n", " "));
     return { label, labelArrow: "none", labelAnchor: "top", grid: true, nice: true, ticks: 5, inset: 6 };
   }
   return { domain: [panel.categories.length - 0.5, -0.5], axis: null };
 }
 
-function categoryAxis(panel) {
+function categoryAxis(panel, width) {
   return Plot.axisY(panel.categories.map((_, place) => place), {
-    tickFormat: (place) => shortened(panel.categories[place]),
+    tickFormat: (place) => shortened(panel.categories[place], width < 500 ? 20 : 30),
     tickSize: 0,
     label: null,
     lineHeight: 1.2,
@@ -153,11 +159,11 @@ function categoryAxis(panel) {
 }
 
 /** A label over two or three lines. */
-function shortened(text) {
+function shortened(text, most) {
   const lines = [""];
   for (const word of text.split(" ")) {
     const last = lines.at(-1);
-    if (last && last.length + word.length > 30) lines.push(word);
+    if (last && last.length + word.length > most) lines.push(word);
     else lines[lines.length - 1] = last ? `${last} ${word}` : word;
   }
   return lines.join("\n");

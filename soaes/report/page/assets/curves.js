@@ -77,7 +77,7 @@ function curveChart(curves, metric, colour, isLog) {
   const channels = { chain: { value: "chain", label: say("model") }, seed: { value: "seed", label: say("seed") } };
   const chart = plot(name, {
     height: 250,
-    width: 420,
+    width: chartWidth(420),
     marginLeft: 48,
     marginBottom: 38,
     x: { label: say("step"), ticks: 5 },

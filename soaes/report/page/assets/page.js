@@ -71,7 +71,10 @@ document.getElementById("theme").addEventListener("click", () => {
   drawSwitches();
 });
 document.getElementById("panel").addEventListener("click", closeOnBackdrop);
+document.getElementById("panel").addEventListener("close", leaveAddress);
+addEventListener("hashchange", openAddress);
 
 const theme = preferred("theme", "");
 if (theme) document.documentElement.dataset.theme = theme;
 draw();
+openAddress();

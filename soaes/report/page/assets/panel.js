@@ -10,6 +10,24 @@ function openCell(table, row, column) {
   draw(measured[0] || seeds[0] || "");
   if (!panel.open) panel.showModal();
   panel.scrollTop = 0;
+  history.replaceState(null, "", `#${table.name}.${row.key}.${column.key}`);
+}
+
+/** Open the cell that the address names: `report.html#table2.full.rouge1`. */
+function openAddress() {
+  const parts = decodeURIComponent(location.hash.slice(1)).split(".");
+  const [tableName, rowKey] = parts;
+  const columnKey = parts.slice(2).join("."); // it may have dots of its own: draft.teacher_entropy
+  const table = RECORD.tables.find((each) => each.name === tableName);
+  const row = table?.rows.find((each) => each.key === rowKey);
+  const columns = table ? [...table.columns, ...table.breakdown] : [];
+  const column = columns.find((each) => each.key === columnKey);
+  if (row && column) openCell(table, row, column);
+}
+
+/** Take the cell out of the address again. */
+function leaveAddress() {
+  history.replaceState(null, "", location.pathname + location.search);
 }
 
 /** Close on a click beside the panel; Escape is the browser's. */
@@ -30,8 +48,8 @@ function panelContent(table, row, column, seed, draw) {
       el(
         "div",
         {},
-        el("p", { class: "muted" }, `${table.title} · ${table.name}.${row.key}`),
-        el("h2", { id: "panel-title" }, `${rowLabel(table, row)} — ${column.title}`),
+        el("p", { class: "muted" }, `${say(table.title)} · ${table.name}.${row.key}`),
+        el("h2", { id: "panel-title" }, `${rowLabel(table, row)} — ${say(column.title)}`),
       ),
       el("button", { type: "button", class: "close", "aria-label": say("close"), onclick: close }, "✕"),
     ),

@@ -6,9 +6,9 @@ function tableSection(table) {
   return el(
     "section",
     { class: "table", id: table.name, "aria-labelledby": `${table.name}-title` },
-    el("h3", { id: `${table.name}-title` }, table.title),
-    el("p", { class: "asks" }, table.asks),
-    cellTable(table, table.columns, table.title),
+    el("h3", { id: `${table.name}-title` }, say(table.title)),
+    el("p", { class: "asks" }, say(table.asks)),
+    cellTable(table, table.columns, say(table.title)),
     table.breakdown.length
       ? [el("h4", {}, say("breakdown")), cellTable(table, table.breakdown, say("breakdown"))]
       : null,
@@ -27,7 +27,7 @@ function remarks(key, lines) {
 
 /** The rows of a table in some of its columns. One tab stop; arrows move between cells. */
 function cellTable(table, columns, caption) {
-  const header = [say("model"), ...table.settings, ...columns.map((column) => column.title)];
+  const header = [say("model"), ...table.settings.map(say), ...columns.map((column) => say(column.title))];
   const head = el("tr", {}, header.map((text) => el("th", { scope: "col" }, text)));
   const body = table.rows.map((row) =>
     el(
@@ -57,7 +57,7 @@ function cellButton(table, row, column) {
   const [value, half] = cell.text.split(" ±");
   const words = [
     row.label,
-    column.title,
+    say(column.title),
     say(cell.text === value ? value : cell.text),
     cell.paper && `${say("paper")} ${cell.paper}`,
   ];

@@ -1,5 +1,6 @@
 "use strict";
-// Every string of the interface, in both languages. Texts of tables and claims are data.
+// Every string of the interface, in both languages. Titles and claims are translated by
+// chinese.json; any other text of the data stays as it is.
 
 const WORDS = {
   skip: ["Skip to content", "跳到正文"],
@@ -12,7 +13,7 @@ const WORDS = {
   failures: ["Failures", "失败"],
   data: ["Data", "数据"],
 
-  title: ["What was measured", "测了什么"],
+  title: ["What was measured", "实验结果"],
   seed: ["seed", "种子"],
   seeds: ["seeds", "种子"],
   scale: ["scale", "规模"],
@@ -30,6 +31,8 @@ const WORDS = {
     "论文的每条论断，按效应的 95% 置信区间判定。圆点为我们的效应及区间，菱形为论文的效应，竖线为零。展开论断可查看每一对比较。",
   ],
   claim: ["Claim", "论断"],
+  margin: ["margin", "容差"],
+  within: ["within", "范围"],
   effect: ["effect", "效应"],
   interval: ["95 % interval", "95% 区间"],
   noInterval: ["no interval", "无区间"],
@@ -150,12 +153,21 @@ const WORDS = {
   toLight: ["Light", "浅色"],
 };
 
+const CHINESE = JSON.parse(document.getElementById("chinese").textContent);
 let language = preferred("language", navigator.language.startsWith("zh") ? "zh" : "en");
 
 /** The text of a key in the language of the page; a key without one is data and stays. */
 function say(key) {
+  const isChinese = language === "zh";
   const texts = WORDS[key];
-  return texts ? texts[language === "zh" ? 1 : 0] : key;
+  if (texts) return texts[isChinese ? 1 : 0];
+  return (isChinese && CHINESE[key]) || key;
+}
+
+/** A claim with its tolerance: `CPT keeps general ability (margin 0.05)`. */
+function sayClaim(text) {
+  const [, claim, tolerance, number] = text.match(/^(.*?)(?: \((margin|within) ([^)]*)\))?$/s);
+  return tolerance ? `${say(claim)} (${say(tolerance)} ${number})` : say(claim);
 }
 
 /** A choice of an earlier visit; some browsers keep none for files. */
