@@ -37,13 +37,16 @@ function chartWidth(most) {
   return Math.min(most, document.documentElement.clientWidth - 32);
 }
 
-/** What all of our plots have in common. */
+/** What all of our plots have in common: a picture with a name, in the page's colours. */
 function plot(label, options) {
-  return Plot.plot({
+  const chart = Plot.plot({
     ariaLabel: label,
     style: { background: "transparent", fontFamily: "inherit", fontSize: "12px", overflow: "visible" },
     ...options,
   });
+  chart.setAttribute("role", "img");
+  for (const group of chart.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
+  return chart;
 }
 
 // ---------------------------------------------------------------- pictures of tables
@@ -87,7 +90,11 @@ function legendMark(look) {
   const marks = look.marker
     ? [Plot.dot(points, { x: () => 0, y: () => 0, r: 4.5, ...pointStyle(look) })]
     : [Plot.lineX([-1, 1], { x: (d) => d, y: () => 0, stroke: LOOK_COLOURS[look.colour] })];
-  return plot("", { width: 22, height: 16, margin: 2, axis: null, x: { domain: [-1, 1] }, y: { domain: [-1, 1] }, marks });
+  const domain = [-1, 1];
+  const frame = { width: 22, height: 16, margin: 2, axis: null, x: { domain }, y: { domain } };
+  const chart = plot("", { ...frame, marks });
+  chart.setAttribute("aria-hidden", "true");
+  return chart;
 }
 
 function pointStyle(look) {

@@ -39,7 +39,7 @@ function dropDown(label, options, value, onChange) {
 function plainTable(header, rows, caption) {
   const head = header.map((text, place) => {
     const isNumber = rows.length > 0 && rows.every((cells) => isNumeric(cells[place]));
-    return el("th", { scope: "col", class: isNumber ? "number" : null }, text);
+    return text ? el("th", { scope: "col", class: isNumber ? "number" : null }, text) : el("td");
   });
   const body = rows.map((cells) => el("tr", {}, cells.map(plainCell)));
   const table = el(

@@ -57,7 +57,9 @@ function panelContent(table, row, column, seed, draw) {
     row.reason ? el("p", { class: "warning" }, row.reason) : null,
     seeds.length ? seedTable(row, cell) : null,
     seeds.length > 1 ? dropDown(say("seed"), seeds.map((each) => [each, each]), seed, draw) : null,
-    Object.entries(goals).map(([role, name]) => goalSection(role, name)),
+    Object.entries(goals).map(([role, name]) =>
+      goalSection(role, name, otherRow(table, row, seed, role)),
+    ),
   ]
     .flat(Infinity)
     .filter(Boolean);
@@ -98,7 +100,7 @@ function seedTable(row, cell) {
 }
 
 /** The command, the lineage and the answers of one goal. */
-function goalSection(role, name) {
+function goalSection(role, name, other) {
   const command = RECORD.commands[name];
   const [sheet] = sheetsOf(name);
   return [
@@ -108,13 +110,19 @@ function goalSection(role, name) {
     el("p", { class: "muted" }, say("lineageText")),
     el("ul", { class: "lineage" }, lineage(name, "", new Set())),
     sheet
-      ? [el("h3", {}, `${say("answers")} (${say(sheet.kind)})`), answersView(sheet, name, otherRow(sheet, name), true)]
+      ? [
+          el("h3", {}, `${say("answers")} (${say(sheet.kind)})`),
+          answersView(sheet, name, sheet.stages.includes(other) ? other : "", true),
+        ]
       : null,
   ];
 }
 
-function otherRow(sheet, name) {
-  return sheet.stages.find((stage) => stage !== name) || "";
+/** The row above in the table, or below the first: what the row is compared with at first. */
+function otherRow(table, row, seed, role) {
+  const names = table.rows.map((each) => each.goals[seed]?.[role]).filter(Boolean);
+  const place = names.indexOf(row.goals[seed][role]);
+  return names[place - 1] || names[place + 1] || "";
 }
 
 function commandLine(command) {

@@ -5,12 +5,12 @@
 function tableSection(table) {
   return el(
     "section",
-    { class: "table", id: table.name, "aria-labelledby": `${table.name}-title` },
-    el("h3", { id: `${table.name}-title` }, say(table.title)),
+    { class: "table", id: table.name },
+    el("h3", {}, say(table.title)),
     el("p", { class: "asks" }, say(table.asks)),
     cellTable(table, table.columns, say(table.title)),
     table.breakdown.length
-      ? [el("h4", {}, say("breakdown")), cellTable(table, table.breakdown, say("breakdown"))]
+      ? [el("h4", {}, say("breakdown")), cellTable(table, table.breakdown, `${say(table.title)}: ${say("breakdown")}`)]
       : null,
     pictureOf(table),
     remarks("reading", table.reading ? table.reading.split("\n\n") : []),
@@ -55,12 +55,6 @@ function cellTable(table, columns, caption) {
 function cellButton(table, row, column) {
   const cell = row.cells[column.key];
   const [value, half] = cell.text.split(" ±");
-  const words = [
-    row.label,
-    say(column.title),
-    say(cell.text === value ? value : cell.text),
-    cell.paper && `${say("paper")} ${cell.paper}`,
-  ];
   return el(
     "button",
     {
@@ -68,9 +62,9 @@ function cellButton(table, row, column) {
       class: cell.low || /\d/.test(value) ? "cell" : "cell missing",
       tabindex: -1,
       "aria-haspopup": "dialog",
-      "aria-label": words.filter(Boolean).join(", "),
       onclick: () => openCell(table, row, column),
     },
+    el("span", { class: "hidden" }, `${row.label}, ${say(column.title)}: `),
     el("span", { class: "value" }, say(value), half ? el("small", {}, ` ±${half}`) : null),
     column.in_paper ? el("span", { class: "beside" }, besidePaper(cell)) : null,
   );
@@ -79,7 +73,9 @@ function cellButton(table, row, column) {
 /** The paper's value and the difference: `43.08 (−2.1)`. */
 function besidePaper(cell) {
   if (!cell.paper) return "–";
-  return cell.difference ? `${cell.paper} (${cell.difference.replace("-", "−")})` : cell.paper;
+  const label = el("span", { class: "hidden" }, `; ${say("paper")} `);
+  const difference = cell.difference ? ` (${cell.difference.replace("-", "−")})` : "";
+  return [label, cell.paper + difference];
 }
 
 const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
