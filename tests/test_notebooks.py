@@ -27,7 +27,7 @@ SMALL = [
     "optim.draft.lr=8e-3",
 ]
 SWEEPS = (
-    ["experiment=table3_alpha", "distill.alpha=0.2,0.8"],
+    ["experiment=table3_alpha", "goal=evaluate", "distill.alpha=0.2,0.8"],
     ["experiment=table2", "chain@target=sft2,full"],
 )
 
