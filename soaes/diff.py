@@ -24,7 +24,7 @@ from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.resolvers import cache_folder
 from soaes.pipeline.store import Store
 from soaes.pipeline.validation import nearest
-from soaes.report import recipe_diff, row_diff, store_diff, table_spec
+from soaes.report import recipe_diff, row_diff, store_diff
 from soaes.report.layout import columns, printable, terminal_width, wrap
 from soaes.report.recipe_diff import Setting
 from soaes.report.results import TableRow, read_row, read_stage, store_of
@@ -110,9 +110,6 @@ def find(name: str, overrides: list[str]) -> Side:
         store = store_of(overrides)
         return _stage(name, store, _full_name(store, name))
     table, _, key = name.partition(".")
-    if not key and table in table_spec.table_names():
-        rows = list(table_spec.load(table).rows)
-        raise ValueError(f"{name}: name a row too, as {table}.{rows[0]}; {nearest('', rows)}")
     row = read_row(table, key, overrides)
     if not row.recipes:
         raise ValueError(f"{name}: {row.missing} under these overrides; {USAGE}")

@@ -21,7 +21,6 @@ from soaes.pipeline import compose, labels
 from soaes.pipeline.progress import escape_unencodable_text
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store, check_writable
-from soaes.pipeline.validation import nearest
 from soaes.report import freshness, index, plots, sanity_checks
 from soaes.report.markdown import write_table, write_verdicts
 from soaes.report.results import (
@@ -32,7 +31,7 @@ from soaes.report.results import (
     store_of,
     words_of,
 )
-from soaes.report.table_spec import EXPERIMENTS, table_names
+from soaes.report.table_spec import EXPERIMENTS, check_row, check_table, table_names
 
 Tables = Mapping[str, Table]
 
@@ -89,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _print_tables(overrides: list[str], only: list[str], out: Path | None) -> int:
     names = only or table_names()
-    _check_names(names)
+    for name in names:
+        check_table(name)
     tables = read_tables(names, overrides)
     store, scale = store_of(overrides), compose.chosen_option(overrides, "scale")
     folder = out or store.root / "tables" / scale
@@ -108,13 +108,6 @@ def _print_tables(overrides: list[str], only: list[str], out: Path | None) -> in
     if scale == "smoke" and compose.chosen_option(overrides, "data") == "world":
         return _print_checks(tables, store)
     return 0
-
-
-def _check_names(names: list[str]) -> None:
-    known = table_names()
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{name}: there is no such table; {nearest(name, known)}")
 
 
 def _page(tables: Tables, name: str, overrides: list[str], folder: Path) -> list[str]:
@@ -153,7 +146,7 @@ def _print_stale(folders: list[Path]) -> int:
 
 def _print_why(overrides: list[str], why: str) -> int:
     name, _, row = why.partition(".")
-    _check_names([name])
+    check_table(name)
     tables = read_tables([name], overrides)
     print("\n".join(explain(tables, name, row, store_of(overrides))))
     return 0
@@ -176,13 +169,7 @@ def explain(tables: Mapping[str, Table], name: str, row: str, store: Store) -> l
     """
     key, _, column = row.partition(".")
     rows = tables[name].rows
-    if not key:
-        raise ValueError(
-            f"{name}: name a row too, as in {name}.{next(iter(rows))}; {nearest('', list(rows))}"
-        )
-    if key not in rows:
-        hint = nearest(key, list(rows))
-        raise ValueError(f"{name}.{key}: there is no such row; {hint}")
+    check_row(name, key, rows)
     table_row = rows[key]
     if not table_row.recipes:
         return [f"{table_row.label}: {table_row.reason or table_row.missing}"]

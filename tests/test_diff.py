@@ -106,9 +106,17 @@ def test_a_row_that_is_not_built_shows_its_settings_and_says_so(store):
     assert "no seed of both is built" in ran.stdout and "table2.sft2: not built" in ran.stdout
 
 
-def test_two_stores(store):
-    ran = command("elsewhere", "--stores", str(store.root), str(store.root))
-    assert ran.returncode == 0 and "0 in A alone" in ran.stdout, ran.stderr
+def test_two_stores_of_which_one_asks_fewer_questions(store, tmp_path):
+    other = Store(tmp_path)
+    words = [*SMALL_WORLD, "goal=evaluate", "chain@target=full", "eval_samples=10"]
+    (job,) = sweep.jobs([*words, "logger=none", f"runtime.store={tmp_path}"])
+    built(other, job, 6)
+    ran = command("elsewhere", "--stores", str(store.root), str(other.root))
+    assert ran.returncode == 0 and not ran.stderr, ran.stderr
+    lines = [line.split() for line in ran.stdout.splitlines()]
+    (count,) = [line[-1] for line in lines if line[:2] == ["evaluate", "limit"]]
+    assert count == "1" and "1 in B alone" in ran.stdout and "only B: 1 evaluate" in ran.stdout
+    assert any(line[2:6] == ["rouge1", "52", "70", "+18"] for line in lines), ran.stdout
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from soaes.doctor.finding import Case, Finding, counted, fault_of, findings
+from soaes.doctor import installation
+from soaes.doctor.finding import Case, Finding, counted, fault_of, findings, warning
 from soaes.report.layout import terminal_width, wrap
 
 # In this order, and each imported when its turn comes: what is broken there is a finding.
 GROUPS = ("installation", "machine", "outputs", "configuration")
+NEED_LIBRARIES = ("outputs", "configuration")  # of these, the ones that read conf/
 
 COLOURS = {"ok": "32", "warning": "33", "fault": "31"}  # of ANSI: green, yellow, red
 WIDTHS = (7, 12)  # of the mark and of what was looked at
@@ -63,14 +65,25 @@ def examine(words: Sequence[str], with_torch: bool = False) -> Iterator[Finding]
         with_torch: Whether to load torch, in a process of its own, also where nothing needs it.
     """
     case = Case(tuple(words), with_torch)
+    is_complete = not installation.missing()
+    unchecked = []
     for group in GROUPS:
+        if group in NEED_LIBRARIES and not is_complete:
+            unchecked.append(group)
+            continue
         try:
             checks = importlib.import_module(f"soaes.doctor.{group}").CHECKS
         except Exception as error:
-            yield fault_of(group, error)
+            if is_complete:
+                yield fault_of(group, error)
+            else:
+                unchecked.append(group)
             continue
         for what, check in checks.items():
             yield from findings(what, check, case)
+    if unchecked:
+        value = f"without these libraries nothing is known of {', '.join(unchecked)}"
+        yield warning("libraries", value, "install them and run the doctor again")
 
 
 def line(finding: Finding) -> str:

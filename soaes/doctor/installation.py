@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -28,22 +29,34 @@ def python(case: Case) -> Iterator[Finding]:
 
 def libraries(case: Case) -> Iterator[Finding]:
     """Compare each library that is required with the version that is installed."""
+    absent = missing()
+    if absent:
+        value = f"not installed: {', '.join(absent)} (versions are compared once they are)"
+        yield fault("libraries", value, _way_out())
+        return
     from packaging.requirements import Requirement
 
-    wanted = [Requirement(line) for line in requirements()]
     fitting = []
-    for requirement in wanted:
-        installed = version_of(requirement.name)
-        if installed is None:
-            yield fault(requirement.name, f"not installed; {_wanted(requirement)}", _way_out())
-        elif not requirement.specifier.contains(installed, prereleases=True):
-            yield fault(requirement.name, f"{installed}; {_wanted(requirement)}", _way_out())
+    for requirement in map(Requirement, requirements()):
+        version = version_of(requirement.name) or ""
+        if requirement.specifier.contains(version, prereleases=True):
+            fitting.append(f"{requirement.name} {version}")
         else:
-            fitting.append(requirement.name)
-    versions = [f"{name} {version_of(name)}" for name in SHOWN if name in fitting]
-    count = f"{len(fitting)} of {len(wanted)} are as setup.cfg asks"
-    if fitting:
-        yield ok("libraries", f"{count}: {', '.join(versions)} ..." if versions else count)
+            value = f"{version}, and setup.cfg asks for {requirement}"
+            yield fault(requirement.name, value, _way_out())
+    shown = [library for library in fitting if library.split()[0] in SHOWN]
+    count = f"{len(fitting)} of {len(requirements())} are as setup.cfg asks"
+    yield ok("libraries", f"{count}: {', '.join(shown)} ..." if shown else count)
+
+
+def missing() -> list[str]:
+    """Return the required libraries that are not installed."""
+    names = map(_name, requirements())
+    return [name for name in names if version_of(name) is None]
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[^\w.-]", requirement.strip())[0]
 
 
 def requirements() -> list[str]:
@@ -76,10 +89,6 @@ def _python_requires() -> str:
     if config is not None:
         return config["options"]["python_requires"]
     return str(metadata.metadata("soaes")["Requires-Python"])
-
-
-def _wanted(requirement: object) -> str:
-    return f"setup.cfg asks for {requirement}"
 
 
 def _way_out() -> str:

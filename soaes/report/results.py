@@ -21,7 +21,6 @@ from soaes.metrics.samples import statistics
 from soaes.pipeline import command_line, compose, labels, sweep
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store, read_recipe
-from soaes.pipeline.validation import nearest
 from soaes.report import table_spec
 from soaes.report.table_spec import ColumnSpec, RowSpec, TableSpec
 
@@ -105,12 +104,9 @@ def read_row(name: str, key: str, overrides: list[str]) -> TableRow:
     Raises:
         ValueError: There is no such table, or it has no such row.
     """
-    tables = table_spec.table_names()
-    if name not in tables:
-        raise ValueError(f"{name}: there is no such table; {nearest(name, tables)}")
+    table_spec.check_table(name)
     spec = table_spec.load(name)
-    if key not in spec.rows:
-        raise ValueError(f"{name}.{key}: there is no such row; {nearest(key, list(spec.rows))}")
+    table_spec.check_row(name, key, spec.rows)
     row = spec.rows[key]
     overrides = words_of(spec, overrides)
     goals = row_recipes(key, row, overrides, spec.timed_sweeps)

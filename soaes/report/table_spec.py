@@ -6,7 +6,7 @@ claims. Knows the description only: `results` reads the store by it, `claims` ju
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -278,6 +278,36 @@ def table_names() -> list[str]:
     """List the paper's tables, then our own."""
     names = [path.stem for path in EXPERIMENTS.glob("*.yaml")]
     return sorted(names, key=lambda name: (not name.startswith("table"), name))
+
+
+def check_table(name: str) -> None:
+    """Check that there is a table of this name.
+
+    Raises:
+        ValueError: There is none; the message has the nearest name.
+    """
+    names = table_names()
+    if name not in names:
+        raise ValueError(f"{name}: there is no such table; {nearest(name, names)}")
+
+
+def check_row(name: str, key: str, keys: Iterable[str]) -> None:
+    """Check that a table has a row.
+
+    Args:
+        name: The table's name.
+        key: The row's.
+        keys: Those of all its rows.
+
+    Raises:
+        ValueError: It has none of this key; the message has the nearest.
+    """
+    known = list(keys)
+    if not key:
+        advice = nearest("", known)
+        raise ValueError(f"{name}: name a row too, as in {name}.{known[0]}; {advice}")
+    if key not in known:
+        raise ValueError(f"{name}.{key}: there is no such row; {nearest(key, known)}")
 
 
 def load(name: str) -> TableSpec:
