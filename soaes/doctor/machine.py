@@ -242,7 +242,9 @@ def free_memory() -> int | None:
     if not limit.exists() or limit.read_text("utf-8").strip() == "max":
         return free
     used = int((CGROUP / "memory.current").read_text("utf-8"))
-    statistics = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    statistics = dict(
+        line.split() for line in (CGROUP / "memory.stat").read_text(encoding="utf-8").splitlines()
+    )
     used -= int(statistics["inactive_file"])  # a cache that gives way
     return max(0, min(free, int(limit.read_text("utf-8")) - used))
 
