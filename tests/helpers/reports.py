@@ -71,6 +71,29 @@ def prediction(index, text, score):
     }
 
 
+SPLIT = {
+    "documents": 9,
+    "tokens": 90,
+    "kept": 80,
+    "dropped": {"documents": 1, "tokens": 10, "reason": "longer than a row of 8"},
+    "split": {"documents": 0, "tokens": 0},
+    "rows": 11,
+    "fill": 0.9,
+    "loss_tokens": 40,
+}
+PACKING = {"sources": ["dialogue", "qa"], "context": 8, "train": SPLIT, "dev": SPLIT}
+CURATION = {
+    "qa": {"files": 1, "kept": 4321, "dropped": {"empty answer": 3}},
+    "problems_total": 1,
+    "problems": ["qa/train.jsonl:3: no question"],
+}
+
+
+def data_account(name, stage, report):
+    """What the page shows of one folder of rows or of a user's data."""
+    return {"name": name, "stage": stage, "seeds": [0], "report": report}
+
+
 SCORES = {"plain": 33.25, "trained": 44.5}
 
 
@@ -138,7 +161,10 @@ def toy_report(root, text="海泽投资集团去年营业收入为210亿元。",
         },
         "commands": {recipe.name: f"python -m soaes.run '{text}'" for _, recipe in goals},
         "times": stages.times(store, recipes),
-        "data": [],
+        "data": [
+            data_account("pack-1", "pack", PACKING),
+            data_account("files-1", "files", CURATION),
+        ],
         "sheets": [record.sheet_index("answers-0", sheet)],
         "curves": "curves",
     }

@@ -77,6 +77,12 @@ def test_a_table_is_one_tab_stop(opened):
     assert stops == 1
 
 
+def test_what_became_of_the_data_is_counted(opened):
+    text = opened.run("document.getElementById('data').textContent")
+    for shown in ("dialogue + qa", "4,321", "3 empty answer", "qa/train.jsonl:3: no question"):
+        assert shown in text, shown
+
+
 @pytest.mark.parametrize("width", [pytest.param(360, id="phone"), pytest.param(1280, id="desktop")])
 def test_the_page_never_scrolls_sideways(tab, page, width):
     tab.open(page, width=width)

@@ -5,18 +5,19 @@ import pytest
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store
 from soaes.report.page import stages
-from tests.helpers.reports import MANIFEST, build, failed_stage, goal, toy_goals, toy_store
+from tests.helpers import reports
+from tests.helpers.reports import MANIFEST, build, failed_stage, goal
 
 
 def test_ancestry_lists_every_stage_once_with_the_seeds_that_need_it():
-    goals = toy_goals()
+    goals = reports.toy_goals()
     recipes, seeds = stages.ancestry([(0, goals["plain"]), (1, goals["plain"]), (1, goal(0.3))])
     assert set(recipes) == {*goals["plain"].ancestry(), *goal(0.3).ancestry()}
     assert seeds[goals["plain"].name] == [0, 1] and seeds[goal(0.3).name] == [1]
 
 
 def test_a_stage_says_where_it_comes_from(tmp_path):
-    store, model = toy_store(tmp_path), toy_goals()["plain"].arguments["model"]
+    store, model = reports.toy_store(tmp_path), reports.toy_goals()["plain"].arguments["model"]
     record = stages.stage_record(store, model, [0])
     assert record["label"] == "Base 2x8 + CPT" and record["settings"] == {"optim.lr": "0.1"}
     assert record["parents"] == {"parent": model.arguments["parent"].name}
@@ -38,7 +39,7 @@ def test_a_stage_that_is_not_there_says_why(tmp_path, fails, state, reason):
 
 
 def test_chains_of_one_label_are_told_apart_by_what_differs():
-    models = {name: recipe.arguments["model"] for name, recipe in toy_goals().items()}
+    models = {name: recipe.arguments["model"] for name, recipe in reports.toy_goals().items()}
     recipes = {model.name: model for model in models.values()}
     names = stages.chain_names(recipes, dict.fromkeys(recipes, [0]))
     assert names[models["plain"].name] == "Base 2x8 + CPT (lr=0.1)"
@@ -62,8 +63,8 @@ def test_models_that_differ_in_what_they_read_alone_have_names_of_their_own():
 
 
 def test_a_curve_has_the_steps_and_values_of_its_file(tmp_path):
-    store = toy_store(tmp_path)
-    recipes, seeds = stages.ancestry([(0, toy_goals()["plain"])])
+    store = reports.toy_store(tmp_path)
+    recipes, seeds = stages.ancestry([(0, reports.toy_goals()["plain"])])
     (curve,) = stages.curves(store, recipes, seeds).values()
     steps, losses = curve["metrics"]["train/loss"]
     assert steps == list(range(9)) and losses[2] == 1.0 and losses[3] == 0.75
@@ -82,8 +83,8 @@ def test_data_accounts_are_the_reports_of_rows_and_files(tmp_path):
 
 
 def test_times_add_up_by_kind(tmp_path):
-    store = toy_store(tmp_path)
-    recipes, _ = stages.ancestry([(0, recipe) for recipe in toy_goals().values()])
+    store = reports.toy_store(tmp_path)
+    recipes, _ = stages.ancestry([(0, recipe) for recipe in reports.toy_goals().values()])
     times = {kind["kind"]: kind for kind in stages.times(store, recipes)}
     assert times["evaluate"]["number"] == 2
     assert times["evaluate"]["seconds"] == 2 * MANIFEST["seconds"]

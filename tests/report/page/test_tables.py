@@ -60,7 +60,10 @@ def test_claims_are_those_that_are_judged(read, record):
 
 @pytest.mark.parametrize(
     "effect",
-    [pytest.param(None, id="not measured"), pytest.param(Effect(1.0, -2.0, 4.0, 3), id="measured")],
+    [
+        pytest.param(None, id="not measured"),
+        pytest.param(Effect(1.0, -2.0, 4.0, 3), id="measured"),
+    ],
 )
 def test_a_pair_is_finite_json(effect):
     pair = tables._pair(Comparison("left - right", "undecided", effect, None, 0.0))

@@ -18,7 +18,12 @@ function failuresSection() {
   const stages = Object.entries(RECORD.stages);
   const failed = stages.filter(([, stage]) => stage.state === "failed");
   const unbuilt = stages.filter(([, stage]) => stage.state === "not built").length;
-  const rows = failed.map(([name, stage]) => [el("code", {}, name), stage.label, stage.seeds.join(", "), stage.reason]);
+  const rows = failed.map(([name, stage]) => [
+    el("code", {}, name),
+    stage.label,
+    stage.seeds.join(", "),
+    stage.reason,
+  ]);
   return [
     failed.length
       ? plainTable(["stage", "model", "seeds", "reason"].map(say), rows, say("failures"))
@@ -27,23 +32,43 @@ function failuresSection() {
   ];
 }
 
+/** The data of one seed at a time: seeds have worlds of their own. */
 function dataSection() {
-  const packs = RECORD.data.filter((account) => account.stage === "pack");
-  const files = RECORD.data.filter((account) => account.stage === "files");
-  const header = ["source", "seeds", "part", "documents", "tokens", "kept", "dropped", "cutOver", "rows", "fill", "lossTokens"];
-  const lines = packs.flatMap((account) => ["train", "dev"].map((part) => packLine(account, part)));
-  return [
-    lines.length ? plainTable(header.map(say), lines, say("data")) : null,
-    files.map(curationTable),
-  ];
+  const seeds = [...new Set(RECORD.data.flatMap((account) => account.seeds))];
+  const box = el("div");
+  const draw = (seed) => {
+    const accounts = RECORD.data.filter((account) => account.seeds.map(String).includes(seed));
+    const choice = dropDown(
+      say("seed"),
+      seeds.map((each) => [each, each]),
+      seed,
+      draw,
+    );
+    box.replaceChildren(
+      el("div", { class: "fields" }, seeds.length > 1 ? choice : null),
+      packTable(accounts.filter((account) => account.stage === "pack")),
+      ...accounts.filter((account) => account.stage === "files").map(curationTable),
+    );
+  };
+  draw(String(seeds[0]));
+  return box;
+}
+
+function packTable(accounts) {
+  const header = ["source", "stage", "part", "documents", "tokens", "kept", "dropped"];
+  header.push("cutOver", "rows", "fill", "lossTokens");
+  const lines = accounts.flatMap((account) => [
+    packLine(account, "train"),
+    packLine(account, "dev"),
+  ]);
+  return lines.length ? plainTable(header.map(say), lines, say("data")) : "";
 }
 
 function packLine(account, part) {
-  const report = account.report;
-  const split = report[part];
+  const split = account.report[part];
   return [
-    report.sources.join(" + "),
-    account.seeds.join(", "),
+    account.report.sources.join(" + "),
+    el("code", {}, account.name),
     part,
     split.documents,
     split.tokens,
@@ -58,20 +83,29 @@ function packLine(account, part) {
 
 /** What was kept of a user's files, what was dropped and why. */
 function curationTable(account) {
-  const kinds = ["general", "corpus", "dialogue", "qa", "exam"].filter((kind) => account.report[kind]);
+  const kinds = ["general", "corpus", "dialogue", "qa", "exam"].filter(
+    (kind) => account.report[kind],
+  );
   const rows = kinds.map((kind) => {
     const counts = account.report[kind];
-    const dropped = Object.entries(counts.dropped || {}).map(([reason, count]) => `${count} ${reason}`);
+    const dropped = Object.entries(counts.dropped || {}).map(
+      ([reason, count]) => `${count} ${reason}`,
+    );
     return [kind, counts.files ?? "", counts.kept ?? "", dropped.join("; ") || "0"];
   });
   const header = [say("source"), "files", say("kept"), say("dropped")];
-  return [
+  return el(
+    "div",
+    {},
     el("h3", {}, el("code", {}, account.name)),
     plainTable(header, rows, account.name),
     account.report.problems_total
-      ? el("details", { class: "remarks" },
+      ? el(
+          "details",
+          { class: "remarks" },
           el("summary", {}, `${account.report.problems_total} ${say("problems")}`),
-          account.report.problems.map((problem) => el("p", {}, problem)))
+          account.report.problems.map((problem) => el("p", {}, problem)),
+        )
       : null,
-  ];
+  );
 }

@@ -28,8 +28,18 @@ function answersSection() {
       el(
         "div",
         { class: "fields" },
-        dropDown(say("kind"), kinds.map((kind) => [kind, say(kind)]), sheet.kind, (kind) => choose(kind, sheet.seed)),
-        dropDown(say("seed"), seeds.map((seed) => [seed, seed]), sheet.seed, (seed) => choose(sheet.kind, seed)),
+        dropDown(
+          say("kind"),
+          kinds.map((kind) => [kind, say(kind)]),
+          sheet.kind,
+          (kind) => choose(kind, sheet.seed),
+        ),
+        dropDown(
+          say("seed"),
+          seeds.map((seed) => [seed, seed]),
+          sheet.seed,
+          (seed) => choose(sheet.kind, seed),
+        ),
       ),
       answersView(sheet, ...firstChoice(sheet)),
     );
@@ -56,7 +66,17 @@ function firstChoice(sheet) {
  * @param {boolean} fixed the row cannot be changed
  */
 function answersView(index, row, other, fixed = false) {
-  const state = { row, other, group: "", score: 0, low: "", high: "", change: "", order: "asked", shown: PAGE };
+  const state = {
+    row,
+    other,
+    group: "",
+    score: 0,
+    low: "",
+    high: "",
+    change: "",
+    order: "asked",
+    shown: PAGE,
+  };
   const controls = el("div", { class: "fields" });
   const list = el("div", { class: "questions" }, say("loading"));
   block(index.block).then((sheet) => {
@@ -80,11 +100,17 @@ function answerControls(sheet, state, set, fixed) {
       "label",
       { class: "field short" },
       el("span", {}, label),
-      el("input", { type: "number", step: "any", oninput: (event) => set(key, event.target.value) }),
+      el("input", {
+        type: "number",
+        step: "any",
+        oninput: (event) => set(key, event.target.value),
+      }),
     );
   return [
     fixed ? null : dropDown(say("row"), rows, state.row, (value) => set("row", value)),
-    dropDown(say("other"), [["", say("nothing")], ...rows], state.other, (value) => set("other", value)),
+    dropDown(say("other"), [["", say("nothing")], ...rows], state.other, (value) =>
+      set("other", value),
+    ),
     dropDown(
       say("group"),
       [["", say("all")], ...groups.map((group) => [group, group])],
@@ -143,17 +169,26 @@ function questionList(sheet, state, set) {
   const all = sheet.questions.map((question) => judged(sheet, state, question));
   const items = all.filter((item) => item.row && matchesFilters(item, state));
   if (state.order === "lowest") items.sort((a, b) => a.row.score - b.row.score);
-  if (state.order === "largest") items.sort((a, b) => Math.abs(b.change || 0) - Math.abs(a.change || 0));
+  if (state.order === "largest")
+    items.sort((a, b) => Math.abs(b.change || 0) - Math.abs(a.change || 0));
   const count = (test) => items.filter((item) => item.change != null && test(item.change)).length;
-  const changes = state.other
-    ? `; ${count((change) => change > 0)} ${say("gained")}, ${count((change) => change < 0)} ${say("lost")}`
-    : "";
+  const gained = `${count((change) => change > 0)} ${say("gained")}`;
+  const lost = `${count((change) => change < 0)} ${say("lost")}`;
+  const changes = state.other ? `; ${gained}, ${lost}` : "";
   const total = sheet.questions.length;
   return [
-    el("p", { class: "muted", role: "status" }, `${items.length} / ${total} ${say("questionsShown")}${changes}`),
+    el(
+      "p",
+      { class: "muted", role: "status" },
+      `${items.length} / ${total} ${say("questionsShown")}${changes}`,
+    ),
     ...items.slice(0, state.shown).map((item) => questionCard(sheet, item)),
     items.length > state.shown
-      ? el("button", { type: "button", onclick: () => set("shown", state.shown + PAGE) }, say("more"))
+      ? el(
+          "button",
+          { type: "button", onclick: () => set("shown", state.shown + PAGE) },
+          say("more"),
+        )
       : "",
   ];
 }
@@ -167,10 +202,17 @@ function questionCard(sheet, item) {
       "header",
       {},
       el("span", { class: "tag" }, question.group),
-      change ? el("span", { class: change > 0 ? "tag gained" : "tag lost" }, changeText(change)) : null,
+      change
+        ? el("span", { class: change > 0 ? "tag gained" : "tag lost" }, changeText(change))
+        : null,
     ),
     el("p", { class: "asked" }, question.question),
-    el("p", { class: "answer reference" }, el("b", {}, say("reference")), el("span", {}, question.reference)),
+    el(
+      "p",
+      { class: "answer reference" },
+      el("b", {}, say("reference")),
+      el("span", {}, question.reference),
+    ),
     answerLine(sheet, row, question.reference),
     other ? answerLine(sheet, other, question.reference) : null,
   );
@@ -182,7 +224,9 @@ function changeText(change) {
 
 function answerLine(sheet, answer, reference) {
   const scores = sheet.scores
-    .map((score, place) => (answer.scores[place] == null ? null : `${score} ${answer.scores[place]}`))
+    .map((score, place) =>
+      answer.scores[place] == null ? null : `${score} ${answer.scores[place]}`,
+    )
     .filter(Boolean)
     .join(" · ");
   return el(

@@ -23,7 +23,10 @@ function verdictCounts() {
   const words = counts.map(([verdict, count]) =>
     el("li", {}, el("b", {}, String(count)), " ", verdictMark(verdict)),
   );
-  return [el("div", { class: "countbar", "aria-hidden": "true" }, bar), el("ul", { class: "counts" }, words)];
+  return [
+    el("div", { class: "countbar", "aria-hidden": "true" }, bar),
+    el("ul", { class: "counts" }, words),
+  ];
 }
 
 /** The board: a group for each table, a row for each claim, its pairs folded in it. */
@@ -51,10 +54,14 @@ function claimRow(claim) {
       verdictMark(claim.verdict),
       el("span", { class: "key" }, claim.claim),
       el("span", { class: "text" }, sayClaim(claim.text)),
-      intervalChart(pair, extent),
+      intervalChart(pair, extentOf([pair])),
       effectTexts(pair),
     ),
-    el("ul", { class: "pairs" }, claim.pairs.map((each) => pairItem(each, extent))),
+    el(
+      "ul",
+      { class: "pairs" },
+      claim.pairs.map((each) => pairItem(each, extent)),
+    ),
     claim.also.map((other) =>
       el(
         "p",

@@ -1,7 +1,16 @@
 "use strict";
 // Charts: the small interval of an effect, and what Observable Plot draws.
 
-const COLOURS = ["#3b6ea8", "#c8642b", "#2f8f6b", "#8a5aa8", "#b8912f", "#4aa3b8", "#b84a6b", "#6b7280"];
+const COLOURS = [
+  "#3b6ea8",
+  "#c8642b",
+  "#2f8f6b",
+  "#8a5aa8",
+  "#b8912f",
+  "#4aa3b8",
+  "#b84a6b",
+  "#6b7280",
+];
 
 /**
  * Draw effects on one axis: a line for the interval, a dot for ours, a diamond for the paper's.
@@ -11,8 +20,12 @@ const COLOURS = ["#3b6ea8", "#c8642b", "#2f8f6b", "#8a5aa8", "#b8912f", "#4aa3b8
 function intervalChart(pair, extent) {
   const width = 160;
   const middle = 10;
-  const x = (value) => 80 + (72 * Math.max(-1, Math.min(1, value / extent)));
-  const chart = svg("svg", { viewBox: `0 0 ${width} 20`, class: "interval", "aria-hidden": "true" });
+  const x = (value) => 80 + 72 * Math.max(-1, Math.min(1, value / extent));
+  const chart = svg("svg", {
+    viewBox: `0 0 ${width} 20`,
+    class: "interval",
+    "aria-hidden": "true",
+  });
   chart.append(svg("line", { x1: 80, x2: 80, y1: 1, y2: 19, class: "zero" }));
   if (pair.low != null) {
     const ends = { x1: x(pair.low), x2: x(pair.high), y1: middle, y2: middle };
@@ -20,9 +33,12 @@ function intervalChart(pair, extent) {
   }
   if (pair.paper != null) {
     const place = `translate(${x(pair.paper)} ${middle}) rotate(45)`;
-    chart.append(svg("rect", { x: -3.5, y: -3.5, width: 7, height: 7, transform: place, class: "paper" }));
+    chart.append(
+      svg("rect", { x: -3.5, y: -3.5, width: 7, height: 7, transform: place, class: "paper" }),
+    );
   }
-  if (pair.value != null) chart.append(svg("circle", { cx: x(pair.value), cy: middle, r: 3.6, class: "ours" }));
+  if (pair.value != null)
+    chart.append(svg("circle", { cx: x(pair.value), cy: middle, r: 3.6, class: "ours" }));
   return chart;
 }
 
@@ -41,7 +57,12 @@ function chartWidth(most) {
 function plot(label, options) {
   const chart = Plot.plot({
     ariaLabel: label,
-    style: { background: "transparent", fontFamily: "inherit", fontSize: "12px", overflow: "visible" },
+    style: {
+      background: "transparent",
+      fontFamily: "inherit",
+      fontSize: "12px",
+      overflow: "visible",
+    },
     ...options,
   });
   chart.setAttribute("role", "img");
@@ -81,7 +102,11 @@ function pictureOf(table) {
     "div",
     { class: "picture" },
     el("ul", { class: "legend" }, legend),
-    el("div", { class: "panels" }, table.picture.map((panel) => panelChart(table, panel))),
+    el(
+      "div",
+      { class: "panels" },
+      table.picture.map((panel) => panelChart(table, panel)),
+    ),
   );
 }
 
@@ -130,39 +155,76 @@ function panelChart(table, panel) {
     y: yAxis(panel),
     marks: [
       isDotPlot ? categoryAxis(panel, width) : null,
-      panel.x_rule == null ? null : Plot.ruleX([panel.x_rule], { stroke: "var(--muted)", strokeDasharray: "3 3" }),
-      panel.y_rule == null ? null : Plot.ruleY([panel.y_rule], { stroke: "var(--muted)", strokeDasharray: "3 3" }),
+      panel.x_rule == null
+        ? null
+        : Plot.ruleX([panel.x_rule], { stroke: "var(--muted)", strokeDasharray: "3 3" }),
+      panel.y_rule == null
+        ? null
+        : Plot.ruleY([panel.y_rule], { stroke: "var(--muted)", strokeDasharray: "3 3" }),
       ...panel.series.map((series) => lineMark(series)),
-      intervalMark(points.filter((point) => point.x.low != null), true),
-      intervalMark(points.filter((point) => point.y.low != null), false),
+      intervalMark(
+        points.filter((point) => point.x.low != null),
+        true,
+      ),
+      intervalMark(
+        points.filter((point) => point.y.low != null),
+        false,
+      ),
       ...points.filter((point) => point.series.look.marker).map(pointMark),
-      Plot.tip(points, Plot.pointer({ x: (point) => point.x.value, y: "place", title: tipText, fontSize: 12 })),
+      Plot.tip(
+        points,
+        Plot.pointer({ x: (point) => point.x.value, y: "place", title: tipText, fontSize: 12 }),
+      ),
     ],
   });
-  return el("figure", {}, panel.title ? el("figcaption", {}, panel.title) : null, chart, note ? el("p", { class: "muted" }, note) : null);
+  return el(
+    "figure",
+    {},
+    panel.title ? el("figcaption", {}, panel.title) : null,
+    chart,
+    note ? el("p", { class: "muted" }, note) : null,
+  );
 }
 
 function xAxis(panel, label) {
-  const axis = { label, labelAnchor: "center", labelArrow: "none", nice: true, grid: panel.categories.length > 0 };
-  if (panel.x_ticks.length) return { ...axis, ticks: panel.x_ticks, inset: 12, tickFormat: (tick) => String(tick) };
+  const axis = {
+    label,
+    labelAnchor: "center",
+    labelArrow: "none",
+    nice: true,
+    grid: panel.categories.length > 0,
+  };
+  if (panel.x_ticks.length)
+    return { ...axis, ticks: panel.x_ticks, inset: 12, tickFormat: (tick) => String(tick) };
   return { ...axis, ticks: 5, inset: 6 };
 }
 
 function yAxis(panel) {
   if (!panel.categories.length) {
     const label = say(panel.y_label.replaceAll("\n", " "));
-    return { label, labelArrow: "none", labelAnchor: "top", grid: true, nice: true, ticks: 5, inset: 6 };
+    return {
+      label,
+      labelArrow: "none",
+      labelAnchor: "top",
+      grid: true,
+      nice: true,
+      ticks: 5,
+      inset: 6,
+    };
   }
   return { domain: [panel.categories.length - 0.5, -0.5], axis: null };
 }
 
 function categoryAxis(panel, width) {
-  return Plot.axisY(panel.categories.map((_, place) => place), {
-    tickFormat: (place) => shortened(panel.categories[place], width < 500 ? 20 : 30),
-    tickSize: 0,
-    label: null,
-    lineHeight: 1.2,
-  });
+  return Plot.axisY(
+    panel.categories.map((_, place) => place),
+    {
+      tickFormat: (place) => shortened(panel.categories[place], width < 500 ? 20 : 30),
+      tickSize: 0,
+      label: null,
+      lineHeight: 1.2,
+    },
+  );
 }
 
 /** A label over two or three lines. */
@@ -187,9 +249,24 @@ function lineMark(series) {
 }
 
 function intervalMark(points, isX) {
-  const stroke = { stroke: (point) => LOOK_COLOURS[point.series.look.colour], strokeWidth: 2, strokeOpacity: 0.45 };
-  if (isX) return Plot.ruleY(points, { y: "place", x1: (point) => point.x.low, x2: (point) => point.x.high, ...stroke });
-  return Plot.ruleX(points, { x: (point) => point.x.value, y1: (point) => point.y.low, y2: (point) => point.y.high, ...stroke });
+  const stroke = {
+    stroke: (point) => LOOK_COLOURS[point.series.look.colour],
+    strokeWidth: 2,
+    strokeOpacity: 0.45,
+  };
+  if (isX)
+    return Plot.ruleY(points, {
+      y: "place",
+      x1: (point) => point.x.low,
+      x2: (point) => point.x.high,
+      ...stroke,
+    });
+  return Plot.ruleX(points, {
+    x: (point) => point.x.value,
+    y1: (point) => point.y.low,
+    y2: (point) => point.y.high,
+    ...stroke,
+  });
 }
 
 function pointMark(point) {
@@ -199,7 +276,9 @@ function pointMark(point) {
 
 function tipText(point) {
   const of = (value) =>
-    value.low == null ? rounded(value.value) : `${rounded(value.value)} [${rounded(value.low)}, ${rounded(value.high)}]`;
+    value.low == null
+      ? rounded(value.value)
+      : `${rounded(value.value)} [${rounded(value.low)}, ${rounded(value.high)}]`;
   const y = point.place === point.y.value ? `, ${of(point.y)}` : "";
   return `${say(point.series.name)}: ${of(point.x)}${y}`;
 }

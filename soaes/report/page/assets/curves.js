@@ -38,7 +38,12 @@ function curvesView(all, stages, state, draw) {
   const legend = chains.map((chain) =>
     el(
       "button",
-      { type: "button", class: "chip", "aria-pressed": String(!state.hidden.has(chain)), onclick: () => toggle(chain) },
+      {
+        type: "button",
+        class: "chip",
+        "aria-pressed": String(!state.hidden.has(chain)),
+        onclick: () => toggle(chain),
+      },
       el("span", { class: "swatch", style: `background: ${colour(chain)}` }),
       chain,
     ),
@@ -48,19 +53,35 @@ function curvesView(all, stages, state, draw) {
     el(
       "div",
       { class: "fields" },
-      dropDown(say("stage"), stages.map((stage) => [stage, stage]), state.stage, (stage) => {
-        state.stage = stage;
-        draw();
-      }),
+      dropDown(
+        say("stage"),
+        stages.map((stage) => [stage, stage]),
+        state.stage,
+        (stage) => {
+          state.stage = stage;
+          draw();
+        },
+      ),
       el(
         "label",
         { class: "field check" },
-        el("input", { type: "checkbox", checked: state.log, onchange: () => { state.log = !state.log; draw(); } }),
+        el("input", {
+          type: "checkbox",
+          checked: state.log,
+          onchange: () => {
+            state.log = !state.log;
+            draw();
+          },
+        }),
         el("span", {}, say("logarithmic")),
       ),
     ),
     el("div", { class: "chips" }, legend),
-    el("div", { class: "charts" }, CURVE_METRICS.map((metric) => curveChart(shown, metric, colour, state.log))),
+    el(
+      "div",
+      { class: "charts" },
+      CURVE_METRICS.map((metric) => curveChart(shown, metric, colour, state.log)),
+    ),
   ];
 }
 
@@ -69,12 +90,17 @@ function curveChart(curves, metric, colour, isLog) {
   for (const curve of curves) {
     const [steps, values] = curve.metrics[metric] || [[], []];
     const seed = curve.seeds.join(", ");
-    steps.forEach((step, index) => points.push({ step, value: values[index], chain: curve.chain, seed }));
+    steps.forEach((step, index) =>
+      points.push({ step, value: values[index], chain: curve.chain, seed }),
+    );
   }
   if (!points.length) return null;
   const name = say(metric);
   const scale = isLog || metric === "val/perplexity" ? "log" : "linear"; // from 50 to below 2
-  const channels = { chain: { value: "chain", label: say("model") }, seed: { value: "seed", label: say("seed") } };
+  const channels = {
+    chain: { value: "chain", label: say("model") },
+    seed: { value: "seed", label: say("seed") },
+  };
   const chart = plot(name, {
     height: 250,
     width: chartWidth(420),

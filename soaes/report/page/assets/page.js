@@ -19,7 +19,9 @@ function draw() {
   }
   const nav = document.getElementById("sections");
   nav.setAttribute("aria-label", say("sections"));
-  nav.replaceChildren(...Object.keys(SECTIONS).map((key) => el("a", { href: `#${key}` }, say(key))));
+  nav.replaceChildren(
+    ...Object.keys(SECTIONS).map((key) => el("a", { href: `#${key}` }, say(key))),
+  );
   const sections = Object.entries(SECTIONS).map(([key, content]) =>
     el("section", { id: key, class: "part" }, el("h2", {}, say(key)), content()),
   );
@@ -42,7 +44,11 @@ function intro() {
     "section",
     { class: "intro" },
     el("h1", {}, say("title")),
-    el("dl", { class: "facts" }, facts.map(([key, text]) => el("div", {}, el("dt", {}, say(key)), el("dd", {}, text)))),
+    el(
+      "dl",
+      { class: "facts" },
+      facts.map(([key, text]) => el("div", {}, el("dt", {}, say(key)), el("dd", {}, text))),
+    ),
     verdictCounts(),
   );
 }

@@ -51,12 +51,23 @@ function panelContent(table, row, column, seed, draw) {
         el("p", { class: "muted" }, `${say(table.title)} · ${table.name}.${row.key}`),
         el("h2", { id: "panel-title" }, `${rowLabel(table, row)} — ${say(column.title)}`),
       ),
-      el("button", { type: "button", class: "close", "aria-label": say("close"), onclick: close }, "✕"),
+      el(
+        "button",
+        { type: "button", class: "close", "aria-label": say("close"), onclick: close },
+        "✕",
+      ),
     ),
     cellNumbers(cell),
     row.reason ? el("p", { class: "warning" }, row.reason) : null,
     seeds.length ? seedTable(row, cell) : null,
-    seeds.length > 1 ? dropDown(say("seed"), seeds.map((each) => [each, each]), seed, draw) : null,
+    seeds.length > 1
+      ? dropDown(
+          say("seed"),
+          seeds.map((each) => [each, each]),
+          seed,
+          draw,
+        )
+      : null,
     Object.entries(goals).map(([role, name]) =>
       goalSection(role, name, otherRow(table, row, seed, role)),
     ),
@@ -95,7 +106,9 @@ function seedTable(row, cell) {
       ]);
     }
   }
-  const header = ["seed", "value", "measuredBy", "", "commit", "machine", "made", "seconds"].map(say);
+  const header = ["seed", "value", "measuredBy", "", "commit", "machine", "made", "seconds"].map(
+    say,
+  );
   return [el("h3", {}, say("bySeed")), plainTable(header, lines, say("bySeed"))];
 }
 
@@ -145,12 +158,15 @@ function lineage(name, role, seen) {
     stage.label ? ` ${stage.label}` : "",
     stage.state === "built" ? null : el("span", { class: "tag" }, say(stage.state)),
   ];
-  if (isRepeated) return el("li", {}, title, el("span", { class: "muted" }, ` (${say("shownAbove")})`));
+  if (isRepeated)
+    return el("li", {}, title, el("span", { class: "muted" }, ` (${say("shownAbove")})`));
   const settings = Object.entries(stage.settings).flatMap(([key, value]) => [
     el("dt", {}, key),
     el("dd", {}, value),
   ]);
-  const parents = Object.entries(stage.parents).map(([path, parent]) => lineage(parent, path, seen));
+  const parents = Object.entries(stage.parents).map(([path, parent]) =>
+    lineage(parent, path, seen),
+  );
   return el(
     "li",
     {},

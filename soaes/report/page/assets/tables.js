@@ -10,7 +10,10 @@ function tableSection(table) {
     el("p", { class: "asks" }, say(table.asks)),
     cellTable(table, table.columns, say(table.title)),
     table.breakdown.length
-      ? [el("h4", {}, say("breakdown")), cellTable(table, table.breakdown, `${say(table.title)}: ${say("breakdown")}`)]
+      ? [
+          el("h4", {}, say("breakdown")),
+          cellTable(table, table.breakdown, `${say(table.title)}: ${say("breakdown")}`),
+        ]
       : null,
     pictureOf(table),
     remarks("reading", table.reading ? table.reading.split("\n\n") : []),
@@ -27,8 +30,16 @@ function remarks(key, lines) {
 
 /** The rows of a table in some of its columns. One tab stop; arrows move between cells. */
 function cellTable(table, columns, caption) {
-  const header = [say("model"), ...table.settings.map(say), ...columns.map((column) => say(column.title))];
-  const head = el("tr", {}, header.map((text) => el("th", { scope: "col" }, text)));
+  const header = [
+    say("model"),
+    ...table.settings.map(say),
+    ...columns.map((column) => say(column.title)),
+  ];
+  const head = el(
+    "tr",
+    {},
+    header.map((text) => el("th", { scope: "col" }, text)),
+  );
   const body = table.rows.map((row) =>
     el(
       "tr",

@@ -27,7 +27,9 @@ const WORDS = {
   undecided: ["undecided", "未定"],
   "not measured": ["not measured", "未测"],
   verdictsText: [
-    "Each claim of the paper, by the 95 % interval of its effect. A dot is our effect with its interval, a diamond the paper's; the line is zero. Open a claim to see all its pairs.",
+    "Each claim of the paper, by the 95 % interval of its effect. A dot is our effect with " +
+      "its interval, a diamond the paper's; the line is zero. Open a claim to see all its " +
+      "pairs.",
     "论文的每条论断，按效应的 95% 置信区间判定。圆点为我们的效应及区间，菱形为论文的效应，竖线为零。展开论断可查看每一对比较。",
   ],
   claim: ["Claim", "论断"],
@@ -37,11 +39,11 @@ const WORDS = {
   interval: ["95 % interval", "95% 区间"],
   noInterval: ["no interval", "无区间"],
   paper: ["paper", "论文"],
-  pair: ["Pair", "比较"],
   beside: ["beside the claim, by", "旁证指标"],
 
   tablesText: [
-    "Ours with half the width of the 95 % interval; below, the paper's value and ours less the paper's. Open a value to see where it comes from and what the model answered.",
+    "Ours with half the width of the 95 % interval; below, the paper's value and ours less " +
+      "the paper's. Open a value to see where it comes from and what the model answered.",
     "上为我们的结果及 95% 区间半宽，下为论文的数值和两者之差。点开数值可查看来源与模型的回答。",
   ],
   model: ["Model", "模型"],
@@ -50,7 +52,6 @@ const WORDS = {
   reading: ["How to read it", "如何解读"],
   origin: ["Origin", "来源"],
   difference: ["ours less the paper's", "我们减论文"],
-  openCell: ["open", "打开"],
   close: ["Close", "关闭"],
   ours: ["ours", "我们"],
 
@@ -74,7 +75,8 @@ const WORDS = {
   shownAbove: ["shown above", "见上"],
 
   answersText: [
-    "What the models answered, beside the reference and another row. Marks show what differs from the reference.",
+    "What the models answered, beside the reference and another row. Marks show what " +
+      "differs from the reference.",
     "模型的回答，与参考答案及另一行对照。标记处与参考答案不同。",
   ],
   kind: ["Kind", "类别"],
@@ -99,7 +101,6 @@ const WORDS = {
   lowest: ["lowest score first", "得分由低到高"],
   largest: ["largest change first", "变化由大到小"],
   reference: ["Reference", "参考答案"],
-  notAsked: ["was not asked", "未被问到"],
   empty: ["(empty)", "（空）"],
   cut: ["cut at the length limit", "被长度上限截断"],
   more: ["Show more", "显示更多"],
@@ -108,7 +109,8 @@ const WORDS = {
   noAnswers: ["No predictions are stored for these rows.", "这些行没有保存预测。"],
 
   curvesText: [
-    "Every training stage by step, overlaid by chain; thin lines are seeds. Choose a stage, then switch chains on and off.",
+    "Every training stage by step, overlaid by chain; thin lines are seeds. Choose a " +
+      "stage, then switch chains on and off.",
     "各训练阶段逐步曲线，按训练链叠放，细线为种子。先选阶段，再开关各链。",
   ],
   stage: ["Stage", "阶段"],
@@ -121,7 +123,10 @@ const WORDS = {
   "train/tokens_per_s": ["tokens per second", "每秒词元"],
   "val/rouge1": ["validation Rouge-1", "验证 Rouge-1"],
   noCurves: ["No training stage is built.", "尚无已构建的训练阶段。"],
-  timeText: ["Seconds of all built stages behind these tables, by kind.", "这些表格背后所有已构建阶段的耗时（秒），按类别。"],
+  timeText: [
+    "Seconds of all built stages behind these tables, by kind.",
+    "这些表格背后所有已构建阶段的耗时（秒），按类别。",
+  ],
   number: ["number", "数量"],
   ofAll: ["of all", "占比"],
   failuresText: [
@@ -136,7 +141,6 @@ const WORDS = {
     "打包成行以及读取用户文件时，文档的去向。",
   ],
   rows: ["rows", "行"],
-  split: ["split", "切分"],
   source: ["source", "来源"],
   part: ["part", "部分"],
   documents: ["documents", "文档"],
