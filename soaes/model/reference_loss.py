@@ -19,6 +19,8 @@ from soaes.model import attention
 from soaes.model.generate import batches
 from soaes.model.output_head import OutputHead
 
+Conversation = tuple[list[int], list[int]]  # token ids of a prompt and of its answer
+
 CHUNK = 1024  # tokens whose logits are held at once: .6 GB in float32 at a vocabulary of 152,000
 
 
@@ -38,8 +40,8 @@ def reference_nats(
     """
     pairs = list(zip(prompts, answers, strict=True))
     nats = [0.0] * len(pairs)
-    with_mask = attention.using_attention(model, attention.name_with_cache(model))
-    with with_mask, torch.compiler.set_stance("force_eager"):  # every shape is new to a compiler
+    exact = attention.using_attention(model, attention.name_with_cache(model))
+    with exact, torch.compiler.set_stance("force_eager"):  # every shape is new to a compiler
         for indices in batches([len(prompt) + len(answer) for prompt, answer in pairs]):
             batch = [pairs[index] for index in indices]
             for index, summed in zip(indices, _nats_of_batch(model, batch), strict=True):
@@ -47,7 +49,7 @@ def reference_nats(
     return nats
 
 
-def _nats_of_batch(model: Any, batch: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+def _nats_of_batch(model: Any, batch: Sequence[Conversation]) -> list[float]:
     """Nats of each answer of a batch; sequences are padded on the right, where none looks."""
     longest = max(len(prompt) + len(answer) for prompt, answer in batch)
     ids_RT = torch.zeros(len(batch), longest, dtype=torch.long)
