@@ -25,16 +25,14 @@ tables: .venv/ready  ## build and print Tables 1-6 (timings in three seeds); a s
 	$(PYTHON) -m soaes.report scale=$(SCALE) seed=$(SEEDS) $(ARGS) && exit $$status
 
 retention: .venv/ready  ## plot general against domain knowledge over model size, learning rate and replay (claim T1b)
-	$(PYTHON) -m soaes.run 'experiment=retention*' scale=$(SCALE) seed=$(SEEDS) $(ARGS)
+	$(PYTHON) -m soaes.run 'experiment=retention*' scale=$(SCALE) seed=$(few_seeds) $(ARGS)
 	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --only retention
 
 formats: .venv/ready  ## compare the soft-target formats: bytes, error of the loss, quality of the student by tau
-	$(PYTHON) -m soaes.run 'experiment=formats*' scale=$(SCALE) seed=$(SEEDS) $(ARGS)
+	$(PYTHON) -m soaes.run 'experiment=formats*' scale=$(SCALE) seed=$(few_seeds) $(ARGS)
 	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --only formats
 
-publish: tables  ## run every sweep and write all tables to experiments/SCALE, to be committed next; resumable
-	$(PYTHON) -m soaes.run 'experiment=retention*' scale=$(SCALE) seed=$(few_seeds) $(ARGS)
-	$(PYTHON) -m soaes.run 'experiment=formats*' scale=$(SCALE) seed=$(few_seeds) $(ARGS)
+publish: tables retention formats  ## run every sweep and write all tables to experiments/SCALE, to be committed next; resumable
 	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --out experiments/$(SCALE) > /dev/null
 	$(PYTHON) -m soaes.report scale=$(SCALE) seed=$(SEEDS) $(ARGS) --out experiments/$(SCALE)/report.html
 

@@ -24,12 +24,11 @@ from soaes.pipeline.store import Store, check_writable
 from soaes.report import freshness, index, plots, sanity_checks
 from soaes.report.markdown import write_table, write_verdicts
 from soaes.report.results import (
-    TIMED_SEEDS,
+    FEW_SEEDS,
     Table,
     is_shown,
     read_tables,
     store_of,
-    words_of,
 )
 from soaes.report.table_spec import EXPERIMENTS, check_row, check_table, table_names
 
@@ -113,11 +112,10 @@ def _print_tables(overrides: list[str], only: list[str], out: Path | None) -> in
 def _page(tables: Tables, name: str, overrides: list[str], folder: Path) -> list[str]:
     """What a published table has besides: its sweep, a picture, and how to read it."""
     spec = tables[name].spec
-    read_at = words_of(spec, overrides)
-    words = " ".join(word for word in read_at if not freshness.is_execution(word))
+    words = " ".join(word for word in overrides if not freshness.is_execution(word))
     command = f"python -m soaes.run experiment={','.join(spec.experiments)} {words}"
-    clock = f", timings in {TIMED_SEEDS} seeds at most" if spec.timed_sweeps else ""
-    parts = [f"Made by `{command}`{clock}."]
+    few = f", {', '.join(spec.few_seeds)} in {FEW_SEEDS} seeds at most" if spec.few_seeds else ""
+    parts = [f"Made by `{command}`{few}."]
     if picture := plots.draw(tables, name, folder):
         parts.append(f"![{name}]({picture.name})")
     scale = compose.chosen_option(overrides, "scale")

@@ -104,7 +104,7 @@ def _differing(name: str, rows: Names, overrides: list[str]) -> list[str]:
     words = results.at_seeds(overrides, 1)
     today = {}
     for key, row in spec.rows.items():
-        by_seed = results.row_recipes(key, row, words, spec.timed_sweeps)
+        by_seed = results.row_recipes(key, row, words, spec.few_seeds)
         today[key] = [key_of(goal) for goals in by_seed.values() for goal in goals.values()]
     recorded = {key: next(iter(seeds.values())) for key, seeds in rows.items()}
     keys = dict.fromkeys([*recorded, *today])

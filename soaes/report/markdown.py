@@ -312,8 +312,9 @@ def origin_lines(table: Table, store: Store) -> list[str]:
     lines = sorted({text for goal in goals for text in _general_text(goal, store)})
     if len(seeds) == 1:
         lines.append("One seed: intervals cover the questions, not the training.  ")
-    elif timed_seeds := _timed_seeds(table):
-        lines.append(f"Timings are of seed {', '.join(map(str, timed_seeds))}.  ")
+    elif few_seeds := _few_seeds(table):
+        goals_of_few = ", ".join(table.spec.few_seeds)
+        lines.append(f"Of {goals_of_few}: seed {', '.join(map(str, few_seeds))}.  ")
     lines.append(f"Seed {', '.join(map(str, seeds))}; commit {commits}; {machines}.")
     if differing := mixed_code(store, goals):
         lines += [
@@ -336,8 +337,8 @@ def _general_text(recipe: Recipe, store: Store) -> list[str]:
     return lines
 
 
-def _timed_seeds(table: Table) -> list[int]:
-    """The seeds that a clock ran in; nothing where no sweep of the table is timed."""
-    timed = set(table.spec.timed_sweeps)
+def _few_seeds(table: Table) -> list[int]:
+    """The seeds in which the goals of `few_seeds` are run; nothing where a table names none."""
+    few = set(table.spec.few_seeds)
     recipes = [item for row in table.rows.values() for item in row.recipes.items()]
-    return sorted({seed for seed, of_seed in recipes if timed & of_seed.keys()})
+    return sorted({seed for seed, of_seed in recipes if few & of_seed.keys()})

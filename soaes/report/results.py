@@ -27,7 +27,7 @@ from soaes.report.table_spec import ColumnSpec, RowSpec, TableSpec
 Goals = dict[str, Recipe]  # goal of a sweep of a row -> what the row's job builds
 Interval = tuple[float, float]
 
-TIMED_SEEDS = 3  # of a command line, at most: a clock needs the machine to itself
+FEW_SEEDS = 3  # of a command line, in which the sweeps that a table names are run at most
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,10 @@ def read_table(name: str, overrides: list[str]) -> Table:
         The table; rows that are not built say why.
     """
     spec = table_spec.load(name)
-    overrides = words_of(spec, overrides)
     store = store_of(overrides)
     rows = {}
     for key, row in spec.rows.items():
-        goals = row_recipes(key, row, overrides, spec.timed_sweeps)
+        goals = row_recipes(key, row, overrides, spec.few_seeds)
         rows[key] = _read_row(store, spec, row, goals)
     return Table(spec, rows)
 
@@ -93,11 +92,6 @@ def is_shown(name: str, table: Table) -> bool:
     return name.startswith("table") or any(row.measured for row in table.rows.values())
 
 
-def words_of(spec: TableSpec, overrides: list[str]) -> list[str]:
-    """Return the command line that a table is read at: of as many seeds as it takes at most."""
-    return overrides if spec.max_seeds is None else at_seeds(overrides, spec.max_seeds)
-
-
 def read_row(name: str, key: str, overrides: list[str]) -> TableRow:
     """Read one row of a table as the store has it now; see `read_table`.
 
@@ -108,8 +102,7 @@ def read_row(name: str, key: str, overrides: list[str]) -> TableRow:
     spec = table_spec.load(name)
     table_spec.check_row(name, key, spec.rows)
     row = spec.rows[key]
-    overrides = words_of(spec, overrides)
-    goals = row_recipes(key, row, overrides, spec.timed_sweeps)
+    goals = row_recipes(key, row, overrides, spec.few_seeds)
     return _read_row(store_of(overrides), spec, row, goals)
 
 
@@ -131,17 +124,17 @@ def store_of(overrides: list[str]) -> Store:
 
 
 def row_recipes(
-    key: str, row: RowSpec, overrides: list[str], timed_sweeps: Sequence[str] = ()
+    key: str, row: RowSpec, overrides: list[str], few_seeds: Sequence[str] = ()
 ) -> dict[int, Goals]:
     """Find the recipes of a row in its sweeps: those of `row_jobs`, seed -> role -> recipe."""
-    by_seed = row_jobs(key, row, overrides, timed_sweeps)
+    by_seed = row_jobs(key, row, overrides, few_seeds)
     return {
         seed: {role: job.recipe for role, job in jobs.items()} for seed, jobs in by_seed.items()
     }
 
 
 def row_jobs(
-    key: str, row: RowSpec, overrides: list[str], timed_sweeps: Sequence[str] = ()
+    key: str, row: RowSpec, overrides: list[str], few_seeds: Sequence[str] = ()
 ) -> dict[int, dict[str, sweep.Job]]:
     """Find the jobs of a row in its sweeps.
 
@@ -149,7 +142,7 @@ def row_jobs(
         key: The row's key, for the error message.
         row: Which sweeps and which job of each.
         overrides: The command line of the sweep.
-        timed_sweeps: Roles that are measured in the first TIMED_SEEDS seeds alone.
+        few_seeds: Roles that are measured in the first FEW_SEEDS seeds alone.
 
     Returns:
         Seed -> role -> job, roles in the row's order; empty if the overrides leave the row out.
@@ -160,7 +153,7 @@ def row_jobs(
     """
     by_seed: dict[int, dict[str, sweep.Job]] = {}
     for role, experiment in row.sweeps.items():
-        words = at_seeds(overrides, TIMED_SEEDS) if role in timed_sweeps else overrides
+        words = at_seeds(overrides, FEW_SEEDS) if role in few_seeds else overrides
         jobs = [
             job
             for job in _jobs(experiment, tuple(words))

@@ -245,17 +245,16 @@ class TableSpec:
     label: str = "model"  # the recipe's argument that labels a row: a model or a decoder
     settings: Mapping[str, str] = field(default_factory=dict)  # title -> `when.KEY` or recipe path
     breakdown: Mapping[str, ColumnSpec] = field(default_factory=dict)  # columns of a second table
-    timed_sweeps: tuple[str, ...] = ()  # roles measured in a few seeds alone: a clock ran
-    max_seeds: int | None = None  # the first of a command line that it is read in; None: all
+    few_seeds: tuple[str, ...] = ()  # goals that are run in the first few seeds alone
     shared_metrics: str | None = None  # the role whose value is shown of a metric that several have
     reading: Mapping[str, str] = field(default_factory=dict)  # scale -> what its numbers say
 
     def __post_init__(self) -> None:
         roles = {role for row in self.rows.values() for role in row.sweeps}
-        named = {*self.timed_sweeps, *([self.shared_metrics] if self.shared_metrics else [])}
+        named = {*self.few_seeds, *([self.shared_metrics] if self.shared_metrics else [])}
         if unknown := sorted(named - roles):
             raise ValueError(
-                f"{self.title}: timed_sweeps and shared_metrics name {', '.join(unknown)}; "
+                f"{self.title}: few_seeds and shared_metrics name {', '.join(unknown)}; "
                 f"the rows' sweeps are {', '.join(sorted(roles))}"
             )
 
@@ -332,7 +331,7 @@ def parse(spec: Mapping[str, Any]) -> TableSpec:
         parsed[columns] = {metric: _record(ColumnSpec, column) for metric, column in entries}
     claims = spec.get("claims", {}).items()
     parsed["claims"] = {key: parse_claim(claim) for key, claim in claims}
-    parsed["timed_sweeps"] = tuple(spec.get("timed_sweeps", ()))
+    parsed["few_seeds"] = tuple(spec.get("few_seeds", ()))
     return _record(TableSpec, parsed)
 
 

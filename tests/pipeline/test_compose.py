@@ -80,14 +80,17 @@ def test_table_rows_exist_in_their_sweeps(name):
             assert cell.row in other.rows and cell.metric in other.all_columns, cell.text
 
 
-def test_timed_sweeps_are_those_that_a_clock_runs_in():
-    """The Makefile builds `speed*` in a few seeds alone, and tables read them so."""
+def test_sweeps_of_few_seeds_are_those_that_the_makefile_runs_so():
+    text = (compose.CONF.parent / "Makefile").read_text()
+    assert f"$(wordlist 1,{results.FEW_SEEDS}," in text
+    in_few = re.findall(r"'experiment=(\w+)\*' scale=\S+ seed=\$\(few_seeds\)", text)
+    assert sorted(in_few) == ["formats", "retention", "speed"]
     for name in table_spec.table_names():
         spec = table_spec.load(name)
         for row in spec.rows.values():
             for role, experiment in row.sweeps.items():
-                timed = role in spec.timed_sweeps
-                assert timed == (role == "speed") == experiment.startswith("speed")
+                assert (role in spec.few_seeds) == experiment.startswith(tuple(in_few))
+                assert (role == "speed") == experiment.startswith("speed")
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_settings_of_sweeps_name_roles_that_rows_have():
         "asks": "?",
         "columns": {},
         "rows": {"one": {"sweeps": {"evaluate": "table2"}}},
-        "timed_sweeps": ["speed"],
+        "few_seeds": ["speed"],
     }
     with pytest.raises(ValueError, match="name speed; the rows' sweeps are evaluate"):
         table_spec.parse(spec)

@@ -118,7 +118,7 @@ def _commands(
     for name in shown:
         spec = read[name].spec
         for key, row in spec.rows.items():
-            for jobs in results.row_jobs(key, row, overrides, spec.timed_sweeps).values():
+            for jobs in results.row_jobs(key, row, overrides, spec.few_seeds).values():
                 for job in jobs.values():
                     commands.setdefault(job.recipe.name, _command(job.arguments))
     return commands
