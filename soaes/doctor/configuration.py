@@ -61,29 +61,32 @@ def tokenizers(case: Case) -> Iterator[Finding]:
         yield ok("tokenizers", "the recipes do not tell whose target and draft have")
     elif target.name == draft.name:
         yield ok("tokenizers", f"target and draft share {target.name}")
-    elif target.stage != "fetch" or draft.stage != "fetch":
+    elif "tokenizer" in (target.stage, draft.stage):
         yield fault("tokenizers", f"target has {target.name}, draft has {draft.name}", ONE_ORIGIN)
-    elif not (plan.store.holds(target.name) and plan.store.holds(draft.name)):
-        value = f"of {_repo(target)} and {_repo(draft)}, known once both are fetched"
-        yield warning("tokenizers", value, "soaes.run compares them before anything is trained")
-    elif _digest(plan, target) != _digest(plan, draft):
-        value = f"{_repo(target)} and {_repo(draft)} differ"
-        remedy = "set draft.origin.base.repo to a model with the target's tokenizer"
-        yield fault("tokenizers", value, remedy)
     else:
-        yield ok("tokenizers", f"{_repo(target)} and {_repo(draft)} have the same")
+        yield _given_tokenizers(plan, target, draft)
 
 
 SIDES = ("target", "draft")
-ONE_ORIGIN = "train both here or fetch both: origin@target.origin and origin@draft.origin"
+ONE_ORIGIN = "train both here, or name target.model and draft.model"
 
 
-def _repo(recipe: Recipe) -> str:
-    return str(recipe.arguments["repo"])
-
-
-def _digest(plan: Plan, recipe: Recipe) -> str:
-    return tokenizer_digest(plan.store.folder(recipe.name))
+def _given_tokenizers(plan: Plan, target: Recipe, draft: Recipe) -> Finding:
+    """Compare the tokenizers of two models that were not trained here."""
+    models = [model_checks.given(plan.store, recipe, plan.runtime) for recipe in (target, draft)]
+    titles = []
+    for recipe, model in zip((target, draft), models):
+        titles.append(model.title if model is not None else recipe.arguments["repo"])
+    both = " and ".join(titles)
+    known = [tokenizer_digest(model.folder) for model in models if model is not None]
+    if len(known) < 2:
+        value = f"of {both}, known once they are fetched"
+        remedy = "soaes.run compares them before anything is trained"
+        return warning("tokenizers", value, remedy)
+    if known[0] != known[1]:
+        remedy = "set draft.model to a model with the target's tokenizer"
+        return fault("tokenizers", f"{both} differ", remedy)
+    return ok("tokenizers", f"{both} have the same")
 
 
 def extras(case: Case) -> Iterator[Finding]:

@@ -21,18 +21,10 @@ from transformers import (
 
 from soaes.data import chat
 from soaes.model import attention
+from soaes.model.folder import TOKENIZER_FILES
 from soaes.pipeline.model_checks import state_layers
 from soaes.pipeline.runtime import first_rank
 from soaes.pipeline.store import read_json, write_json
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-)
 
 
 def create(

@@ -25,7 +25,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from soaes.pipeline import command_line, resolvers
+from soaes.pipeline import command_line, origins, resolvers
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.validation import check_target, nearest
@@ -58,6 +58,8 @@ CONF = shipped_folder("conf")
 def compose_job(job: list[str]) -> DictConfig:
     """Compose the configuration of one job, as Hydra does, from its overrides.
 
+    Models that the overrides name then replace the scale's, see `origins.choose`.
+
     Choosing the options of config groups is most of the work. Jobs that choose the same options
     share it, and differ in values that are set afterwards.
 
@@ -65,8 +67,15 @@ def compose_job(job: list[str]) -> DictConfig:
         job: Overrides without sweeps, for example `["scale=tiny", "distill.alpha=0.5"]`.
 
     Raises:
-        ValueError: Hydra cannot compose them; the message has the nearest valid key or option.
+        ValueError: Hydra cannot compose them; the message has the nearest valid key or option. Or
+            a model that they name is none.
     """
+    cfg = _composed_by_hydra(job)
+    origins.choose(cfg, CONF / "origin")
+    return cfg
+
+
+def _composed_by_hydra(job: list[str]) -> DictConfig:
     try:
         overrides = OverridesParser.create().parse_overrides(job)
         options = [override for override in overrides if _chooses_option(override)]
@@ -125,7 +134,7 @@ def chosen_option(arguments: list[str], group: str) -> str:
 
 
 def runtime_settings(cfg: DictConfig) -> Runtime:
-    """Return how stages are run: conf/runtime, the logger, the data folder.
+    """Return how stages are run: conf/runtime, the logger, the folders of data and models.
 
     Raises:
         ValueError: A setting is unknown or out of its range.
@@ -135,14 +144,29 @@ def runtime_settings(cfg: DictConfig) -> Runtime:
         if node is None:
             raise ValueError(f"{key}: every run needs it; set it again")
     plain: Any = OmegaConf.to_container(cfg.runtime, resolve=True)
-    places = {"logger": "logger", "root": "data.root", "dry": "dry"}  # other nodes' settings
+    places = {  # other nodes' settings
+        "logger": "logger",
+        "root": "data.root",
+        "models": "target.model",
+        "dry": "dry",
+    }
     for key, place in places.items():
         if key in plain:
             raise ValueError(f"runtime.{key}: there is no such setting; Did you mean {place}?")
     plain["logger"] = OmegaConf.to_container(cfg.logger, resolve=True)
     plain["root"] = cfg.data.get("root")
+    plain["models"] = _local_models(cfg)
     plain["dry"] = cfg.dry
     return Runtime.from_plain(plain)
+
+
+def _local_models(cfg: DictConfig) -> dict[str, str]:
+    """Return the user's models: the digest of each, by which recipes know it, and its folder."""
+    folders = {}
+    for model in origins.named(cfg):
+        if origins.is_local(model):
+            folders[resolvers.local_model(model.value)["digest"]] = model.value
+    return folders
 
 
 # --------------------------------------------------------------------- from nodes to recipes

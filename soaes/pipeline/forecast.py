@@ -135,6 +135,8 @@ class Forecast:
 
         Layers and width, or the name it is fetched by; empty for a stage without a model.
         """
+        if "content" in written:  # of a model of the user's
+            return (written["content"]["layers"], written["content"]["width"])
         if "layers" in written or "repo" in written:
             return (written.get("layers"), written.get("width"), written.get("repo"))
         for key in MODEL_ARGUMENTS:

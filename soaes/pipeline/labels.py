@@ -15,7 +15,9 @@ SFT = {
 
 
 # Stages whose output is a model, which `label` names by the steps of its ancestry.
-MODELS = frozenset({"fetch", "pretrain", "instruct", "cpt", "sft", "distill", "export"})
+MODELS = frozenset(
+    {"fetch", "local_model", "pretrain", "instruct", "cpt", "sft", "distill", "export"}
+)
 
 
 def label(model: Recipe) -> str:
@@ -23,12 +25,16 @@ def label(model: Recipe) -> str:
     arguments = model.arguments
     if model.stage == "fetch":
         return arguments["repo"].rpartition("/")[2]
+    if model.stage == "local_model":
+        content = arguments["content"]
+        shape = f"{content['type']} {content['layers']}x{content['width']}"
+        return f"{shape} ({content['digest'][:4]})"
     if model.stage == "pretrain":
         return f"Base {arguments['layers']}x{arguments['width']}"
     if model.stage == "export":
         return label(arguments["model"])
     parent = label(arguments["parent"])
-    if model.stage == "instruct":
+    if model.stage == "instruct" and "Base" in parent:
         return parent.replace("Base", "Instruct")
     return f"{parent} + {step(model)}"
 
@@ -41,7 +47,14 @@ def step(model: Recipe) -> str:
         if sources is None:  # their folder is gone
             return "SFT"
         return SFT.get(tuple(sources), "SFT on " + "+".join(sources))
-    words = {"fetch": "base", "pretrain": "base", "cpt": "CPT", "distill": "distillation"}
+    words = {
+        "fetch": "base",
+        "local_model": "base",
+        "pretrain": "base",
+        "instruct": "general SFT",
+        "cpt": "CPT",
+        "distill": "distillation",
+    }
     return words.get(model.stage, model.stage)
 
 

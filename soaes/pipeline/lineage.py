@@ -1,13 +1,16 @@
 """Where a model's weights and a folder's token ids come from, as recipes tell it.
 
-A model is trained from its parent, and that from its own, down to one that was fetched or began
-with random weights. Token ids are those of one tokenizer, which was trained here or came with a
-fetched model. Imports no torch.
+A model is trained from its parent, and that from its own, down to one that was fetched, is the
+user's or began with random weights. Token ids are those of one tokenizer, which was trained here or
+came with such a model. Imports no torch.
 """
 
 from __future__ import annotations
 
 from soaes.pipeline.recipe import Recipe
+
+# The stages that a published model, or one of the user's own, begins with.
+GIVEN = ("fetch", "local_model")
 
 # The argument by which a stage reads the model that its own output goes on from.
 MODEL = ("parent", "model")
@@ -20,7 +23,7 @@ SAME_TOKENIZER = (*TOKENIZER, "rows", "like", "teacher_logits", "target_trace")
 
 
 def origin(model: Recipe) -> Recipe:
-    """Return the stage that a model's weights began with: `fetch`, or `pretrain`."""
+    """Return the stage that a model's weights began with: `pretrain`, or one of GIVEN."""
     return chain(model)[0]
 
 
@@ -34,7 +37,7 @@ def chain(model: Recipe) -> list[Recipe]:
 
 
 def tokenizer(recipe: Recipe) -> Recipe | None:
-    """Return the stage that made the tokenizer of a folder's ids: `tokenizer` or `fetch`.
+    """Return the stage that made the tokenizer of a folder's ids: `tokenizer`, or one of GIVEN.
 
     Args:
         recipe: A model, rows, stored soft targets or a trace.
@@ -43,7 +46,7 @@ def tokenizer(recipe: Recipe) -> Recipe | None:
         The stage; None if the recipe does not tell it.
     """
     first = _first(recipe, TOKENIZER)
-    return first if first.stage in ("tokenizer", "fetch") else None
+    return first if first.stage in ("tokenizer", *GIVEN) else None
 
 
 def tokenizers(stage: Recipe) -> dict[str, Recipe]:

@@ -1,8 +1,9 @@
-"""Check published models against what is to be done with them, before anything is trained.
+"""Check models that were not trained here against what is to be done with them.
 
 A model's config.json tells what it cannot be used for: native decoding of another family, hidden
 states under a soft cap, packed rows in linear attention. It is known as soon as the model is
-fetched, while the stage that would refuse it may come days later. Imports no torch.
+fetched, and of a user's own folder at once, while the stage that would refuse it may come days
+later. Imports no torch.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import itertools
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from soaes.model import folder as model_folder
 from soaes.pipeline import lineage
 from soaes.pipeline.recipe import Recipe, declared_name
 from soaes.pipeline.runtime import TRAINING_STAGES, Runtime
-from soaes.pipeline.store import Store, read_json
+from soaes.pipeline.store import Store
 
 NATIVE = ("target_trace", "predict_acceptance", "acceptance")  # and `speed`, by its backend
 
@@ -34,8 +36,39 @@ def fetched(recipes: Iterable[Recipe]) -> list[Recipe]:
     return list(found.values())
 
 
+class Given(NamedTuple):
+    """A model that was not trained here, and can be read."""
+
+    recipe: Recipe
+    folder: Path
+    title: str  # as the user knows it
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config of its language model."""
+        return model_folder.text_config(self.folder)
+
+
+def given(store: Store, recipe: Recipe, runtime: Runtime) -> Given | None:
+    """Return a model that was fetched or is the user's own, if its files are there.
+
+    Args:
+        store: Where fetched models lie.
+        recipe: The stage that its weights or its tokenizer began with, see `lineage`.
+        runtime: It knows the folders of the user's models.
+    """
+    if recipe.stage == "local_model":
+        folder = runtime.models.get(recipe.arguments["content"]["digest"])
+        if folder is not None:
+            return Given(recipe, Path(folder).expanduser(), folder)
+    if recipe.stage in lineage.GIVEN and store.holds(recipe.name):
+        title = recipe.arguments.get("repo", recipe.name)
+        return Given(recipe, store.folder(recipe.name), title)
+    return None
+
+
 def check(store: Store, recipes: Iterable[Recipe], runtime: Runtime) -> None:
-    """Check every stage whose published model is in the store.
+    """Check every stage that reads a model which was not trained here.
 
     Raises:
         ValueError: A model does not support a stage that is to be built from it, or two models
@@ -45,47 +78,45 @@ def check(store: Store, recipes: Iterable[Recipe], runtime: Runtime) -> None:
     for recipe in recipes:
         for name, stage in recipe.ancestry().items():
             if name not in seen and not store.holds(name):
-                _check_stage(store, stage, runtime.execution.attention)
+                _check_stage(store, stage, runtime)
             seen.add(name)
 
 
-def _check_stage(store: Store, stage: Recipe, attention: str) -> None:
-    roots = {}
+def _check_stage(store: Store, stage: Recipe, runtime: Runtime) -> None:
     for argument in MODEL_ARGUMENTS:
-        model = stage.arguments.get(argument)
-        root = lineage.origin(model) if isinstance(model, Recipe) else None
-        if root is not None and root.stage == "fetch" and store.holds(root.name):
-            roots[argument] = root
-    for argument, root in roots.items():
-        whole = read_json(store.folder(root.name) / "config.json")
-        config = whole.get("text_config") or whole
-        for reason in _reasons(config, stage, attention):
+        parent = stage.arguments.get(argument)
+        if not isinstance(parent, Recipe):
+            continue
+        model = given(store, lineage.origin(parent), runtime)
+        if model is None:
+            continue
+        config = model.config
+        for reason in _reasons(config, stage, runtime.execution.attention):
             raise ValueError(
-                f"{stage.stage}: {argument}={root.arguments['repo']} is a model of type "
+                f"{stage.stage}: {argument}={model.title} is a model of type "
                 f"{config['model_type']}, {reason}"
             )
-    _check_tokenizers(store, stage)
+    _check_tokenizers(store, stage, runtime)
 
 
-def _check_tokenizers(store: Store, stage: Recipe) -> None:
-    makers = {
-        argument: maker
-        for argument, maker in lineage.tokenizers(stage).items()
-        if maker.stage == "fetch" and store.holds(maker.name)
-    }
+def _check_tokenizers(store: Store, stage: Recipe, runtime: Runtime) -> None:
+    makers = {}
+    for argument, maker in lineage.tokenizers(stage).items():
+        model = given(store, maker, runtime)
+        if model is not None:
+            makers[argument] = model
     for (argument, maker), (other_argument, other) in itertools.combinations(makers.items(), 2):
-        is_one = maker.name == other.name
-        if is_one or _tokenizer(store.folder(maker.name)) == _tokenizer(store.folder(other.name)):
+        is_one = maker.recipe.name == other.recipe.name
+        if is_one or tokenizer(maker.folder) == tokenizer(other.folder):
             continue
         raise ValueError(
-            f"{stage.stage}: {argument}={maker.arguments['repo']} and "
-            f"{other_argument}={other.arguments['repo']} have different tokenizers; "
-            "take a draft with the target's tokenizer"
+            f"{stage.stage}: {argument}={maker.title} and {other_argument}={other.title} have "
+            "different tokenizers; take a draft with the target's tokenizer"
         )
 
 
 @cache
-def _tokenizer(folder: Path) -> str:
+def tokenizer(folder: Path) -> str:
     """The digest of a tokenizer, which takes a second to read."""
     from soaes.data.chat import tokenizer_digest
 

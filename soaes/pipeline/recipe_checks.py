@@ -62,7 +62,7 @@ PARTIALS = {
 GIVEN_BY_DISTILL = ("teacher_store", "alpha", "tau")
 
 # The stages whose output an argument of a name reads, whichever stage it is an argument of.
-MODEL_STAGES = ("fetch", *TRAINING_STAGES, "export")
+MODEL_STAGES = (*lineage.GIVEN, *TRAINING_STAGES, "export")
 PARENTS: dict[str, tuple[str, ...]] = {
     "documents": ("world", "files"),
     "tokenizer": ("tokenizer", *MODEL_STAGES),
@@ -78,7 +78,7 @@ PARENTS: dict[str, tuple[str, ...]] = {
 }
 
 # The parameters of a stage that no recipe holds: the worker gives them.
-GIVEN_BY_THE_WORKER = ("execution", "root", "tracker", "out")
+GIVEN_BY_THE_WORKER = ("execution", "root", "models", "tracker", "out")
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -387,7 +387,7 @@ def _backend(recipe: Recipe) -> str:
 def _check_tokenizers(recipe: Recipe) -> None:
     """Check that all that a stage reads holds ids of one tokenizer.
 
-    Two fetched models may share one: `model_checks` compares them once they are fetched.
+    Two models that were not trained here may share one: `model_checks` compares them.
     """
     makers = lineage.tokenizers(recipe)
     for (name, maker), (other_name, other) in itertools.combinations(makers.items(), 2):

@@ -1,15 +1,17 @@
-"""The functions that conf/ may call in `${...}`: data digest, machine, library, process id."""
+"""The functions that conf/ may call in `${...}`: digests, machine, library, process id."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from soaes.data.curation.sources import digest
 from soaes.decode.backends.vllm_environment import library
-from soaes.pipeline import command_line
+from soaes.model import folder
+from soaes.pipeline import command_line, origins
 from soaes.pipeline.provenance import machine
 
 
@@ -35,9 +37,20 @@ def data_digest(root: str) -> str:
     return digest(root, cache_folder([]))
 
 
+def local_model(path: str) -> dict[str, Any]:
+    """Return what stands for a model's folder in a recipe, see `soaes.model.folder.content`."""
+    return folder.content(Path(path).expanduser(), cache_folder([]))
+
+
+def _published(setting: str, value: str, part: str) -> str:
+    return str(getattr(origins.published(setting, value), part))
+
+
 def register() -> None:
     """Register the resolvers with OmegaConf."""
     OmegaConf.register_new_resolver("digest", data_digest, replace=True)
+    OmegaConf.register_new_resolver("local_model", local_model, replace=True)
+    OmegaConf.register_new_resolver("published", _published, replace=True)
     OmegaConf.register_new_resolver("pid", os.getpid, replace=True)
     OmegaConf.register_new_resolver("library", library, replace=True)
     OmegaConf.register_new_resolver("machine", machine, replace=True)

@@ -187,6 +187,9 @@ class Runtime:
     root: str | None = None
     """The user's data folder, where there is one."""
 
+    models: Mapping[str, str] = field(default_factory=dict)
+    """The user's own models: digest of the content -> folder."""
+
     dry: bool = False
     """Whether to show the plan and its cost, and build nothing."""
 

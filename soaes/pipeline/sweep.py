@@ -2,8 +2,8 @@
 
 Nothing is built before every job is composed and checked, so a slip costs nothing. A composition
 takes Hydra a third of a second; the jobs of a command line are therefore cached beside the store.
-They are a function of conf/, the pipeline's own code, the words, the user's data, the machine and
-its libraries, and the cache's key covers all of these.
+They are a function of conf/, the pipeline's own code, the words, the user's data and models, the
+machine and its libraries; all of these are compared.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from soaes.pipeline.compose import CONF, compose_job, runtime_settings
 from soaes.pipeline.provenance import machine
 from soaes.pipeline.recipe import Recipe, revive
 from soaes.pipeline.recipe_checks import check_execution, check_recipe
-from soaes.pipeline.resolvers import cache_folder, data_digest
+from soaes.pipeline.resolvers import cache_folder, data_digest, local_model
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.store import read_json, write_json
 from soaes.pipeline.validation import nearest
@@ -230,7 +230,7 @@ def experiment_of(arguments: list[str]) -> str:
 
 
 def _cache_key(arguments: list[str]) -> str:
-    """Digest everything that the jobs are a function of, except the user's data."""
+    """Digest everything that the jobs are a function of, except the user's data and models."""
     conf = b"".join(path.read_bytes() for path in sorted(CONF.rglob("*.yaml")))
     files: list[Path] = []
     for folder in ("pipeline", "data", "decode", "model", "stages"):  # what jobs are checked by
@@ -247,11 +247,17 @@ def _cache_key(arguments: list[str]) -> str:
 
 
 def _read_cache(path: Path) -> list[Job] | None:
-    """Return the cached jobs; None if there are none, they are cut short or the data changed."""
+    """Return the cached jobs.
+
+    None if there are none, they are cut short, or the data or a model of the user's changed.
+    """
     try:
         cached = read_json(path)
         if any(data_digest(root) != digest for root, digest in cached["roots"].items()):
             return None
+        for model, digest in cached["models"].items():
+            if local_model(model)["digest"] != digest:
+                return None
         recipes = revive(cached["stages"])
         return [_revived_job(job, recipes) for job in cached["jobs"]]
     except (OSError, ValueError, KeyError, TypeError):
@@ -267,17 +273,20 @@ def _write_cache(path: Path, jobs: list[Job]) -> None:
     """Write composed jobs for the next time; do without where the store cannot be written."""
     stages: dict[str, dict[str, Any]] = {}
     roots: dict[str, str] = {}
+    models: dict[str, str] = {}
     for job in jobs:
         for name, recipe in job.recipe.ancestry().items():
             stages[name] = recipe.written
         root = job.runtime.root
         if root:
             roots[root] = data_digest(root)
+        models |= {folder: digest for digest, folder in job.runtime.models.items()}
     written = [
         {**vars(job), "recipe": job.recipe.name, "runtime": job.runtime.to_plain()} for job in jobs
     ]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"roots": roots, "stages": stages, "jobs": written})
+        cached = {"roots": roots, "models": models, "stages": stages, "jobs": written}
+        write_json(path, cached)
     except OSError:
         pass

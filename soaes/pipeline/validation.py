@@ -460,6 +460,7 @@ class SpeedArguments:
 
 STAGE_ARGUMENTS: dict[str, Callable[..., object] | None] = {
     "fetch": None,  # nothing to check
+    "local_model": None,  # its folder was checked when its digest was taken
     "files": FilesArguments,
     "world": WorldArguments,
     "tokenizer": TokenizerArguments,

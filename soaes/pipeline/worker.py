@@ -99,6 +99,8 @@ def _context(
         context["execution"] = replace(runtime.execution, strategy=strategy)
     if "root" in parameters:
         context["root"] = runtime.root
+    if "models" in parameters:
+        context["models"] = runtime.models
     if "tracker" in parameters:
         context["tracker"] = tracker
     return context

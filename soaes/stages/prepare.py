@@ -6,7 +6,7 @@ Nothing is trained here. The path of the data:
     tokenizer                   a byte-level BPE learnt from them
     pack                        documents -> token ids and loss mask (data.chat)
                                 -> places in rows (data.packing) -> rows on disk (data.token_store)
-    fetch                       a published model instead of one of ours
+    fetch, local_model          a published model or the user's instead of one of ours
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -27,8 +28,9 @@ from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.data.packing import ALGORITHMS
 from soaes.data.settings import PackingSettings
 from soaes.metrics.schema import write_metrics
+from soaes.model import folder as model_folder
 from soaes.pipeline import validation
-from soaes.pipeline.store import write_json
+from soaes.pipeline.store import check_room, write_json
 
 Record = dict[str, Any]  # a document ("text") or a conversation ("messages"), see docs on the data
 
@@ -440,7 +442,7 @@ def _is_prompt(words: Tokenizer, record: Record, context: int) -> bool:
     return len(ids_T) <= context
 
 
-# ------------------------------------------------------------------------------ published models
+# ---------------------------------------------------------- published models, and the user's own
 
 
 def fetch(repo: str, revision: str, *, out: Path) -> None:
@@ -456,3 +458,30 @@ def fetch(repo: str, revision: str, *, out: Path) -> None:
     patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
     snapshot = snapshot_download(repo, revision=revision, allow_patterns=patterns)
     shutil.copytree(snapshot, out, dirs_exist_ok=True)
+
+
+def local_model(content: Mapping[str, Any], *, models: Mapping[str, str], out: Path) -> None:
+    """Copy a model from the user's folder, which he may change or remove afterwards.
+
+    Args:
+        content: what stands for the model in the recipe, see `soaes.model.folder.content`.
+        models: the user's models: digest of the content -> folder.
+        out: folder for the model.
+
+    Raises:
+        ValueError: if no folder has this content (any more).
+    """
+    digest = content["digest"]
+    if digest not in models:
+        raise ValueError(
+            f"local_model: no folder with the content {digest[:12]} is named; name it with "
+            "target.model=PATH or draft.model=PATH"
+        )
+    folder = Path(models[digest]).expanduser()
+    names = model_folder.files(folder)
+    size = sum((folder / name).stat().st_size for name in names)
+    check_room(out, size, "the model's files", "set runtime.store to a larger disk")
+    for name in names:
+        shutil.copyfile(folder / name, out / name)
+    if model_folder.content(out, None)["digest"] != digest:
+        raise ValueError(f"{folder} has changed since the run began; run the same command again")

@@ -42,7 +42,7 @@ def speed(target, draft, backend=NATIVE):
 
 
 def check(store, recipe, attention="sdpa"):
-    runtime = SimpleNamespace(execution=Execution(attention=attention))
+    runtime = SimpleNamespace(execution=Execution(attention=attention), models={})
     model_checks.check(store, [recipe], runtime)
 
 

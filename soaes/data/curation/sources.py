@@ -1,34 +1,19 @@
 """A user's data folder: its files by kind, and the digest that stands for its content in a recipe.
 
-Knows names and bytes only. Imports the standard library alone, since every dry run needs a digest.
+Knows names and bytes only. Imports no library, since every dry run needs a digest.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from soaes.data import digests
+
 KINDS = ("general", "corpus", "dialogue", "qa", "exam")
 MISNAMED = 0.8  # similarity from which another name is taken for a slip
-# A file that was written less than this many nanoseconds ago may be written again within one tick
-# of its clock, so its times do not prove that it is unchanged.
-SETTLED_NS = 2_000_000_000
-
-
-@dataclass(frozen=True)
-class CachedDigest:
-    """The digest of a file, valid while its size and times are as stated."""
-
-    size: int  # bytes
-    mtime_ns: int
-    ctime_ns: int
-    sha256: str
 
 
 def listing(root: str | Path) -> dict[str, list[str]]:
@@ -73,17 +58,8 @@ def digest(root: str | Path, cache: Path | None = None) -> str:
     """
     root = Path(root)
     check_names(root)
-    cached = _load_cache(cache, root)
-    digests: dict[str, CachedDigest] = {}
-    for names in listing(root).values():
-        for name in names:
-            digests[name] = _file_digest(root / name, cached.get(name))
-    _save_cache(cache, root, digests)
-    total = hashlib.sha256()
-    for name in sorted(digests):
-        # A path holds no NUL byte, so the concatenation is unambiguous.
-        total.update(os.fsencode(name) + b"\0" + digests[name].sha256.encode())
-    return total.hexdigest()
+    names = [name for files in listing(root).values() for name in files]
+    return digests.digest(root, names, cache)
 
 
 def _walk(root: Path, kind: str) -> Iterator[str]:
@@ -102,45 +78,3 @@ def _walk(root: Path, kind: str) -> Iterator[str]:
             elif entry.is_file() or entry.is_symlink():
                 # Not sockets and pipes: reading those would block forever.
                 yield os.path.relpath(entry.path, root)
-
-
-def _file_digest(path: Path, cached: CachedDigest | None) -> CachedDigest:
-    try:
-        state = os.stat(path)
-        stamp = (state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-        if cached and stamp == (cached.size, cached.mtime_ns, cached.ctime_ns):
-            return cached
-        with open(path, "rb") as handle:
-            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-    except OSError:
-        return CachedDigest(0, 0, 0, "unreadable")  # the stage that reads the file reports it
-    last_change = max(state.st_mtime_ns, state.st_ctime_ns)
-    if time.time_ns() - last_change <= SETTLED_NS:
-        return CachedDigest(0, 0, 0, sha256)  # read again next time
-    return CachedDigest(*stamp, sha256)
-
-
-def _cache_path(cache: Path, root: Path) -> Path:
-    name = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
-    return cache / f"digests-{name}.json"
-
-
-def _load_cache(cache: Path | None, root: Path) -> dict[str, CachedDigest]:
-    if cache is None:
-        return {}
-    try:
-        entries = json.loads(_cache_path(cache, root).read_text(encoding="utf-8"))
-        return {name: CachedDigest(**entry) for name, entry in entries.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}  # no cache yet, or a damaged one: the files are read
-
-
-def _save_cache(cache: Path | None, root: Path, digests: dict[str, CachedDigest]) -> None:
-    if cache is None:
-        return
-    cache.mkdir(parents=True, exist_ok=True)
-    path = _cache_path(cache, root)
-    part = path.with_suffix(f".{os.getpid()}")
-    entries = {name: asdict(entry) for name, entry in digests.items()}
-    part.write_text(json.dumps(entries), encoding="utf-8")
-    part.replace(path)
