@@ -1,4 +1,4 @@
-"""A lean forward for the Qwen2 family at batch size 1, with a static key/value cache.
+"""A lean forward for Qwen2, Qwen3 and Llama at batch size 1, with a static key/value cache.
 
 With a few layers of a few hundred units, a general forward spends its time outside the matrix
 products; this one runs about twenty tensor operations a layer, and its rollback moves a pointer.
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
+from soaes.decode.settings import NATIVE_FAMILIES
 from soaes.pipeline.private_api import PackedLinear
 
 # T tokens of this forward, L tokens in the cache after it, D head size, N all heads of q, k and v,
@@ -56,14 +57,15 @@ class Layer(NamedTuple):
     """One decoder layer: a matrix for each product."""
 
     qkv: Matrix
-    qkv_bias: torch.Tensor
+    qkv_bias: torch.Tensor | None  # Qwen2 has one
+    qk_gain_ND: torch.Tensor | None  # of the norms of each head's q and k, which Qwen3 has
     output: Matrix
     gate_up: Matrix
     down: Matrix
 
 
 class Engine:
-    """Runs a Hugging Face Qwen2 causal LM on its own device and in its own dtype.
+    """Runs a Hugging Face causal LM of NATIVE_FAMILIES on its own device and in its own dtype.
 
     `length` tokens are in the cache.
 
@@ -87,7 +89,7 @@ class Engine:
         self.head = Matrix(model.lm_head.weight.detach().t())
         self.norm: torch.Tensor = model.model.norm.weight.detach()
         self.epsilon: float = config.rms_norm_eps
-        self.layers = [_fuse(layer) for layer in model.model.layers]
+        self.layers = [_fuse(layer, self.queries, self.keys) for layer in model.model.layers]
         self.device = self.embedding.device
         self.dtype = self.embedding.dtype
         self.rotary = model.model.rotary_emb
@@ -177,6 +179,9 @@ class Engine:
         count, queries, size = len(x_TH), self.queries, self.head_size
         qkv_TND = layer.qkv(self._normalise(x_TH), layer.qkv_bias).view(count, -1, size)
         rotated_TND = qkv_TND[:, : queries + self.keys]
+        if layer.qk_gain_ND is not None:
+            rotated_TND.copy_(F.rms_norm(rotated_TND, (size,), eps=self.epsilon))
+            rotated_TND.mul_(layer.qk_gain_ND)
         # the minus sign of the rotation is in the table
         half_turn_TND = rotated_TND.roll(size // 2, -1)
         rotated_TND.mul_(cos_T1D).addcmul_(half_turn_TND, sin_T1D)
@@ -247,14 +252,26 @@ def _attention(
 
 
 @torch.no_grad()
-def _fuse(layer: Any) -> Layer:
-    """One layer's matrices; the gain of the norm before each is folded into its input side."""
+def _fuse(layer: Any, queries: int, keys: int) -> Layer:
+    """One layer's matrices; the gain of the norm before each is folded into its input side.
+
+    Args:
+        layer: A decoder layer of transformers.
+        queries, keys: Its heads.
+    """
     attention, mlp = layer.self_attn, layer.mlp
     projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+    biases = [projection.bias for projection in projections]
     feed_forward = [mlp.gate_proj.weight, mlp.up_proj.weight]
+    gain = None
+    if hasattr(attention, "q_norm"):
+        q_ND = attention.q_norm.weight.expand(queries, -1)
+        k_ND = attention.k_norm.weight.expand(keys, -1)
+        gain = torch.cat([q_ND, k_ND])
     return Layer(
         qkv=_fold([projection.weight for projection in projections], layer.input_layernorm.weight),
-        qkv_bias=torch.cat([projection.bias for projection in projections]),
+        qkv_bias=torch.cat(biases) if biases[0] is not None else None,
+        qk_gain_ND=gain,
         output=Matrix(attention.o_proj.weight.detach().t()),
         gate_up=_fold(feed_forward, layer.post_attention_layernorm.weight),
         down=Matrix(mlp.down_proj.weight.detach().t()),
@@ -268,14 +285,21 @@ def _fold(weights: list[torch.Tensor], gain_H: torch.Tensor) -> Matrix:
 
 
 def _check_supported(config: Any) -> None:
-    """The forward above is Qwen2's; anything else would run and be silently wrong."""
+    """Refuse what the forward above would run and get silently wrong."""
     other_layers = set(getattr(config, "layer_types", None) or []) - {"full_attention"}
     activation = getattr(config, "hidden_act", None)  # other families have other names for it
-    if config.model_type != "qwen2" or activation != "silu" or other_layers:
+    if config.model_type not in NATIVE_FAMILIES or activation != "silu" or other_layers:
         raise ValueError(
             f"model type {config.model_type!r} with activation {activation!r} and layers "
-            f"{sorted(other_layers)}: our own decoding runs the qwen2 family with silu and full "
-            "attention; set backend=transformers speed.prediction=null, or use such a checkpoint"
+            f"{sorted(other_layers)}: our own decoding runs {', '.join(NATIVE_FAMILIES)} with silu "
+            "and full attention; set backend=transformers speed.prediction=null, or use such a "
+            "checkpoint"
+        )
+    biased = [name for name in ("attention_bias", "mlp_bias") if getattr(config, name, False)]
+    if biased:
+        raise ValueError(
+            f"{biased[0]}=true: our own decoding has no bias behind attention and feed-forward; "
+            "set backend=transformers speed.prediction=null, or use a checkpoint without it"
         )
     rope_type = config.rope_parameters["rope_type"]
     if rope_type in ("dynamic", "longrope"):

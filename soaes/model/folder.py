@@ -65,11 +65,11 @@ def text_config(folder: Path) -> dict[str, Any]:
     return config.get("text_config") or config
 
 
-def check(name: str, folder: Path) -> None:
+def check(setting: str, folder: Path) -> None:
     """Check that a folder holds a causal language model with its weights and its tokenizer.
 
     Args:
-        name: The setting that names the folder, for messages.
+        setting: How the user names it, for messages: `target.model=PATH`.
         folder: The folder.
 
     Raises:
@@ -77,7 +77,7 @@ def check(name: str, folder: Path) -> None:
     """
     problem = _problem(folder)
     if problem:
-        raise ValueError(f"{name}={folder}: {problem}")
+        raise ValueError(f"{setting}: {problem}")
 
 
 def _problem(folder: Path) -> str:

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from soaes.decode.settings import NATIVE_FAMILIES
 from soaes.model import folder as model_folder
 from soaes.pipeline import lineage
 from soaes.pipeline.recipe import Recipe, declared_name
@@ -144,9 +145,9 @@ def _reasons(config: dict[str, Any], stage: Recipe, attention: str) -> Iterable[
     decodes_here = stage.stage in NATIVE
     if stage.stage == "speed":
         decodes_here = declared_name(stage.arguments["backend"]["_target_"]) == "open_native"
-    if decodes_here and config["model_type"] != "qwen2":
+    if decodes_here and config["model_type"] not in NATIVE_FAMILIES:
         yield (
-            "and our own decoding runs the qwen2 family; "
+            f"and our own decoding runs {', '.join(NATIVE_FAMILIES)}; "
             "set goal=speed backend=transformers speed.prediction=null"
         )
 

@@ -101,7 +101,7 @@ def is_local(model: Named) -> bool:
     if not folder.exists() and PUBLISHED.fullmatch(model.value):
         published(model.setting, model.value)
         return False
-    model_folder.check(model.setting, folder)
+    model_folder.check(f"{model.setting}={model.value}", folder)
     return True
 
 

@@ -28,6 +28,7 @@ from soaes.decode.settings import SamplingSettings
 from soaes.metrics.acceptance import Metrics, Prediction, by_task
 from soaes.metrics.expected_acceptance import Expected, expected
 from soaes.metrics.schema import write_metrics, write_predictions
+from soaes.model.vocabulary import pad_draft
 from soaes.pipeline.runtime import Execution
 from soaes.pipeline.validation import SPLITS, check_one_of, check_whole
 
@@ -75,27 +76,21 @@ class TraceContract:
         """Write the contract into a folder."""
         (out / CONTRACT).write_text(json.dumps(asdict(self)), encoding="utf-8")
 
-    def check_draft(self, trace: Path, draft: Path, vocabulary: int) -> None:
+    def check_draft(self, trace: Path, draft: Path) -> None:
         """Check that a draft's token ids mean what the trace's mean.
 
         Args:
             trace: Folder of the trace, for messages.
             draft: Folder of the draft.
-            vocabulary: Rows of the draft's output layer.
 
         Raises:
-            ValueError: Tokenizer or vocabulary differ.
+            ValueError: The tokenizers differ.
         """
         digest = tokenizer_digest(draft)
         if digest != self.tokenizer:
             raise ValueError(
                 f"{trace} was written with tokenizer {self.tokenizer}, draft {draft} has {digest}; "
                 "train both with one"
-            )
-        if vocabulary != self.vocabulary:
-            raise ValueError(
-                f"draft {draft} has a vocabulary of {vocabulary:,}, the target of {trace} "
-                f"one of {self.vocabulary:,}; take a draft with as many rows"
             )
 
 
@@ -233,13 +228,16 @@ def predict_acceptance(
         execution: Device and threads.
 
     Raises:
-        ValueError: `max_n` is below 1, or the draft's token ids mean something else.
+        ValueError: `max_n` is below 1, the draft's token ids mean something else, or it has more
+            vocabulary rows than the target.
     """
     check_whole("max_n", max_n, 1, "drafted tokens in a block")
     lengths = list(range(1, max_n + 1))
     contract = TraceContract.read(target_trace)
-    engine = Engine(native.load(draft, contract.dtype, execution.device))
-    contract.check_draft(target_trace, draft, engine.vocab)
+    contract.check_draft(target_trace, draft)
+    network = native.load(draft, contract.dtype, execution.device)
+    pad_draft(network, draft, contract.vocabulary)
+    engine = Engine(network)
     texts = [TracedText(**record) for record in read_jsonl(target_trace / TEXTS)]
     nuclei = Nuclei(**np.load(target_trace / NUCLEI))
     nuclei_of_texts = _split(nuclei, [len(text.tokens) for text in texts])

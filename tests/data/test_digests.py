@@ -1,7 +1,6 @@
 """A digest is of every byte of every file, and a cache never hides a change."""
 
 import os
-import time
 
 import pytest
 
@@ -47,8 +46,6 @@ def test_order_of_chunks_and_names_count(folder, monkeypatch):
     (folder / "b").write_bytes((folder / "a").read_bytes())
     (folder / "a").write_bytes(b"")
     assert chunked(folder) != before
-
-
 
 
 def test_an_unchanged_file_is_read_once(folder, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from soaes.decode.prompt_lookup import PromptLookup, lookup
 from soaes.decode.speculative import Speculative
 from soaes.model import generate as answering
 from soaes.model.generate import generate, generate_answers
+from tests.helpers.families import family
 from tests.helpers.toys import near, toy
 
 NEVER = -1  # an eos that no model emits
@@ -48,6 +49,33 @@ def test_engine_is_the_model_however_the_text_arrives(changes):
     assert torch.allclose(engine.forward(text, tail=3), expected[-3:], atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["Qwen2", "Qwen2, tied", "Qwen2, YaRN", "Qwen3", "Llama-3"])
+def test_engine_is_every_family_that_it_takes(name, dtype):
+    """In bfloat16 as near to float32 as transformers' own forward comes."""
+    text = ids(40)
+    exact = reference(family(name), text)
+    model = family(name).to(dtype)
+    own_error = (reference(model, text).float() - exact).abs().mean()
+    engine = Engine(model)
+    engine.begin(40)
+    pieces = [engine.forward(piece) for piece in text.split([10, 1, 1, 4, 7, 1, 16])]
+    error = (torch.cat(pieces).float() - exact).abs().mean()
+    assert error < (1e-4 if dtype is torch.float32 else 1.3 * own_error)
+
+
+@pytest.mark.parametrize("draft", ["Qwen2", "Qwen3"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
+def test_two_families_decode_as_a_pair(draft, temperature):
+    target, prompt = Engine(family("Llama-3")), ids(12).tolist()
+    speculative = Speculative(target, Engine(family(draft, seed=1)), 3, temperature, 1.0, NEVER)
+    generation = speculative.generate(prompt, 30, torch.Generator().manual_seed(0))
+    assert len(generation.tokens) == 30 and generation.drafted > 0
+    if temperature == 0:
+        plain = Autoregressive(target, 0.0, 1.0, NEVER)
+        assert generation.tokens == plain.generate(prompt, 30, torch.Generator()).tokens
+
+
 def test_rollback_forgets_and_the_text_goes_on():
     model, text, other = toy(2), ids(30), ids(30, seed=5)
     engine = Engine(model)
@@ -72,6 +100,12 @@ def test_buffers_grow_between_texts():
 def test_engine_refuses_what_it_would_get_wrong():
     with pytest.raises(ValueError, match="sliding_attention"):
         Engine(toy(0, use_sliding_window=True, sliding_window=4, max_window_layers=1))
+    with pytest.raises(ValueError, match="model type 'glm4'"):
+        Engine(family("GLM-4"))
+    biased = family("Qwen3")
+    biased.config.attention_bias = True
+    with pytest.raises(ValueError, match="attention_bias=true: our own decoding has no bias"):
+        Engine(biased)
     with pytest.raises(ValueError, match="513 positions, the model has 512"):
         Engine(toy(0)).begin(513)
 

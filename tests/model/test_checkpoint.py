@@ -18,6 +18,7 @@ from soaes.decode.backends.vllm_backend import ENVIRONMENT
 from soaes.model import checkpoint
 from soaes.model.causal_lm import CausalLM
 from soaes.model.settings import ConstantSchedule, OptimizerSettings
+from soaes.model.vocabulary import pad_vocabulary
 from soaes.stages import export, prepare, train
 
 PUBLISHED_TEMPLATE = (
@@ -130,7 +131,7 @@ def exported(published):
         words = chat.load_tokenizer(published / "sft")
         model = checkpoint.load(published / "sft")
         rows = model.config.vocab_size + 9
-        export.pad_vocabulary(model, rows, chat.token_id(words, chat.START))
+        pad_vocabulary(model, rows, chat.token_id(words, chat.START))
         checkpoint.save(model, target, published / "sft", is_chat=True)
         out.mkdir()
         export.export(published / "sft", target, out=out)

@@ -92,10 +92,10 @@ def config(**changes):
     ],
 )
 def test_what_is_no_model_is_refused(folder, damage, message):
-    model_folder.check("target.model", folder)
+    model_folder.check("target.model=it", folder)
     damage(folder)
-    with pytest.raises(ValueError, match=f"^target.model={folder}: .*{message}") as error:
-        model_folder.check("target.model", folder)
+    with pytest.raises(ValueError, match=f"^target.model=it: .*{message}") as error:
+        model_folder.check("target.model=it", folder)
     assert "\n" not in str(error.value) and ";" in str(error.value)
 
 
@@ -103,7 +103,7 @@ def test_what_is_no_model_is_refused(folder, damage, message):
 def test_a_file_is_no_folder(tmp_path, name):
     (tmp_path / name).write_bytes(b"GGUF")
     with pytest.raises(ValueError, match="name the folder"):
-        model_folder.check("draft.model", tmp_path / name)
+        model_folder.check("draft.model=it", tmp_path / name)
 
 
 def test_the_content_is_of_what_makes_the_model(folder):

@@ -61,7 +61,7 @@ def check(store, recipe, attention="sdpa"):
         ({"logits_scaling": 8.0}, lambda model: teach(model, HIDDEN), "sdpa", "a scale"),
         ({"model_type": "phi"}, lambda model: teach(model, HIDDEN), "sdpa", "a bias"),
         (
-            {"model_type": "llama"},
+            {"model_type": "glm4"},
             lambda model: speed(sft(sft(model)), sft(model)),
             "sdpa",
             "our own decoding .*backend=transformers speed.prediction=null",

@@ -11,7 +11,12 @@ from tokenizers import Tokenizer
 
 from soaes.data import chat
 from soaes.decode.autoregressive import Autoregressive
+from soaes.decode.backends import vllm_backend
+from soaes.decode.backends.base import BackendSettings, model_folders
+from soaes.decode.backends.native import open_native
+from soaes.decode.backends.transformers_backend import open_transformers
 from soaes.decode.engine import Engine
+from soaes.decode.settings import SamplingSettings, SpeculativeSettings
 from soaes.decode.speculative import Speculative
 from soaes.model import checkpoint
 from soaes.stages.export import export
@@ -71,6 +76,36 @@ def test_greedy_answers_stay_and_our_decoders_take_the_pair(folders):
             generation.tokens
             == Autoregressive(target, **greedy).generate(ids, 20, generator).tokens
         )
+
+
+@pytest.mark.parametrize("open_backend", [open_native, open_transformers])
+def test_a_pair_is_opened_with_equal_rows(folders, open_backend):
+    """The draft of fewer rows drafts what the exported one does."""
+    decode = SpeculativeSettings(3)
+    settings = BackendSettings(decode, SamplingSettings(0.0, 1.0), eos=1, dtype="float32")
+    counts = {}
+    for name in ("draft", "padded"):
+        pair_folders = model_folders(folders / "target", folders / name, decode)
+        with open_backend(pair_folders, settings) as pair:
+            generation = pair.method.generate([5, 9, 7], 20, torch.Generator())
+            counts[name] = (generation.tokens, generation.accepted, generation.drafted)
+    assert counts["draft"] == counts["padded"]
+    reverse = model_folders(folders / "draft", folders / "target", decode)
+    with pytest.raises(ValueError, match="vocabulary of 73 rows, the target one of 64"):
+        with open_backend(reverse, settings):
+            pass
+
+
+def test_vllm_reads_a_draft_with_as_many_rows(folders):
+    target = folders / "target"
+    with vllm_backend.with_equal_rows(folders / "padded", target) as folder:
+        assert folder == folders / "padded"
+    with vllm_backend.with_equal_rows(folders / "draft", target) as folder:
+        weights = checkpoint.load(folder).state_dict()
+        exported = checkpoint.load(folders / "padded").state_dict()
+        assert all(torch.equal(weights[name], exported[name]) for name in exported)
+        assert (folder / "tokenizer.json").exists()
+    assert not folder.exists() and (folders / "draft").exists()
 
 
 def test_a_model_of_equal_rows_is_copied_in_its_own_dtype(folders):

@@ -125,13 +125,24 @@ def test_questions_are_drawn_by_a_seed_and_texts_that_reach_the_limit_counted(
     assert len({tuple(text["id"] for text in drawn) for drawn in texts.values()}) > 2
 
 
+def test_a_draft_gets_the_rows_that_it_lacks(decoding_world, tmp_path):
+    """Of these added rows, each is as likely as the one that opens a message: hardly ever."""
+    run(decoding_world, tmp_path, 0.0)
+    path = tmp_path / "trace" / "contract.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"vocabulary": 70}))
+    (out := tmp_path / "padded").mkdir()
+    predict_acceptance(tmp_path / "trace", decoding_world / "draft", max_n=5, out=out)
+    written = [(tmp_path / name / "metrics.json").read_text() for name in ("predict", "padded")]
+    assert written[0] == written[1]  # greedy drafts are the same
+
+
 def test_predictions_refuse(decoding_world, tmp_path):
     with pytest.raises(ValueError, match="n=0"):
         run(decoding_world, tmp_path / "n", 0.0, max_n=0)
     contract = json.loads((tmp_path / "n" / "trace" / "contract.json").read_text())
     for change, message in (
         ({"tokenizer": "another"}, "tokenizer another"),
-        ({"vocabulary": 65}, "vocabulary of 64, .* one of 65"),
+        ({"vocabulary": 63}, "vocabulary of 64 rows, .* one of 63"),
     ):
         (tmp_path / "n" / "trace" / "contract.json").write_text(json.dumps(contract | change))
         with pytest.raises(ValueError, match=message):

@@ -16,6 +16,7 @@ from soaes.decode.base import EngineDecoder
 from soaes.decode.engine import Engine
 from soaes.decode.settings import AutoregressiveSettings
 from soaes.model import checkpoint
+from soaes.model.vocabulary import pad_draft, rows_of
 from soaes.pipeline.validation import DTYPES, check_one_of
 
 
@@ -35,10 +36,8 @@ def open_native(folders: dict[str, Path], settings: BackendSettings) -> Iterator
         folders: Model folders, see `model_folders`.
         settings: Decoder, sampling, dtype, device.
     """
-    engines = {
-        name: Engine(load(folder, settings.dtype, settings.device))
-        for name, folder in folders.items()
-    }
+    models = load_pair(folders, settings)
+    engines = {name: Engine(model) for name, model in models.items()}
     sampling = settings.sampling
     baseline = Autoregressive(engines["target"], sampling.temperature, sampling.top_p, settings.eos)
     method: EngineDecoder = baseline
@@ -46,6 +45,24 @@ def open_native(folders: dict[str, Path], settings: BackendSettings) -> Iterator
         method = settings.decode.build(engines, sampling, settings.eos)
     positions = min(engine.positions for engine in method.engines)
     yield NativePair(method, baseline, method.n, positions)
+
+
+def load_pair(folders: dict[str, Path], settings: BackendSettings) -> dict[str, PreTrainedModel]:
+    """Load a target and its draft, which gets the vocabulary rows that it lacks.
+
+    Args:
+        folders: Model folders, see `model_folders`.
+        settings: dtype, device.
+
+    Raises:
+        ValueError: The draft has more rows than the target.
+    """
+    models = {
+        name: load(folder, settings.dtype, settings.device) for name, folder in folders.items()
+    }
+    if "draft" in models:
+        pad_draft(models["draft"], folders["draft"], rows_of(models["target"]))
+    return models
 
 
 def load(folder: Path, dtype: str, device: str) -> PreTrainedModel:

@@ -22,7 +22,7 @@ from soaes.decode.backends.base import (
     DecoderPair,
     ExternalGeneration,
 )
-from soaes.decode.backends.native import load
+from soaes.decode.backends.native import load_pair
 from soaes.decode.base import Generation, check_request
 from soaes.decode.settings import SamplingSettings, SpeculationSpec, speculation_spec
 
@@ -39,9 +39,7 @@ def open_transformers(folders: dict[str, Path], settings: BackendSettings) -> It
         ValueError: The library has no such decoder.
     """
     spec = speculation_spec(settings.decode, "transformers")
-    models = {
-        name: load(folder, settings.dtype, settings.device) for name, folder in folders.items()
-    }
+    models = load_pair(folders, settings)
     for model in models.values():  # a checkpoint's own defaults would mix with ours
         model.generation_config = GenerationConfig()
     options = _generation_options(settings.eos, settings.sampling)

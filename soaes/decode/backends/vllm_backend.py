@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,6 +28,9 @@ from soaes.decode.backends.base import (
 )
 from soaes.decode.base import check_request
 from soaes.decode.settings import SpeculationSpec, speculation_spec
+from soaes.model import checkpoint
+from soaes.model.folder import text_config
+from soaes.model.vocabulary import pad_draft
 
 ENVIRONMENT = {
     # no further process behind the engine's, which would spin while the other engine is timed
@@ -66,14 +70,35 @@ def open_vllm(folders: dict[str, Path], settings: BackendSettings) -> Iterator[D
         "stop_token_ids": [settings.eos],
     }
     with ExitStack() as processes:
+        draft = folders.get("draft")
+        if draft is not None:
+            draft = processes.enter_context(with_equal_rows(draft, folders["target"]))
         plain = processes.enter_context(started(engine, request, settings.threads))
         baseline = method = VllmDecoder(plain, 0)
         if spec.kind != "none":
-            speculation = _speculation(spec, folders.get("draft"), sampling.greedy)
+            speculation = _speculation(spec, draft, sampling.greedy)
             engine = engine | {"speculative_config": speculation}
             speculating = processes.enter_context(started(engine, request, settings.threads))
             method = VllmDecoder(speculating, spec.n)
         yield DecoderPair(method, baseline, spec.n, positions)
+
+
+@contextmanager
+def with_equal_rows(draft: Path, target: Path) -> Iterator[Path]:
+    """Yield the draft's folder, or a copy for a while with as many vocabulary rows as the target.
+
+    vLLM accepts a draft and a target only with equal numbers of rows.
+    """
+    rows = text_config(target)["vocab_size"]
+    if text_config(draft)["vocab_size"] == rows:
+        yield draft
+        return
+    network = checkpoint.load(draft, "auto")
+    pad_draft(network, draft, rows)
+    with tempfile.TemporaryDirectory(prefix="draft-") as copy:
+        checkpoint.save(network, Path(copy), draft)
+        del network
+        yield Path(copy)
 
 
 def _engine_arguments(target: Path, settings: BackendSettings, positions: int) -> dict[str, Any]:
