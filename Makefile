@@ -21,8 +21,7 @@ help:  ## list the targets
 tables: .venv/ready  ## build and print Tables 1-6 (timings in three seeds); a second run reuses every stage
 	$(PYTHON) -m soaes.run 'experiment=table*' scale=$(SCALE) seed=$(SEEDS) $(ARGS); status=$$?; \
 	$(PYTHON) -m soaes.run 'experiment=speed*' scale=$(SCALE) seed=$(few_seeds) $(ARGS) || status=$$?; \
-	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) || status=$$?; \
-	$(PYTHON) -m soaes.report scale=$(SCALE) seed=$(SEEDS) $(ARGS) && exit $$status
+	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --report && exit $$status
 
 retention: .venv/ready  ## plot general against domain knowledge over model size, learning rate and replay (claim T1b)
 	$(PYTHON) -m soaes.run 'experiment=retention*' scale=$(SCALE) seed=$(few_seeds) $(ARGS)
@@ -33,8 +32,7 @@ formats: .venv/ready  ## compare the soft-target formats: bytes, error of the lo
 	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --only formats
 
 publish: tables retention formats  ## run every sweep and write all tables to experiments/SCALE, to be committed next; resumable
-	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --out experiments/$(SCALE) > /dev/null
-	$(PYTHON) -m soaes.report scale=$(SCALE) seed=$(SEEDS) $(ARGS) --out experiments/$(SCALE)/report.html
+	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --out experiments/$(SCALE) --report
 
 stale: .venv/ready  ## list committed tables that today's conf/ would build differently
 	$(PYTHON) -m soaes.table --stale

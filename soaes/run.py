@@ -114,6 +114,9 @@ def run(words: list[str]) -> int:
         return 0
     if not all(store.holds(job.recipe.name) and _recorded(store, job) for job in jobs):
         check_writable(store.root, "set runtime.store=FOLDER, or SOAES_STORE")
+    resuming = progress.resuming_line(store, recipes) if len(jobs) > 1 else ""
+    if resuming:
+        say(resuming)
     if launched:
         _hydra_main(_launched_job(store, jobs))
     else:
@@ -170,7 +173,15 @@ def _build_here(store: Store, jobs: list[Job]) -> None:
     began = time.strftime("%Y-%m-%d/%H-%M-%S")
     folder = store.root / "sweeps" / f"{began}-{os.getpid()}"
     for number, job in enumerate(jobs):
-        _settle(store, job, outcome, folder / str(number))
+        _settle(store, job, outcome, folder / str(number), _is_counted(job, jobs))
+
+
+def _is_counted(job: Job, jobs: list[Job]) -> bool:
+    """Tell whether a job that was done before has no line: on a terminal the sweep has said so.
+
+    Only rows of an experiment, which tables show; other jobs are shown here alone.
+    """
+    return bool(job.experiment) and len(jobs) > 1 and sys.stdout.isatty()
 
 
 def _jobs_by_goal(jobs: list[Job]) -> JobsByGoal:
@@ -209,7 +220,7 @@ def _launched_job(store: Store, jobs: list[Job]) -> Callable[[DictConfig], None]
 # --------------------------------------------------------------------- reports and records
 
 
-def _settle(store: Store, job: Job, outcome: Outcome, folder: Path) -> None:
+def _settle(store: Store, job: Job, outcome: Outcome, folder: Path, counted: bool = False) -> None:
     """Report and record one job, after its goal was built, found or given up.
 
     Args:
@@ -217,6 +228,7 @@ def _settle(store: Store, job: Job, outcome: Outcome, folder: Path) -> None:
         job: The job.
         outcome: Which goals were built and reported already, and which failed.
         folder: The job's own folder, which is made if there is something to record.
+        counted: Whether nothing is printed of a goal that was found.
     """
     goal = job.recipe.name
     if not store.holds(goal):
@@ -225,7 +237,7 @@ def _settle(store: Store, job: Job, outcome: Outcome, folder: Path) -> None:
         error = f"{outcome.failed[goal]}\n\nagain: {retry}\n\n{_traceback(store, job)}"
         write_text(folder / "error.txt", error)
         return
-    if goal not in outcome.built:
+    if goal not in outcome.built and not counted:
         say(progress.job_line(_title(job), goal, store.metrics(goal)))
     if not _recorded(store, job):
         _write_folder(folder, job)

@@ -1,12 +1,13 @@
 """Read the store as the paper's tables, the paper's values beside ours.
 
     python -m soaes.table scale=smoke                 every table and the verdicts
+    python -m soaes.table scale=smoke --report        and the page that shows it all, report.html
     python -m soaes.table seed=0,1,2 --only table2    one table, each row over three seeds
     python -m soaes.table --why table2.full           where a row comes from, to the first document
     python -m soaes.table --stale                     committed tables that conf/ has left behind
 
-A table composes its sweeps again and reads exactly the folders that they name. Builds nothing and
-imports no torch.
+A table composes its sweeps again and reads exactly the folders that they name. A terminal shows
+what fits it; a pipe gets the Markdown, which is in files too. Builds nothing and imports no torch.
 """
 
 from __future__ import annotations
@@ -21,15 +22,11 @@ from soaes.pipeline import compose, labels
 from soaes.pipeline.progress import escape_unencodable_text
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store, check_writable
-from soaes.report import freshness, index, plots, sanity_checks
+from soaes.report import freshness, index, plots, sanity_checks, terminal
+from soaes.report.layout import styled, terminal_width
 from soaes.report.markdown import write_table, write_verdicts
-from soaes.report.results import (
-    FEW_SEEDS,
-    Table,
-    is_shown,
-    read_tables,
-    store_of,
-)
+from soaes.report.page import record, render
+from soaes.report.results import FEW_SEEDS, Table, read_tables, shown_unasked, store_of
 from soaes.report.table_spec import EXPERIMENTS, check_row, check_table, table_names
 
 Tables = Mapping[str, Table]
@@ -49,7 +46,8 @@ def main() -> None:
             words = [word for word in arguments.only or [] if "=" in word]  # behind --only
             only = [word for word in arguments.only or [] if word not in words]
             names = [name for word in only for name in word.split(",") if name]
-            status = _print_tables([*arguments.overrides, *words], names, arguments.out)
+            overrides = [*arguments.overrides, *words]
+            status = _print_tables(overrides, names, arguments.out, arguments.report)
     except ValueError as error:
         sys.exit(f"error: {error}")
     sys.exit(status)
@@ -73,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         help="where Markdown, CSV and LaTeX files go; tables/SCALE of the store by default",
     )
     parser.add_argument(
+        "--report", action="store_true", help="write report.html too, beside those files"
+    )
+    parser.add_argument(
         "--stale",
         nargs="*",
         type=Path,
@@ -85,28 +86,47 @@ def _parser() -> argparse.ArgumentParser:
 # ---------------------------------------------------------------- tables
 
 
-def _print_tables(overrides: list[str], only: list[str], out: Path | None) -> int:
+def _print_tables(overrides: list[str], only: list[str], out: Path | None, report: bool) -> int:
     names = only or table_names()
     for name in names:
         check_table(name)
+    if only and report:
+        raise ValueError("--report: the page shows every table; leave out --only")
     tables = read_tables(names, overrides)
     store, scale = store_of(overrides), compose.chosen_option(overrides, "scale")
     folder = out or store.root / "tables" / scale
     check_writable(folder, "set --out FOLDER, where the tables are written to")
-    shown = only or [name for name in names if is_shown(name, tables[name])]
+    shown = only or shown_unasked(tables, store)
+    markdown = []
     for name in shown:
         page = _page(tables, name, overrides, folder) if out else []
-        print(write_table(tables, name, store, folder, page) + "\n")
-    if only:
-        return 0
-    tables = {name: tables[name] for name in shown}
+        markdown.append(write_table(tables, name, store, folder, page))
+    if not only:
+        markdown.append(_write_verdicts({name: tables[name] for name in shown}, overrides, folder))
+    width = terminal_width()
+    if width is None:
+        print("\n\n".join(markdown) + "\n")
+    else:
+        show = terminal.details if only else terminal.overview
+        print("\n".join(show(tables, shown, store, width)))
+    status = 0
+    if not only and scale == "smoke" and compose.chosen_option(overrides, "data") == "world":
+        status = _print_checks(tables, store)
+    if report:
+        record_of_page = record.gather(overrides, tables, shown)
+        print(f"Report: {render.write(folder / 'report.html', record_of_page)}")
+    elif width is not None:
+        print(f"Files: {folder}")
+    return status
+
+
+def _write_verdicts(tables: Tables, overrides: list[str], folder: Path) -> str:
+    """Write what a folder of all tables has besides; return the verdicts as Markdown."""
     freshness.write(tables, overrides, folder)
-    print(write_verdicts(tables, scale, folder) + "\n")
-    if out and out.parent.resolve() == EXPERIMENTS:
+    verdicts = write_verdicts(tables, compose.chosen_option(overrides, "scale"), folder)
+    if folder.parent.resolve() == EXPERIMENTS:
         index.write(EXPERIMENTS)
-    if scale == "smoke" and compose.chosen_option(overrides, "data") == "world":
-        return _print_checks(tables, store)
-    return 0
+    return verdicts
 
 
 def _page(tables: Tables, name: str, overrides: list[str], folder: Path) -> list[str]:
@@ -126,9 +146,14 @@ def _page(tables: Tables, name: str, overrides: list[str], folder: Path) -> list
 
 def _print_checks(tables: Mapping[str, Table], store: Store) -> int:
     checks = sanity_checks.check(tables, store)
+    failed = [check for check in checks if not check.holds]
+    if terminal_width() is not None:  # which has a line for each that fails
+        print(f"{len(checks) - len(failed)} of {len(checks)} sanity checks passed")
+        checks = failed
     for check in checks:
-        print(f"sanity check {'passed' if check.holds else 'FAILED'}: {check.text}")
-    return 0 if all(check.holds for check in checks) else 1
+        verdict = "passed" if check.holds else styled("FAILED", "red")
+        print(f"sanity check {verdict}: {check.text}")
+    return 1 if failed else 0
 
 
 # ---------------------------------------------------------------- staleness and origin

@@ -46,3 +46,5 @@ def test_six_tables_and_their_sanity_checks(tmp_path):
     began = time.monotonic()
     assert "to go]" not in soaes("run", f"experiment={EXPERIMENTS}"), "something was built again"
     assert soaes("table") == tables and time.monotonic() - began < 10
+    reported = soaes("table", "--report")
+    assert reported.startswith(tables) and "report.html" in reported.splitlines()[-1]

@@ -11,21 +11,20 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
-import os
 import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from soaes.doctor import installation
-from soaes.doctor.finding import Case, Finding, counted, fault_of, findings, warning
-from soaes.report.layout import terminal_width, wrap
+from soaes.doctor.finding import Case, Finding, fault_of, findings, warning
+from soaes.report.layout import counted, styled, terminal_width, wrap
 
 # In this order, and each imported when its turn comes: what is broken there is a finding.
 GROUPS = ("installation", "machine", "outputs", "configuration")
 NEED_LIBRARIES = ("outputs", "configuration")  # of these, the ones that read conf/
 
-COLOURS = {"ok": "32", "warning": "33", "fault": "31"}  # of ANSI: green, yellow, red
+STYLES = {"ok": "green", "warning": "yellow", "fault": "red"}
 WIDTHS = (7, 12)  # of the mark and of what was looked at
 
 
@@ -94,9 +93,7 @@ def line(finding: Finding) -> str:
     hanging = " " * (mark_width + what_width + 4)
     text = f"{mark}  {finding.what:<{what_width}}  {finding.text}"
     wrapped = "\n".join(wrap(text, width, hanging=hanging))
-    if width is None or "NO_COLOR" in os.environ:
-        return wrapped
-    return f"\x1b[{COLOURS[finding.mark]}m{mark}\x1b[0m{wrapped[mark_width:]}"
+    return styled(mark, STYLES[finding.mark]) + wrapped[mark_width:]
 
 
 if __name__ == "__main__":

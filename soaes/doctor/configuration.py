@@ -8,13 +8,14 @@ from pathlib import Path
 
 from soaes.data.chat import tokenizer_digest
 from soaes.decode.backends import vllm_environment
-from soaes.doctor.finding import Case, Check, Finding, counted, fault, fault_of, ok, warning
+from soaes.doctor.finding import Case, Check, Finding, fault, fault_of, ok, warning
 from soaes.doctor.installation import version_of
 from soaes.doctor.plan import Plan
 from soaes.pipeline import lineage, model_checks, sweep
 from soaes.pipeline.compose import compose_job, recipe_at
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.recipe_checks import check_libraries
+from soaes.report.layout import counted
 
 
 def overrides(case: Case) -> Iterator[Finding]:

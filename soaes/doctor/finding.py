@@ -61,11 +61,6 @@ def fault(what: str, value: str, remedy: str) -> Finding:
     return Finding("fault", what, value, remedy)
 
 
-def counted(number: int, noun: str) -> str:
-    """Return `1 job`, `2 jobs`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def fault_of(what: str, error: Exception) -> Finding:
     """Turn what a check raised into a fault.
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from soaes.doctor.finding import Case, Check, Finding, counted, fault, ok, warning
+from soaes.doctor.finding import Case, Check, Finding, fault, ok, warning
 from soaes.pipeline import dry_run, processor, provenance
 from soaes.pipeline.store import format_bytes
+from soaes.report.layout import counted
 
 SMI_SECONDS = 20  # that nvidia-smi may take; it hangs where a driver does
 TORCH_SECONDS = 120  # that a process may take to load torch, from a cold disk or network

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from soaes.doctor.finding import Case, Check, Finding, counted, fault, listed, ok, warning
+from soaes.doctor.finding import Case, Check, Finding, fault, listed, ok, warning
 from soaes.pipeline.progress import last_checkpoint
 from soaes.pipeline.scheduler import MEGABYTE
 from soaes.pipeline.store import Store, format_bytes
+from soaes.report.layout import counted
 
 LITTLE_DISK = 1e9  # bytes, for outputs
 ELSEWHERE = "set runtime.store=FOLDER, or SOAES_STORE"
@@ -99,9 +100,8 @@ def unfinished(case: Case) -> Iterator[Finding]:
 
 
 def _left_behind(store: Store, path: Path) -> Finding:
-    reason = path / "reason.txt"
-    if reason.exists():
-        value = f"{path.name} failed: {' '.join(reason.read_text('utf-8').split())}"
+    if reason := store.failure(path.name):
+        value = f"{path.name} failed: {' '.join(reason.split())}"
         remedy = f"the run's command again tries it anew; {path}/error.txt and log.txt say more"
         return warning("unfinished", value, remedy)
     step = last_checkpoint(store, path.name)

@@ -10,7 +10,9 @@ import io
 import os
 import shutil
 import sys
+import textwrap
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,8 @@ from soaes.pipeline.store import Store
 
 # Characters of `benchmark-` and its hash: the bars stay in place while stages come and go.
 MIN_TITLE_WIDTH = 22
+
+MAX_REASON = 80  # characters of the reason for a failure, in a line that has several
 
 
 # ---------------------------------------------------------------- text
@@ -98,6 +102,36 @@ def duration(seconds: float) -> str:
     if minutes:
         return f"{minutes} min {rest:02} s"
     return f"{rest} s"
+
+
+def resuming_line(store: Store, goals: Sequence[Recipe]) -> str:
+    """Say how far an earlier command came with the rows of a sweep.
+
+    Args:
+        store: Where the rows lie.
+        goals: What each row shows.
+
+    Returns:
+        `17 of 24 rows done, 1 failed (out of memory), 6 to run`; empty where all is to run.
+    """
+    unbuilt = [goal for goal in goals if not store.holds(goal.name)]
+    reasons = Counter(reason for goal in unbuilt if (reason := _failure(store, goal)))
+    num_failed = reasons.total()
+    num_done, num_to_run = len(goals) - len(unbuilt), len(unbuilt) - num_failed
+    if not num_done and not num_failed:
+        return ""
+    parts = [f"{num_done} of {len(goals)} rows done"]
+    if num_failed:
+        shown = [textwrap.shorten(reason, MAX_REASON, placeholder=" ...") for reason in reasons]
+        parts.append(f"{num_failed} failed ({'; '.join(shown)})")
+    if num_to_run:
+        parts.append(f"{num_to_run} to run")
+    return ", ".join(parts)
+
+
+def _failure(store: Store, goal: Recipe) -> str:
+    """Why the first stage of an ancestry that failed did so; empty if none has."""
+    return next(filter(None, map(store.failure, goal.ancestry())), "")
 
 
 def job_line(title: JobTitle, goal: str, metrics: Mapping[str, Any]) -> str:

@@ -387,9 +387,8 @@ def _die_with_parent() -> None:
 
 
 def _failure_reason(store: Store, name: str, exitcode: int | None) -> str:
-    path = store.unfinished(name) / "reason.txt"
-    if path.exists():
-        return path.read_text(encoding="utf-8")
+    if reason := store.failure(name):
+        return reason
     if message := full_disk(store):
         return message
     if exitcode and exitcode < 0:

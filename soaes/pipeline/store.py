@@ -151,6 +151,17 @@ class Store:
         """Tell whether an output is complete."""
         return self.folder(name).is_dir()
 
+    def failure(self, name: str) -> str:
+        """Return why the last try to build an output failed; empty if it is there.
+
+        Empty too if nobody has tried, or if it was interrupted.
+        """
+        path = self.unfinished(name) / "reason.txt"
+        if self.holds(name) or not path.exists():
+            return ""
+        reason = path.read_text(encoding="utf-8").strip()
+        return "" if reason.startswith(KeyboardInterrupt.__name__) else reason
+
     def names(self, stage: str) -> list[str]:
         """Return the names of a stage's complete outputs, oldest first."""
         paths = [path for path in self.root.glob(f"{stage}-*") if _stage_of(path) == stage]

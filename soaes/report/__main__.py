@@ -4,7 +4,8 @@
     python -m soaes.report scale=smoke --out report.html
 
 The page is one file that opens from disk in any browser and asks the network for nothing. Reads
-what the store has; builds nothing and imports no torch.
+what the store has; builds nothing and imports no torch. `python -m soaes.table --report` writes the
+same page beside the tables.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from pathlib import Path
 
 from soaes.pipeline import compose
 from soaes.pipeline.progress import escape_unencodable_text
-from soaes.pipeline.store import check_writable, format_bytes, write_text
+from soaes.pipeline.store import check_writable
 from soaes.report import results
 from soaes.report.page import record, render
+from soaes.report.table_spec import table_names
 
 
 def main() -> None:
@@ -25,10 +27,9 @@ def main() -> None:
     escape_unencodable_text()
     arguments = _parser().parse_args()
     try:
-        path = write(arguments.overrides, arguments.out)
+        print(write(arguments.overrides, arguments.out))
     except ValueError as error:
         sys.exit(f"error: {error}")
-    print(f"{path} ({format_bytes(path.stat().st_size)})")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def write(overrides: list[str], out: Path | None = None) -> Path:
+def write(overrides: list[str], out: Path | None = None) -> str:
     """Write the page.
 
     Args:
@@ -51,16 +52,17 @@ def write(overrides: list[str], out: Path | None = None) -> Path:
         out: The file; by default tables/SCALE/report.html of the store.
 
     Returns:
-        The file that was written.
+        The file that was written and its size.
 
     Raises:
         ValueError: An override is misspelt, or the file cannot be written.
     """
-    scale = compose.chosen_option(overrides, "scale")
-    path = out or results.store_of(overrides).root / "tables" / scale / "report.html"
+    store, scale = results.store_of(overrides), compose.chosen_option(overrides, "scale")
+    path = out or store.root / "tables" / scale / "report.html"
     check_writable(path.parent, "set --out FILE, where the page is written to")
-    write_text(path, render.render(record.gather(overrides)))
-    return path
+    tables = results.read_tables(table_names(), overrides)
+    shown = results.shown_unasked(tables, store)
+    return render.write(path, record.gather(overrides, tables, shown))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Knows text alone.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import textwrap
@@ -15,10 +16,26 @@ GAP = "  "
 MIN_COLUMN = 10  # characters that a column is cut to at most
 CUT = "…"
 
+# Styles by name, as numbers of SGR (ECMA-48)
+STYLES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33}
+
 
 def terminal_width() -> int | None:
     """Return the characters of a line; None where the output is no terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def styled(text: str, style: str) -> str:
+    """Colour a text on a terminal that can, unless NO_COLOR is set; it stays as wide as it is.
+
+    Args:
+        text: What stands in one line.
+        style: One of STYLES; empty: leave the text as it is.
+    """
+    is_plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    if not style or not text or is_plain or not sys.stdout.isatty():
+        return text
+    return f"\x1b[{STYLES[style]}m{text}\x1b[0m"
 
 
 def printable(text: str) -> str:
@@ -27,6 +44,11 @@ def printable(text: str) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
     return "".join(shown)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 job`, `2 jobs`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def display_width(text: str) -> int:
@@ -91,10 +113,12 @@ def columns(rows: Sequence[Sequence[str]], width: int | None, indent: str = "") 
             widths[widths.index(max(widths))] -= 1
     lines = []
     for row in rows:
-        cells = [_padded(clip(cell, size), size) for cell, size in zip(row, widths, strict=True)]
+        cells = [pad(clip(cell, size), size) for cell, size in zip(row, widths, strict=True)]
         lines.append(clip((indent + GAP.join(cells)).rstrip(), width))
     return lines
 
 
-def _padded(text: str, width: int) -> str:
-    return text + " " * (width - display_width(text))
+def pad(text: str, width: int, align: str = "left") -> str:
+    """Fill a text up with spaces to some columns, at its end or (`align="right"`) in front."""
+    spaces = " " * (width - display_width(text))
+    return spaces + text if align == "right" else text + spaces

@@ -49,7 +49,7 @@ def write_table(
         page: Further paragraphs of the Markdown file.
 
     Returns:
-        The Markdown without `page`, for the terminal.
+        The Markdown without `page`, to be printed where the output is no terminal.
     """
     table = tables[name]
     header, body = _cells(table, list(table.spec.columns))
@@ -64,7 +64,7 @@ def write_table(
         breakdown,
         [f"- {note}" for note in notes(table)],
         _claims(judge(tables, name)),
-        origin_lines(table, store),
+        origin_lines([table], store),
     ]
     text = "\n\n".join("\n".join(part) for part in parts if any(part))
     folder.mkdir(parents=True, exist_ok=True)
@@ -266,7 +266,7 @@ def write_verdicts(tables: Mapping[str, Table], scale: str, folder: Path) -> str
     """Write verdicts.csv, a line for each claim; a claim is shown by its weakest pair.
 
     Returns:
-        The verdicts as a Markdown table, for the terminal.
+        The verdicts as a Markdown table, to be printed where the output is no terminal.
     """
     results = {name: judge(tables, name) for name in tables}
     lines: list[list[Any]] = [list(VERDICT_COLUMNS)]
@@ -298,13 +298,14 @@ def _fields(result: ClaimResult, scale: str) -> list[Any]:
 # ---------------------------------------------------------------- where it comes from
 
 
-def origin_lines(table: Table, store: Store) -> list[str]:
-    """Say the seeds, commit and machine of the rows, and warn where their code differs."""
-    goals = [goal for row in table.rows.values() for goal in row.goals]
+def origin_lines(tables: Sequence[Table], store: Store) -> list[str]:
+    """Say the seeds, commit and machine of tables' rows, and warn where their code differs."""
+    rows = [row for table in tables for row in table.rows.values()]
+    goals = [goal for row in rows for goal in row.goals]
     manifests = [store.manifest(goal.name) for goal in goals if store.holds(goal.name)]
     if not manifests:
-        return ["Nothing of this table is built."]
-    seeds = sorted({seed for row in table.rows.values() for seed in row.measured})
+        return ["Nothing of this is built."]
+    seeds = sorted({seed for row in rows for seed in row.measured})
     commits, machines = (
         ", ".join(sorted({manifest[key] for manifest in manifests}))
         for key in ("commit", "machine")
@@ -312,15 +313,15 @@ def origin_lines(table: Table, store: Store) -> list[str]:
     lines = sorted({text for goal in goals for text in _general_text(goal, store)})
     if len(seeds) == 1:
         lines.append("One seed: intervals cover the questions, not the training.  ")
-    elif few_seeds := _few_seeds(table):
-        goals_of_few = ", ".join(table.spec.few_seeds)
-        lines.append(f"Of {goals_of_few}: seed {', '.join(map(str, few_seeds))}.  ")
+    else:
+        few_seeds = [_few_seeds_text(table) for table in tables if _few_seeds(table)]
+        lines += dict.fromkeys(few_seeds)
     lines.append(f"Seed {', '.join(map(str, seeds))}; commit {commits}; {machines}.")
     if differing := mixed_code(store, goals):
         lines += [
             "",
-            f"Warning: {', '.join(differing)} in this table's ancestry come from different code; "
-            "to have them made again, delete their folders and those built from them.",
+            f"Warning: {', '.join(differing)} in the ancestry of these rows come from different "
+            "code; to have them made again, delete their folders and those built from them.",
         ]
     return lines
 
@@ -335,6 +336,11 @@ def _general_text(recipe: Recipe, store: Store) -> list[str]:
             if "held out" in source:
                 lines.append(f"General text: {source}.  ")
     return lines
+
+
+def _few_seeds_text(table: Table) -> str:
+    seeds = ", ".join(map(str, _few_seeds(table)))
+    return f"Of {', '.join(table.spec.few_seeds)}: seed {seeds}.  "
 
 
 def _few_seeds(table: Table) -> list[int]:

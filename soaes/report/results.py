@@ -87,9 +87,26 @@ def read_tables(names: Sequence[str], overrides: list[str]) -> dict[str, Table]:
     return {name: read_table(name, overrides) for name in sorted(needed)}
 
 
-def is_shown(name: str, table: Table) -> bool:
-    """Tell whether a table is shown unasked: one beyond the paper's once a row of it is built."""
-    return name.startswith("table") or any(row.measured for row in table.rows.values())
+def shown_unasked(tables: Mapping[str, Table], store: Store) -> list[str]:
+    """List the paper's tables, and those of ours of which something is built for itself.
+
+    Args:
+        tables: All tables, as they were read.
+        store: Where their rows were read.
+    """
+    names = sorted(tables, key=table_spec.paper_first)
+    of_paper = {name: _goal_names(tables[name]) for name in names if table_spec.is_of_paper(name)}
+    shared = {goal for goals in of_paper.values() for goal in goals}
+    shown = list(of_paper)
+    for name in names:
+        own = _goal_names(tables[name]) - shared
+        if name not in of_paper and any(store.holds(goal) for goal in own):
+            shown.append(name)
+    return shown
+
+
+def _goal_names(table: Table) -> set[str]:
+    return {goal.name for row in table.rows.values() for goal in row.goals}
 
 
 def read_row(name: str, key: str, overrides: list[str]) -> TableRow:
@@ -363,8 +380,6 @@ def _missing(store: Store, goals: dict[int, Goals]) -> tuple[str, str]:
 def _failure(store: Store, unbuilt: Sequence[Recipe]) -> str:
     for goal in unbuilt:
         for name in goal.ancestry():
-            path = store.unfinished(name) / "reason.txt"
-            if not store.holds(name) and path.exists():
-                reason = path.read_text(encoding="utf-8")
+            if reason := store.failure(name):
                 return f"{name} failed: {reason}"
     return ""

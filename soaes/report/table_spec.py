@@ -214,6 +214,7 @@ class ColumnSpec:
 
     title: str
     digits: int  # decimals shown
+    short: str = ""  # the title in a terminal, where the other is too long
 
 
 @dataclass(frozen=True)
@@ -248,6 +249,7 @@ class TableSpec:
     few_seeds: tuple[str, ...] = ()  # goals that are run in the first few seeds alone
     shared_metrics: str | None = None  # the role whose value is shown of a metric that several have
     reading: Mapping[str, str] = field(default_factory=dict)  # scale -> what its numbers say
+    short: str = ""  # the title in a terminal, where it stands in the header
 
     def __post_init__(self) -> None:
         roles = {role for row in self.rows.values() for role in row.sweeps}
@@ -276,7 +278,17 @@ class TableSpec:
 def table_names() -> list[str]:
     """List the paper's tables, then our own."""
     names = [path.stem for path in EXPERIMENTS.glob("*.yaml")]
-    return sorted(names, key=lambda name: (not name.startswith("table"), name))
+    return sorted(names, key=paper_first)
+
+
+def is_of_paper(name: str) -> bool:
+    """Tell whether a table is one of the paper's."""
+    return name.startswith("table")
+
+
+def paper_first(name: str) -> tuple[bool, str]:
+    """Sort the paper's tables before ours, by name."""
+    return not is_of_paper(name), name
 
 
 def check_table(name: str) -> None:

@@ -257,6 +257,25 @@ def shown(written):
     return lines
 
 
+def failed(store, recipe, reason):
+    store.unfinished(recipe.name).mkdir(parents=True)
+    (store.unfinished(recipe.name) / "reason.txt").write_text(reason)
+
+
+def test_a_sweep_that_is_resumed_says_how_far_it_came(tmp_path):
+    store, goals = Store(tmp_path), [evaluate(cpt(base(64), lr=lr)) for lr in (0.1, 0.2, 0.3, 0.4)]
+    assert progress.resuming_line(store, goals) == "", "all is to run"
+    built(store, 1, goals[0])
+    assert progress.resuming_line(store, goals) == "1 of 4 rows done, 3 to run"
+    failed(store, goals[1].parents["model"], "ValueError: out of memory")
+    failed(store, goals[2], "KeyboardInterrupt:")
+    assert progress.resuming_line(store, goals) == (
+        "1 of 4 rows done, 1 failed (ValueError: out of memory), 2 to run"
+    )
+    built(store, 1, *goals[1:])
+    assert progress.resuming_line(store, goals) == "4 of 4 rows done"
+
+
 def test_what_was_dropped_or_cut_is_in_the_line_of_a_stage():
     metrics = {"rouge1": 1.0, "rouge2": 2.0, "scoring": {}, "rougeL": 3.0, "bleu4": 4.0}
     counts = {"num_cut": 12, "num_skipped": 0, "qa_num_cut": 12}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -42,6 +43,30 @@ def soaes(store, module, *words, torch=True, cwd=None):
         timeout=300,
         cwd=cwd or store.parent,
     )
+
+
+def on_terminal(store, module, *words, columns):
+    """What a command shows on a terminal of some columns that wants no colours."""
+    ours, its = pty.openpty()
+    environment = {
+        **os.environ,
+        "SOAES_STORE": str(store),
+        "PYTHONPATH": str(compose.CONF.parent),
+        "PYTHONIOENCODING": "utf-8",
+        "TERM": "xterm",
+        "NO_COLOR": "1",
+        "COLUMNS": str(columns),
+    }
+    program = command(module, *words, torch=False)
+    process = subprocess.Popen(program, env=environment, stdout=its, cwd=store.parent)
+    os.close(its)
+    written = b""
+    with suppress(OSError):  # the terminal's end
+        while chunk := os.read(ours, 1 << 16):
+            written += chunk
+    os.close(ours)
+    assert process.wait(timeout=300) == 0, written
+    return written.decode("utf-8").splitlines()
 
 
 def test_a_failing_row_leaves_the_others_standing_and_the_next_run_goes_on(tmp_path):
@@ -127,6 +152,15 @@ def test_a_cached_sweep_and_its_tables_need_no_torch(tmp_path):
         ",40,,,28.26," in (tmp_path / "table2.csv").read_text()
         and r"\begin{tabular}" in (tmp_path / "table2.tex").read_text()
     )
+    assert on_terminal(store, "run", "experiment=table2", *words, columns=100) == [
+        "7 of 7 rows done"
+    ]
+    shown = on_terminal(store, "table", *words, "--only", "table2", columns=100)
+    assert max(map(len, shown)) <= 100 and not any("\x1b" in line or "|" in line for line in shown)
+    assert any(
+        re.match(r"  Base 3x96 \+ CPT \+ SFT-1 \+ SFT-2  40.00 +43.08", line) for line in shown
+    )
+    assert shown[-1] == f"Files: {store / 'tables' / 'smoke'}"
     why = soaes(store, "table", *words, "--why", "table3.alpha_05", torch=False)
     assert "distill-" in why.stdout and "world-" in why.stdout and "alpha=0.5" in why.stdout
     assert "Did you mean table3" in soaes(store, "table", "--why", "tabel3.alpha_05").stderr

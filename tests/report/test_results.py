@@ -67,6 +67,24 @@ def test_a_parents_metric_must_agree_between_sweeps(tmp_path):
         results._measured(store, goals, None)
 
 
+def test_a_table_of_ours_is_shown_once_something_of_its_own_is_built(tmp_path):
+    store, spec = Store(tmp_path), {"title": "Toy", "asks": "?", "columns": {}, "rows": {}}
+    shared = built(store, "evaluate", {"rouge1": 1.0})
+    own = Recipe("soaes.stages.toy.benchmark", {})
+
+    def table(*goals):
+        rows = {
+            str(i): results.TableRow("row", recipes={0: {"goal": goal}})
+            for i, goal in enumerate(goals)
+        }
+        return results.Table(table_spec.parse(spec), rows)
+
+    tables = {"formats": table(shared, own), "table1": table(shared), "table2": table()}
+    assert results.shown_unasked(tables, store) == ["table1", "table2"]
+    store.folder(own.name).mkdir()
+    assert results.shown_unasked(tables, store) == ["table1", "table2", "formats"]
+
+
 def test_settings_of_sweeps_name_roles_that_rows_have():
     spec = {
         "title": "Toy",

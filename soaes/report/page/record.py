@@ -18,7 +18,6 @@ from soaes.report.page import answers, stages, tables
 from soaes.report.page.stages import StageRecord, TimeRecord
 from soaes.report.page.tables import TableRecord
 from soaes.report.results import Table
-from soaes.report.table_spec import table_names
 
 
 class SheetIndex(TypedDict):
@@ -54,17 +53,14 @@ class Report:
     blocks: Mapping[str, Any]
 
 
-def gather(overrides: list[str], names: Sequence[str] = ()) -> Report:
-    """Read tables, and all that stands behind them.
+def gather(overrides: list[str], read: Mapping[str, Table], shown: Sequence[str]) -> Report:
+    """Read all that stands behind tables.
 
     Args:
         overrides: The command line of the sweeps, as of `soaes.table`.
-        names: The tables; without any, every one that has something to show.
+        read: The tables, as they were read, and those whose rows their claims compare with.
+        shown: Which of them are shown.
     """
-    read = results.read_tables(names or table_names(), overrides)
-    shown = list(names)
-    if not shown:
-        shown = [name for name in table_names() if results.is_shown(name, read[name])]
     store, scale = results.store_of(overrides), compose.chosen_option(overrides, "scale")
     goals = [goal for name in shown for goal in _goals(read[name])]
     recipes, seeds = stages.ancestry(goals)
@@ -110,7 +106,7 @@ def sheet_index(block: str, sheet: answers.Sheet) -> SheetIndex:
 
 def _commands(
     read: Mapping[str, Table],
-    shown: list[str],
+    shown: Sequence[str],
     overrides: list[str],
 ) -> dict[str, str]:
     """Write down for each goal the command that builds it and nothing else."""

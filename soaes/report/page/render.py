@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from soaes.pipeline.store import read_json
+from soaes.pipeline.store import format_bytes, read_json, write_text
 from soaes.report.page.record import Report
 
 ASSETS = Path(__file__).parent / "assets"
@@ -37,6 +37,20 @@ SCRIPTS = (
     "accounts.js",
     "page.js",
 )
+
+
+def write(path: Path, report: Report) -> str:
+    """Write the page.
+
+    Args:
+        path: The file.
+        report: What it shows.
+
+    Returns:
+        The file and its size, to be printed.
+    """
+    write_text(path, render(report))
+    return f"{path} ({format_bytes(path.stat().st_size)})"
 
 
 def render(report: Report) -> str:

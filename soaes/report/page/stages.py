@@ -87,7 +87,6 @@ def stage_record(store: Store, recipe: Recipe, seeds: list[int]) -> StageRecord:
         "commit": "",
         "machine": "",
     }
-    reason = store.unfinished(recipe.name) / "reason.txt"
     if store.holds(recipe.name):
         manifest = store.manifest(recipe.name)
         record["state"] = "built"
@@ -95,9 +94,9 @@ def stage_record(store: Store, recipe: Recipe, seeds: list[int]) -> StageRecord:
         record["seconds"] = manifest["seconds"]
         record["commit"] = manifest["commit"]
         record["machine"] = manifest["machine"]
-    elif reason.exists():
+    elif reason := store.failure(recipe.name):
         record["state"] = "failed"
-        record["reason"] = reason.read_text(encoding="utf-8").strip()
+        record["reason"] = reason
     return record
 
 

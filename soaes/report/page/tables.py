@@ -118,7 +118,7 @@ def table_record(tables: Mapping[str, Table], name: str, store: Store, scale: st
         "rows": [_row(table, key, row, titles) for key, row in table.rows.items()],
         "claims": [_claim(result) for result in claims.judge(tables, name)],
         "notes": markdown.notes(table),
-        "origin": [line.strip() for line in markdown.origin_lines(table, store) if line],
+        "origin": [line.strip() for line in markdown.origin_lines([table], store) if line],
         "reading": spec.reading.get(scale, "").strip(),
         "picture": [asdict(panel) for panel in pictures.picture(table, name)],
     }

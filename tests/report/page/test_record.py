@@ -15,7 +15,7 @@ WORDS = ["scale=smoke", "seed=0,1", "logger=none"]
 def report(tmp_path_factory):
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("SOAES_STORE", str(tmp_path_factory.mktemp("store")))
-        yield record.gather(WORDS, ["table1"])
+        yield record.gather(WORDS, results.read_tables(["table1"], WORDS), ["table1"])
 
 
 def test_every_goal_of_every_row_is_a_stage_of_the_record(report):
