@@ -10,9 +10,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from tokenizers import Tokenizer
-
 from soaes.data import chat, splits
+from soaes.data.chat import AnyTokenizer
 from soaes.data.jsonl import read_jsonl
 from soaes.pipeline.validation import check_whole
 
@@ -47,7 +46,7 @@ class Selection(NamedTuple):
 
 def select_prompts(
     documents: Path,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     prompts: dict[str, int],
     max_new_tokens: dict[str, int],
     positions: int,

@@ -26,10 +26,10 @@ from datasets import Dataset, disable_progress_bars
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
-from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from soaes.data import splits
+from soaes.data import chat, splits
+from soaes.data.chat import AnyTokenizer
 from soaes.data.records import LETTERS
 from soaes.metrics import estimators
 from soaes.pipeline import private_api
@@ -77,11 +77,12 @@ class Reader(TemplateLM):
         self,
         model: PreTrainedModel,
         head: Callable[[torch.Tensor], torch.Tensor],
-        tokenizer: Tokenizer,
+        tokenizer: AnyTokenizer,
         batch: int,
     ) -> None:
         super().__init__()
         self.model, self.tokenizer, self.batch = model.eval(), tokenizer, batch
+        self.text_start = chat.text_start(tokenizer)
         self.head = head
         # the four letters of a question share its prompt
         self._encode = lru_cache(maxsize=8)(self._encode_text)
@@ -107,7 +108,7 @@ class Reader(TemplateLM):
         # tokens to read -> who asks: " A" .. " D" after one prompt are read once
         askers: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, (_text, prompt, answer) in enumerate(requests):
-            askers[tuple(prompt + answer[:-1])].append(index)
+            askers[tuple(self.text_start + prompt + answer[:-1])].append(index)
         order = sorted(askers, key=len, reverse=True)
         _check_length(order, self.model.config.max_position_embeddings)
         judged: dict[int, Judgement] = {}

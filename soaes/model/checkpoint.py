@@ -77,8 +77,8 @@ def create(
         vocab_size=vocabulary.get_vocab_size(),
         max_position_embeddings=position_factor * context,
         bos_token_id=None,
-        eos_token_id=vocabulary.token_to_id(chat.END),
-        pad_token_id=vocabulary.token_to_id(chat.TEXT_END),
+        eos_token_id=vocabulary.token_to_id(vocabulary.chat_format.end),
+        pad_token_id=vocabulary.token_to_id(vocabulary.chat_format.text_end),
         tie_word_embeddings=False,
         initializer_range=head_std,
     )
@@ -155,8 +155,8 @@ def describe(model: PreTrainedModel, tokenizer: Path, is_chat: bool) -> None:
     Args:
         model: A Hugging Face model.
         tokenizer: Folder of its tokenizer.
-        is_chat: Whether it is trained on conversations, which end with <|im_end|>, or on plain
-            texts, which end with <|endoftext|>.
+        is_chat: Whether it is trained on conversations or on plain texts, which end with other
+            tokens (in ChatML <|im_end|> and <|endoftext|>).
 
     Raises:
         ValueError: The tokenizer has more tokens than the model has rows.
@@ -168,8 +168,8 @@ def describe(model: PreTrainedModel, tokenizer: Path, is_chat: bool) -> None:
             f"the tokenizer of {tokenizer} has {words.get_vocab_size():,} tokens, the model "
             f"{rows:,} rows; take the model's own tokenizer"
         )
-    end = words.token_to_id(_end_token(is_chat))
-    padding = words.token_to_id(chat.TEXT_END)
+    end = words.token_to_id(_end_token(words.chat_format, is_chat))
+    padding = words.token_to_id(words.chat_format.text_end)
     if end is None:
         return
     model.config.eos_token_id = end
@@ -205,8 +205,9 @@ def save_description(
 
 def _describe_tokenizer(folder: Path, is_chat: bool) -> None:
     """Set the end of text, and a chat model's template, in the files of a tokenizer."""
-    end = _end_token(is_chat)
-    if chat.load_tokenizer(folder).token_to_id(end) is None:
+    words = chat.load_tokenizer(folder)
+    end = _end_token(words.chat_format, is_chat)
+    if words.token_to_id(end) is None:
         return
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         path = folder / name
@@ -216,11 +217,12 @@ def _describe_tokenizer(folder: Path, is_chat: bool) -> None:
                 settings.pop("chat_template", None)
             write_json(path, settings)
     if is_chat:
-        (folder / "chat_template.jinja").write_text(chat.TEMPLATE, encoding="utf-8")
+        template = words.chat_format.template or chat.TEMPLATE
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
-def _end_token(is_chat: bool) -> str:
-    return chat.END if is_chat else chat.TEXT_END
+def _end_token(chat_format: chat.ChatFormat, is_chat: bool) -> str:
+    return chat_format.end if is_chat else chat_format.text_end
 
 
 def save(model: Any, folder: Path, tokenizer: Path, is_chat: bool | None = None) -> None:

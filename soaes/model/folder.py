@@ -27,6 +27,7 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "vocab.json",
     "merges.txt",
+    "chat_format.json",  # of soaes.data.chat
 )
 OTHER_FILES = (CONFIG, "generation_config.json")
 

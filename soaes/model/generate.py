@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import DynamicCache
 
-from soaes.data.chat import END
+from soaes.data.chat import chat_format
 from soaes.model import attention
 
 # Tokens in the cache at once: 2.7 GB in bfloat16 at 72B (80 layers, 8 key heads of size 128).
@@ -25,8 +25,8 @@ MAX_CACHED_TOKENS = 8192
 class Answer(NamedTuple):
     """What a model wrote."""
 
-    text: str  # without <|im_end|>
-    is_cut: bool  # at max_new_tokens, before <|im_end|>
+    text: str  # without the token that ends an answer
+    is_cut: bool  # at max_new_tokens, before that token
 
 
 def generate(
@@ -41,18 +41,18 @@ def generate(
 def generate_answers(
     model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int
 ) -> list[Answer]:
-    """Answer every prompt greedily, up to <|im_end|> or max_new_tokens.
+    """Answer every prompt greedily, up to the token that ends an answer or max_new_tokens.
 
     Args:
         model: A Hugging Face causal LM.
-        tokenizer: A `tokenizers.Tokenizer`.
+        tokenizer: Of the model, see `soaes.data.chat.load_tokenizer`.
         prompts: Token ids of each prompt.
         max_new_tokens: Largest number of new tokens per prompt.
 
     Returns:
         The answer to each prompt.
     """
-    end_id = tokenizer.token_to_id(END)
+    end_id = tokenizer.token_to_id(chat_format(tokenizer).end)
     answers: list[list[int]] = [[] for _ in prompts]
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
     with_cache = attention.using_attention(model, attention.name_with_cache(model))

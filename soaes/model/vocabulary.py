@@ -41,7 +41,8 @@ def pad_draft(network: PreTrainedModel, folder: Path, rows_V: int) -> None:
         )
     if own_rows < rows_V:
         tokenizer = chat.load_tokenizer(folder)
-        pad_vocabulary(network, rows_V, chat.token_id(tokenizer, chat.START))
+        start = chat.token_id(tokenizer, tokenizer.chat_format.start)
+        pad_vocabulary(network, rows_V, start)
 
 
 @torch.no_grad()
@@ -52,9 +53,10 @@ def pad_vocabulary(network: PreTrainedModel, rows_V: int, token_id: int) -> None
     than the token that it repeats, p(token), whatever the text. So the probabilities of the former
     ids keep their ratios, and an added row takes p(token) / (1 + added * p(token)) of them.
 
-    <|im_start|> is a good token to repeat: it stands only in prompts, where nothing bears loss, so
-    training only ever lowers its probability. The padding token <|endoftext|> would be a bad one:
-    it also ends plain texts, and a base model is at times certain of it.
+    The token that opens a message, ChatML's <|im_start|>, is a good one to repeat: it stands only
+    in prompts, where nothing bears loss, so training only ever lowers its probability. The padding
+    token <|endoftext|> would be a bad one: it also ends plain texts, and a base model is at times
+    certain of it.
 
     Args:
         network: the model, changed in place.

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soaes.decode.settings import NATIVE_FAMILIES
 from soaes.model import folder as model_folder
@@ -20,6 +20,9 @@ from soaes.pipeline import lineage
 from soaes.pipeline.recipe import Recipe, declared_name
 from soaes.pipeline.runtime import TRAINING_STAGES, Runtime
 from soaes.pipeline.store import Store
+
+if TYPE_CHECKING:
+    from soaes.data.chat import ChatFormat
 
 NATIVE = ("target_trace", "predict_acceptance", "acceptance")  # and `speed`, by its backend
 
@@ -84,6 +87,10 @@ def check(store: Store, recipes: Iterable[Recipe], runtime: Runtime) -> None:
 
 
 def _check_stage(store: Store, stage: Recipe, runtime: Runtime) -> None:
+    own = given(store, stage, runtime)
+    if own is not None:
+        _check_vocabulary(own)
+        _chat_format(own.folder, _choice(stage))
     for argument in MODEL_ARGUMENTS:
         parent = stage.arguments.get(argument)
         if not isinstance(parent, Recipe):
@@ -97,7 +104,53 @@ def _check_stage(store: Store, stage: Recipe, runtime: Runtime) -> None:
                 f"{stage.stage}: {argument}={model.title} is a model of type "
                 f"{config['model_type']}, {reason}"
             )
+    _check_context(store, stage, runtime)
+    _check_rows(store, stage, runtime)
     _check_tokenizers(store, stage, runtime)
+
+
+def _check_vocabulary(model: Given) -> None:
+    """Check that every token of a model's tokenizer has a row in its embedding."""
+    tokens, rows = _num_tokens(model.folder), model.config.get("vocab_size")
+    if rows is not None and tokens > rows:
+        raise ValueError(
+            f"{model.title}: its tokenizer has {tokens:,} tokens and its embedding {rows:,} rows; "
+            "take the model's own tokenizer"
+        )
+
+
+def _check_context(store: Store, stage: Recipe, runtime: Runtime) -> None:
+    """Check that rows are no longer than the positions of the model that is trained on them."""
+    rows, parent = stage.arguments.get("rows"), stage.arguments.get("parent")
+    if not (isinstance(rows, Recipe) and isinstance(parent, Recipe)):
+        return
+    model = given(store, lineage.origin(parent), runtime)
+    context = rows.arguments.get("context")
+    positions = None if model is None else model.config.get("max_position_embeddings")
+    if model is not None and context and positions and context > positions:
+        raise ValueError(
+            f"context={context}: {model.title} has {positions:,} positions, and {stage.stage} "
+            f"would read rows of {context:,}; set context={positions}, or less"
+        )
+
+
+def _check_rows(store: Store, stage: Recipe, runtime: Runtime) -> None:
+    """Check that a draft has no more vocabulary rows than its target; those it lacks are added."""
+    trace = stage.arguments.get("target_trace")
+    whole = trace.arguments if isinstance(trace, Recipe) else stage.arguments
+    models = []
+    for model in (whole.get("target"), stage.arguments.get("draft")):
+        if isinstance(model, Recipe):
+            models.append(given(store, lineage.origin(model), runtime))
+    if len(models) < 2 or models[0] is None or models[1] is None:
+        return
+    target, draft = models[0], models[1]
+    most, rows = target.config.get("vocab_size"), draft.config.get("vocab_size")
+    if most and rows and rows > most:
+        raise ValueError(
+            f"{stage.stage}: draft={draft.title} has {rows:,} vocabulary rows and "
+            f"target={target.title} {most:,}: rows are added, never cut; take another draft"
+        )
 
 
 def _check_tokenizers(store: Store, stage: Recipe, runtime: Runtime) -> None:
@@ -107,13 +160,19 @@ def _check_tokenizers(store: Store, stage: Recipe, runtime: Runtime) -> None:
         if model is not None:
             makers[argument] = model
     for (argument, maker), (other_argument, other) in itertools.combinations(makers.items(), 2):
-        is_one = maker.recipe.name == other.recipe.name
-        if is_one or tokenizer(maker.folder) == tokenizer(other.folder):
+        if maker.recipe.name == other.recipe.name:
             continue
-        raise ValueError(
-            f"{stage.stage}: {argument}={maker.title} and {other_argument}={other.title} have "
-            "different tokenizers; take a draft with the target's tokenizer"
-        )
+        both = f"{stage.stage}: {argument}={maker.title} and {other_argument}={other.title}"
+        if tokenizer(maker.folder) != tokenizer(other.folder):
+            raise ValueError(
+                f"{both} have different tokenizers; take a draft with the target's tokenizer"
+            )
+        formats = [_chat_format(model.folder, _choice(model.recipe)) for model in (maker, other)]
+        if formats[0] != formats[1]:
+            raise ValueError(
+                f"{both} write a conversation differently; give both one chat_template.jinja, or "
+                "set chat_format=chatml"
+            )
 
 
 @cache
@@ -122,6 +181,26 @@ def tokenizer(folder: Path) -> str:
     from soaes.data.chat import tokenizer_digest
 
     return tokenizer_digest(folder)
+
+
+@cache
+def _num_tokens(folder: Path) -> int:
+    from soaes.data.chat import load_tokenizer
+
+    vocabulary = load_tokenizer(folder).get_vocab(with_added_tokens=True)
+    return 1 + max(vocabulary.values(), default=-1)
+
+
+@cache
+def _chat_format(folder: Path, choice: str) -> ChatFormat:
+    """How a model writes conversations, which is checked."""
+    from soaes.data.chat_choice import find_format
+
+    return find_format(folder, choice)
+
+
+def _choice(model: Recipe) -> str:
+    return str(model.arguments.get("chat_format", "chatml"))
 
 
 def _reasons(config: dict[str, Any], stage: Recipe, attention: str) -> Iterable[str]:

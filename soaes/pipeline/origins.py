@@ -65,6 +65,7 @@ def choose(cfg: DictConfig, options: Path) -> None:
             if option == "fetch":
                 node.repo = f"${{published:{model.setting},${{...{model.key}}},repo}}"
                 node.revision = f"${{published:{model.setting},${{...{model.key}}},revision}}"
+            node.chat_format = "${chat_format}"
             origin = cfg[model.role].origin
             if model.key == "model":
                 sft = OmegaConf.load(options / "pretrain.yaml").instruct

@@ -114,6 +114,7 @@ SPLITS = ("train", "dev", "test")
 SCORINGS = ("letter", "text")
 SOURCES = ("general", "corpus", "dialogue", "qa")
 TASKS = ("qa", "report")
+CHAT_FORMATS = ("auto", "chatml", "own")
 
 
 def check_seed(seed: object) -> None:
@@ -213,6 +214,16 @@ class FilesArguments:
         check_whole("split_one_in", self.split_one_in, 2, questions)
         shortest = "the shortest document that is kept, in characters"
         check_whole("min_chars", self.min_chars, 0, shortest)
+
+
+@dataclass(frozen=True)
+class GivenModelArguments:
+    """fetch and local_model: take a model that was not trained here."""
+
+    chat_format: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_one_of("chat_format", self.chat_format, CHAT_FORMATS, "how conversations are written")
 
 
 @dataclass(frozen=True)
@@ -459,8 +470,8 @@ class SpeedArguments:
 
 
 STAGE_ARGUMENTS: dict[str, Callable[..., object] | None] = {
-    "fetch": None,  # nothing to check
-    "local_model": None,  # its folder was checked when its digest was taken
+    "fetch": GivenModelArguments,
+    "local_model": GivenModelArguments,
     "files": FilesArguments,
     "world": WorldArguments,
     "tokenizer": TokenizerArguments,

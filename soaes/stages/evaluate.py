@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from soaes.data import splits
-from soaes.data.chat import END, load_tokenizer, prompt
+from soaes.data.chat import AnyTokenizer, answer, load_tokenizer, prompt
 from soaes.data.curation import exam_files
 from soaes.data.jsonl import read_jsonl
 from soaes.metrics import bleu, exams, rouge
@@ -109,7 +108,7 @@ def evaluate(
 
 def _predict(
     network: PreTrainedModel,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     samples: list[Sample],
     split: str,
     max_new_tokens: Mapping[str, int],
@@ -148,10 +147,9 @@ class Reference(NamedTuple):
     """It is longer than the model's positions."""
 
 
-def _reference(tokenizer: Tokenizer, sample: Sample, limit: int) -> Reference:
+def _reference(tokenizer: AnyTokenizer, sample: Sample, limit: int) -> Reference:
     """Encode the reference answer as SFT does, as far as the model's positions reach."""
-    text = sample["messages"][-1]["content"].strip() + END
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    ids = answer(tokenizer, sample["messages"])
     return Reference(ids[:limit], is_cut=len(ids) > limit)
 
 

@@ -35,5 +35,6 @@ def export(model: Path, like: Path, *, out: Path) -> None:
             f"{model} has {own_rows:,} vocabulary rows and {like} {rows:,}: "
             "rows are added, never cut; export the other one"
         )
-    pad_vocabulary(network, rows, chat.token_id(tokenizer, chat.START))
+    start = chat.token_id(tokenizer, tokenizer.chat_format.start)
+    pad_vocabulary(network, rows, start)
     checkpoint.save(network, out, model)

@@ -20,9 +20,9 @@ from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
-from tokenizers import Tokenizer
 
-from soaes.data import chat, token_store
+from soaes.data import chat, chat_choice, token_store
+from soaes.data.chat import AnyTokenizer
 from soaes.data.curation import exam_files
 from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.data.packing import ALGORITHMS
@@ -241,11 +241,11 @@ def pack(
 
     Raises:
         ValueError: if there is nothing to train or to validate on, a source is empty, a category
-            has no dialogue, no document fits a row, or the tokenizer is not one of ChatML.
+            has no dialogue, no document fits a row, or the tokenizer lacks its format's tokens.
     """
     _check_sources(documents, sources, categories)
     words = chat.load_tokenizer(tokenizer)
-    chat.check_chatml(words)
+    chat.check_format(words)
     records = {
         split: _read_sources(documents, sources, split, categories, dev_one_in)
         for split in ("train", "dev")
@@ -339,7 +339,7 @@ def _read(
 
 
 def _replay(
-    words: Tokenizer,
+    words: AnyTokenizer,
     documents: Path,
     general: list[Record],
     records: list[Record],
@@ -373,7 +373,7 @@ def _replay(
 
 
 def _pack_split(
-    words: Tokenizer, records: list[Record], context: int, settings: PackingSettings
+    words: AnyTokenizer, records: list[Record], context: int, settings: PackingSettings
 ) -> tuple[token_store.Rows, dict[str, Any]]:
     """Pack records into rows; report on every token."""
     encoded = _encode(words, records)
@@ -393,7 +393,7 @@ def _pack_split(
             f"none of {len(lengths)} documents fits a row of {context} tokens; "
             "set a larger context, or packing.overflow=split"
         )
-    pad = chat.token_id(words, chat.TEXT_END)
+    pad = chat.token_id(words, chat.chat_format(words).text_end)
     rows = token_store.fill(
         encoded.ids, encoded.bears_loss, packed.pieces_P4, packed.rows, context, pad
     )
@@ -418,7 +418,7 @@ def _pack_split(
     return rows, report
 
 
-def _encode(words: Tokenizer, records: list[Record]) -> Encoded:
+def _encode(words: AnyTokenizer, records: list[Record]) -> Encoded:
     """Encode documents, of which every token bears loss, and conversations."""
     texts = [record["text"] for record in records if "text" in record]
     documents = iter(chat.document(words, texts))  # all at once: tokenizers uses every core
@@ -434,7 +434,7 @@ def _encode(words: Tokenizer, records: list[Record]) -> Encoded:
     return Encoded(ids, bears_loss)
 
 
-def _is_prompt(words: Tokenizer, record: Record, context: int) -> bool:
+def _is_prompt(words: AnyTokenizer, record: Record, context: int) -> bool:
     """Tell a conversation that fits a row."""
     if "messages" not in record:
         return False
@@ -445,31 +445,45 @@ def _is_prompt(words: Tokenizer, record: Record, context: int) -> bool:
 # ---------------------------------------------------------- published models, and the user's own
 
 
-def fetch(repo: str, revision: str, *, out: Path) -> None:
+def fetch(repo: str, revision: str, chat_format: str = "chatml", *, out: Path) -> None:
     """Copy a published model at a pinned revision from the Hugging Face hub or its local cache.
 
     Args:
         repo: owner and name on the hub.
         revision: the commit.
+        chat_format: how its conversations are written, see `chat_choice.find_format`.
         out: folder for the model.
+
+    Raises:
+        ValueError: if its chat template cannot be trained with.
     """
     from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
     snapshot = snapshot_download(repo, revision=revision, allow_patterns=patterns)
     shutil.copytree(snapshot, out, dirs_exist_ok=True)
+    if chat_format != "chatml":
+        chat_choice.write_format(out, chat_format)
 
 
-def local_model(content: Mapping[str, Any], *, models: Mapping[str, str], out: Path) -> None:
+def local_model(
+    content: Mapping[str, Any],
+    chat_format: str = "auto",
+    *,
+    models: Mapping[str, str],
+    out: Path,
+) -> None:
     """Copy a model from the user's folder, which he may change or remove afterwards.
 
     Args:
         content: what stands for the model in the recipe, see `soaes.model.folder.content`.
+        chat_format: how its conversations are written, see `chat_choice.find_format`.
         models: the user's models: digest of the content -> folder.
         out: folder for the model.
 
     Raises:
-        ValueError: if no folder has this content (any more).
+        ValueError: if no folder has this content (any more), or the model's chat template cannot
+            be trained with.
     """
     digest = content["digest"]
     if digest not in models:
@@ -485,3 +499,4 @@ def local_model(content: Mapping[str, Any], *, models: Mapping[str, str], out: P
         shutil.copyfile(folder / name, out / name)
     if model_folder.content(out, None)["digest"] != digest:
         raise ValueError(f"{folder} has changed since the run began; run the same command again")
+    chat_choice.write_format(out, chat_format)

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from soaes.data import chat
+from soaes.data.chat import AnyTokenizer
 from soaes.decode.autoregressive import Autoregressive
 from soaes.decode.backends import native
 from soaes.decode.backends.base import (
@@ -394,7 +394,7 @@ def _speeds(predictions: Sequence[Prediction]) -> Metrics:
 
 def _select(
     documents: Path,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     prompts: dict[str, int],
     max_new_tokens: dict[str, int],
     pair: DecoderPair,
@@ -408,7 +408,7 @@ def _select(
 
 
 def _prediction_row(
-    tokenizer: Tokenizer, eos: int, prompt: Prompt, generation: Generation
+    tokenizer: AnyTokenizer, eos: int, prompt: Prompt, generation: Generation
 ) -> dict[str, Any]:
     """One prompt's line of predictions.jsonl, see `schema.AcceptancePrediction`."""
     row = {
@@ -432,7 +432,7 @@ def _prediction_row(
 
 
 def _speed_row(
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     eos: int,
     prompt: Prompt,
     index: int,
@@ -451,7 +451,7 @@ def _speed_row(
     return row
 
 
-def _answer_text(tokenizer: Tokenizer, eos: int, generation: Generation) -> str:
+def _answer_text(tokenizer: AnyTokenizer, eos: int, generation: Generation) -> str:
     """A generation as text, without its eos."""
     text: str = tokenizer.decode([token for token in generation.tokens if token != eos])
     return text

@@ -92,7 +92,7 @@ def test_a_tokenizer_that_joins_pieces_of_a_conversation_is_refused(folder, tmp_
     (tmp_path / "prefixed" / "tokenizer.json").write_text(json.dumps(state))
     words = chat.load_tokenizer(tmp_path / "prefixed")
     with pytest.raises(ValueError, match="other tokens when it is served .* take a tokenizer"):
-        chat.check_chatml(words)
+        chat.check_format(words)
     with pytest.raises(ValueError, match="other tokens when it is served"):
         prepare.pack(
             folder.parent / "documents",
@@ -103,7 +103,7 @@ def test_a_tokenizer_that_joins_pieces_of_a_conversation_is_refused(folder, tmp_
             PackingSettings(),
             out=tmp_path / "rows",
         )
-    chat.check_chatml(chat.load_tokenizer(folder))
+    chat.check_format(chat.load_tokenizer(folder))
 
 
 def test_a_tokenizer_without_chatml_is_refused_by_name(folder):
@@ -115,6 +115,6 @@ def test_a_tokenizer_without_chatml_is_refused_by_name(folder):
     del state["model"]["vocab"][chat.START]
     without = Tokenizer.from_str(json.dumps(state))
     with pytest.raises(ValueError, match=r"no <\|im_start\|>"):
-        chat.check_chatml(without)
+        chat.check_format(without)
     without.add_special_tokens([AddedToken(chat.START, special=True)])
-    chat.check_chatml(without)
+    chat.check_format(without)

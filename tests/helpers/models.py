@@ -3,7 +3,7 @@
 import json
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from soaes.data import chat
@@ -41,20 +41,52 @@ def save_model(folder, family, tokenizer, rows=None, seed=0, **changes):
     return folder
 
 
-def save_tokenizer(folder, special=(chat.TEXT_END, chat.START, chat.END), template=chat.TEMPLATE):
-    """Save a tokenizer whose tokens are bytes, with special tokens and a chat template.
+LLAMA3_TOKENS = (
+    "<|end_of_text|>",
+    "<|begin_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+)
+LLAMA3_TEMPLATE = (
+    "{% for message in messages %}{{ bos_token if loop.first else '' }}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}"
+    "{{ message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
+    "{% endif %}"
+)
+CHATML_TOKENS = (chat.TEXT_END, chat.START, chat.END)
 
-    The first special token ends plain texts.
+
+def save_tokenizer(folder, special=CHATML_TOKENS, template=chat.TEMPLATE, texts=(), bos=None):
+    """Save a tokenizer with a chat template; its tokens are bytes, and what it learns of texts.
+
+    The first special token ends plain texts, and `bos` precedes them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE({letter: index for index, letter in enumerate(letters)}, []))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=bool(texts))
     core.decoder = decoders.ByteLevel()
-    core.add_special_tokens([AddedToken(token, special=True) for token in special])
-    core.save(str(folder / "tokenizer.json"))
+    trainer = trainers.BpeTrainer(
+        vocab_size=2048 if texts else 256 + len(special),
+        special_tokens=list(special),
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    core.train_from_iterator(texts, trainer)
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": special[0]}
+    if bos:
+        settings["bos_token"] = bos
+        core.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, core.token_to_id(bos))]
+        )
+    core.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     if template is not None:
         (folder / "chat_template.jinja").write_text(template)
     return folder
+
+
+def save_llama3_tokenizer(folder, texts=()):
+    """Save a tokenizer with the tokens and the layout of Llama-3, and none of ChatML."""
+    return save_tokenizer(folder, LLAMA3_TOKENS, LLAMA3_TEMPLATE, texts, bos=LLAMA3_TOKENS[1])
