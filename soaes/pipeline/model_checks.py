@@ -43,9 +43,10 @@ def fetched(recipes: Iterable[Recipe]) -> list[Recipe]:
 class Given(NamedTuple):
     """A model that was not trained here, and can be read."""
 
-    recipe: Recipe
+    name: str  # of its recipe, which changes with its files
     folder: Path
     title: str  # as the user knows it
+    chat_format: str  # as the user chose it; empty for a model that the scale names: ChatML
 
     @property
     def config(self) -> dict[str, Any]:
@@ -61,13 +62,14 @@ def given(store: Store, recipe: Recipe, runtime: Runtime) -> Given | None:
         recipe: The stage that its weights or its tokenizer began with, see `lineage`.
         runtime: It knows the folders of the user's models.
     """
+    choice = recipe.arguments.get("chat_format", "")
     if recipe.stage == "local_model":
         folder = runtime.models.get(recipe.arguments["content"]["digest"])
         if folder is not None:
-            return Given(recipe, Path(folder).expanduser(), folder)
+            return Given(recipe.name, Path(folder).expanduser(), folder, choice)
     if recipe.stage in lineage.GIVEN and store.holds(recipe.name):
         title = recipe.arguments.get("repo", recipe.name)
-        return Given(recipe, store.folder(recipe.name), title)
+        return Given(recipe.name, store.folder(recipe.name), title, choice)
     return None
 
 
@@ -87,31 +89,33 @@ def check(store: Store, recipes: Iterable[Recipe], runtime: Runtime) -> None:
 
 
 def _check_stage(store: Store, stage: Recipe, runtime: Runtime) -> None:
-    own = given(store, stage, runtime)
-    if own is not None:
-        _check_vocabulary(own)
-        _chat_format(own.folder, _choice(stage))
+    for model in _models_of(store, stage, runtime):
+        _check_vocabulary(model)
+        _chat_format(model)
     for argument in MODEL_ARGUMENTS:
         parent = stage.arguments.get(argument)
-        if not isinstance(parent, Recipe):
+        root = given(store, lineage.origin(parent), runtime) if isinstance(parent, Recipe) else None
+        if root is None:
             continue
-        model = given(store, lineage.origin(parent), runtime)
-        if model is None:
-            continue
-        config = model.config
-        for reason in _reasons(config, stage, runtime.execution.attention):
+        for reason in _reasons(root.config, stage, runtime.execution.attention):
             raise ValueError(
-                f"{stage.stage}: {argument}={model.title} is a model of type "
-                f"{config['model_type']}, {reason}"
+                f"{stage.stage}: {argument}={root.title} is a model of type "
+                f"{root.config['model_type']}, {reason}"
             )
     _check_context(store, stage, runtime)
     _check_rows(store, stage, runtime)
     _check_tokenizers(store, stage, runtime)
 
 
+def _models_of(store: Store, stage: Recipe, runtime: Runtime) -> list[Given]:
+    """Return a stage itself, and those whose tokenizer it uses, as far as they can be read."""
+    found = (given(store, root, runtime) for root in (stage, *lineage.tokenizers(stage).values()))
+    return [model for model in found if model is not None]
+
+
 def _check_vocabulary(model: Given) -> None:
     """Check that every token of a model's tokenizer has a row in its embedding."""
-    tokens, rows = _num_tokens(model.folder), model.config.get("vocab_size")
+    tokens, rows = _num_tokens(model), model.config.get("vocab_size")
     if rows is not None and tokens > rows:
         raise ValueError(
             f"{model.title}: its tokenizer has {tokens:,} tokens and its embedding {rows:,} rows; "
@@ -160,47 +164,45 @@ def _check_tokenizers(store: Store, stage: Recipe, runtime: Runtime) -> None:
         if model is not None:
             makers[argument] = model
     for (argument, maker), (other_argument, other) in itertools.combinations(makers.items(), 2):
-        if maker.recipe.name == other.recipe.name:
+        if maker.name == other.name:
             continue
         both = f"{stage.stage}: {argument}={maker.title} and {other_argument}={other.title}"
-        if tokenizer(maker.folder) != tokenizer(other.folder):
+        if tokenizer(maker) != tokenizer(other):
             raise ValueError(
                 f"{both} have different tokenizers; take a draft with the target's tokenizer"
             )
-        formats = [_chat_format(model.folder, _choice(model.recipe)) for model in (maker, other)]
-        if formats[0] != formats[1]:
+        if _chat_format(maker) != _chat_format(other):
             raise ValueError(
                 f"{both} write a conversation differently; give both one chat_template.jinja, or "
                 "set chat_format=chatml"
             )
 
 
+# What takes a second to read is read once a process, and again once a model's files have changed.
+
+
 @cache
-def tokenizer(folder: Path) -> str:
-    """The digest of a tokenizer, which takes a second to read."""
+def tokenizer(model: Given) -> str:
+    """Return the digest of a model's tokenizer."""
     from soaes.data.chat import tokenizer_digest
 
-    return tokenizer_digest(folder)
+    return tokenizer_digest(model.folder)
 
 
 @cache
-def _num_tokens(folder: Path) -> int:
+def _num_tokens(model: Given) -> int:
     from soaes.data.chat import load_tokenizer
 
-    vocabulary = load_tokenizer(folder).get_vocab(with_added_tokens=True)
+    vocabulary = load_tokenizer(model.folder).get_vocab(with_added_tokens=True)
     return 1 + max(vocabulary.values(), default=-1)
 
 
 @cache
-def _chat_format(folder: Path, choice: str) -> ChatFormat:
-    """How a model writes conversations, which is checked."""
+def _chat_format(model: Given) -> ChatFormat | None:
+    """How a model that the user names writes conversations, which is checked."""
     from soaes.data.chat_choice import find_format
 
-    return find_format(folder, choice)
-
-
-def _choice(model: Recipe) -> str:
-    return str(model.arguments.get("chat_format", "chatml"))
+    return find_format(model.folder, model.chat_format) if model.chat_format else None
 
 
 def _reasons(config: dict[str, Any], stage: Recipe, attention: str) -> Iterable[str]:

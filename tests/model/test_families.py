@@ -364,7 +364,7 @@ random model with the structure that sets it apart: soft caps, scales, biases, w
 `soft_targets`, `native` and `transformers` of `backend`. The other cells use an attention that was
 accepted. Flash attention needs a GPU and is checked where a run uses it: `soaes.model.self_check`
 compares every model that is trained or taught from with its own forward pass, in the run's
-attention, precision and micro-batch size.
+attention, precision and micro-batch size. [own_models.md](own_models.md) says how to name a model.
 """
 
 

@@ -96,6 +96,41 @@ def test_a_target_and_a_draft_of_two_tokenizers_are_refused(tmp_path):
         check(store, speed(sft(target), sft(sft(draft))))
 
 
+def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(tmp_path):
+    store = Store(tmp_path)
+    model = fetch(store, "owner/name", vocab_size=1)
+    rows = Recipe(STAGES + "prepare.pack", {"tokenizer": model})
+    with pytest.raises(ValueError, match="owner/name: its tokenizer has 2 tokens .* 1 rows"):
+        check(store, Recipe(STAGES + "train.sft", {"parent": model, "rows": rows}))
+
+
+def test_rows_longer_than_the_models_positions_are_refused(tmp_path):
+    store = Store(tmp_path)
+    model = fetch(store, "owner/name", max_position_embeddings=512)
+    for context in (512, 513):
+        rows = Recipe(STAGES + "prepare.pack", {"tokenizer": model, "context": context})
+        stage = Recipe(STAGES + "train.sft", {"parent": sft(model), "rows": rows})
+        if context == 512:
+            check(store, stage)
+            continue
+        with pytest.raises(ValueError, match="context=513: owner/name has 512 pos.*context=512"):
+            check(store, stage)
+
+
+def test_a_draft_with_more_rows_than_its_target_is_refused(tmp_path):
+    store = Store(tmp_path)
+    large, small = (fetch(store, name, vocab_size=rows) for name, rows in (("l", 9), ("s", 5)))
+    check(store, speed(sft(large), sft(small)))
+    trace = Recipe(STAGES + "trace.target_trace", {"target": small})
+    predict = {"target_trace": trace, "draft": sft(large)}
+    for stage in (
+        speed(sft(small), large),
+        Recipe(STAGES + "trace.predict_acceptance", predict),
+    ):
+        with pytest.raises(ValueError, match="draft=l has 9 vocabulary rows and target=s 5"):
+            check(store, stage)
+
+
 def test_rows_and_a_model_of_two_tokenizers_are_refused(tmp_path):
     """Before rows are packed with a tokenizer that the model does not have."""
     store = Store(tmp_path)

@@ -8,7 +8,7 @@ from soaes.pipeline import labels, sweep
 from soaes.pipeline.store import Store
 from soaes.run import run
 from soaes.stages import prepare
-from tests.helpers.models import save_model, save_tokenizer
+from tests.helpers.models import save_llama3_tokenizer, save_model, save_tokenizer
 
 COMMIT = "587cc4061cf6a7cc0d429d05c109447e5cf063af"
 
@@ -100,10 +100,9 @@ def test_a_changed_file_is_another_recipe(models, tmp_path):
 def test_a_published_model_is_named_with_its_commit():
     row = job("goal=target.cpt", f"target.model=Owner/Name-7B@{COMMIT}")
     (model,) = stages(row.recipe, "fetch")
-    assert model.arguments == {"repo": "Owner/Name-7B", "revision": COMMIT}
+    wanted = {"repo": "Owner/Name-7B", "revision": COMMIT, "chat_format": "auto"}
+    assert model.arguments == wanted
     assert not row.idle and row.runtime.models == {}
-    written = "soaes.stages.prepare.fetch"
-    assert model.target == written
 
 
 @pytest.mark.parametrize(
@@ -141,6 +140,22 @@ def test_a_folder_that_changes_meanwhile_is_refused(models, tmp_path):
     (out := tmp_path / "out").mkdir()
     with pytest.raises(ValueError, match="has changed since the run began"):
         prepare.local_model({"digest": "0" * 64}, models={"0" * 64: str(folder)}, out=out)
+
+
+def test_two_chat_templates_are_refused_before_anything_is_built(tmp_path):
+    target = save_model(tmp_path / "t", "llama", save_llama3_tokenizer(tmp_path / "one"))
+    draft = save_model(tmp_path / "d", "qwen3", save_llama3_tokenizer(tmp_path / "two"))
+    words = ["goal=distill", f"target.model={target}", f"draft.model={draft}", "dry=true"]
+    assert run(words) == 0
+    template = draft / "chat_template.jinja"
+    template.write_text(template.read_text().replace("\n\n", "\n"))
+    with pytest.raises(ValueError, match="write a conversation differently; .*chat_template.jinja"):
+        run(words)
+    template.unlink()
+    with pytest.raises(ValueError, match="neither ChatML's tokens nor a chat template"):
+        run(words)
+    with pytest.raises(ValueError, match="chat_format=chatml: .* has no <.im_start.>"):
+        run([*words, "chat_format=chatml"])
 
 
 def test_two_tokenizers_are_refused_before_anything_is_built(models, tmp_path):
