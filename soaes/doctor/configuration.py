@@ -1,4 +1,4 @@
-"""What the command line asks for: overrides, published models, tokenizers, extras, vLLM, W&B."""
+"""What the command line asks for: overrides, models, tokenizers, extras, vLLM, W&B."""
 
 from __future__ import annotations
 
@@ -35,15 +35,18 @@ def overrides(case: Case) -> Iterator[Finding]:
     yield ok("overrides", f"{words}: {jobs} of {stages}, {len(plan.todo)} to run")
 
 
-def published_models(case: Case) -> Iterator[Finding]:
-    """Check that published models can be used for what is asked, as soaes.run does."""
+def given_models(case: Case) -> Iterator[Finding]:
+    """Check that models which were not trained here can be used as asked, as soaes.run does."""
     plan = case.plan
     if plan is None:
         return
+    model_checks.check(plan.store, plan.recipes, plan.runtime)
+    if plan.runtime.models:
+        folders = ", ".join(plan.runtime.models.values())
+        yield ok("models", f"{folders} can be used as asked")
     fetched = model_checks.fetched(plan.recipes)
     if not fetched:
         return
-    model_checks.check(plan.store, plan.recipes, plan.runtime)
     there = [recipe for recipe in fetched if plan.store.holds(recipe.name)]
     value = f"{len(there)} of {len(fetched)} are fetched and can be used as asked"
     if len(there) < len(fetched):
@@ -153,7 +156,7 @@ def wandb(case: Case) -> Iterator[Finding]:
 
 CHECKS: dict[str, Check] = {
     "overrides": overrides,
-    "models": published_models,
+    "models": given_models,
     "tokenizers": tokenizers,
     "extras": extras,
     "vLLM": vllm,

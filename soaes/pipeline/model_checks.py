@@ -159,8 +159,8 @@ def _check_rows(store: Store, stage: Recipe, runtime: Runtime) -> None:
 
 def _check_tokenizers(store: Store, stage: Recipe, runtime: Runtime) -> None:
     makers = {}
-    for argument, maker in lineage.tokenizers(stage).items():
-        model = given(store, maker, runtime)
+    for argument, recipe in lineage.tokenizers(stage).items():
+        model = given(store, recipe, runtime)
         if model is not None:
             makers[argument] = model
     for (argument, maker), (other_argument, other) in itertools.combinations(makers.items(), 2):

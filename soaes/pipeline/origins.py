@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -61,17 +61,17 @@ def choose(cfg: DictConfig, options: Path) -> None:
     with open_dict(cfg):
         for model in models:
             option = "local" if is_local(model) else "fetch"
-            node = OmegaConf.load(options / f"{option}.yaml")[KEYS[model.key]]
+            nodes = OmegaConf.load(options / f"{option}.yaml")
+            node: Any = OmegaConf.select(nodes, KEYS[model.key])
             if option == "fetch":
                 node.repo = f"${{published:{model.setting},${{...{model.key}}},repo}}"
                 node.revision = f"${{published:{model.setting},${{...{model.key}}},revision}}"
             node.chat_format = "${chat_format}"
-            origin = cfg[model.role].origin
             if model.key == "model":
                 sft = OmegaConf.load(options / "pretrain.yaml").instruct
                 cfg[model.role].origin = {"base": node, "instruct": sft}
             else:
-                origin.instruct = node
+                cfg[model.role].origin.instruct = node
         bases = [model.role for model in models if model.key == "model"]
         if bases:
             first = "target" if "target" in bases else bases[-1]

@@ -105,6 +105,22 @@ def test_a_published_model_is_named_with_its_commit():
     assert not row.idle and row.runtime.models == {}
 
 
+def test_a_published_model_is_copied_from_the_hubs_cache_and_checked(tmp_path, monkeypatch, store):
+    """The cache of huggingface_hub, written by hand, stands in for the hub."""
+    tokenizer = save_llama3_tokenizer(tmp_path / "tokenizer")
+    snapshot = tmp_path / "hub" / "models--Owner--Name" / "snapshots" / COMMIT
+    save_model(snapshot, "llama", tokenizer)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    words = [f"target.model=Owner/Name@{COMMIT}", "logger=none"]
+    assert run(["goal=target.base", *words]) == 0
+    (name,) = store.names("fetch")
+    assert (store.folder(name) / "chat_format.json").exists()
+    draft = save_model(tmp_path / "draft", "qwen3", save_tokenizer(tmp_path / "other"))
+    with pytest.raises(ValueError, match="=Owner/Name.* have different tokenizers"):
+        run(["goal=distill", *words, f"draft.model={draft}", "dry=true"])
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
