@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import textwrap
 import unicodedata
 from collections.abc import Sequence
 
@@ -76,7 +75,7 @@ def clip(text: str, width: int | None) -> str:
 
 
 def wrap(text: str, width: int | None, indent: str = "", hanging: str = "") -> list[str]:
-    """Break a sentence into lines.
+    """Break a sentence into lines, between words: a longer word is left whole.
 
     Args:
         text: Words.
@@ -86,14 +85,18 @@ def wrap(text: str, width: int | None, indent: str = "", hanging: str = "") -> l
     """
     if width is None:
         return [indent + text]
-    return textwrap.wrap(
-        text,
-        width,
-        initial_indent=indent,
-        subsequent_indent=hanging + indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    lines: list[str] = []
+    line = ""
+    prefix = indent
+    for word in text.replace("\n", " ").split(" "):  # of two spaces one is a word, and is kept
+        longer = f"{line} {word}" if line else word
+        if line and display_width(prefix + longer) > width:
+            lines.append(prefix + line.rstrip())
+            line = word
+            prefix = hanging + indent
+        else:
+            line = longer
+    return [*lines, prefix + line]
 
 
 def columns(rows: Sequence[Sequence[str]], width: int | None, indent: str = "") -> list[str]:

@@ -344,9 +344,10 @@ def claim_lines(results: Sequence[ClaimResult], width: int, pairs: bool = False)
         for verdict, (mark, _, word) in MARKS.items()
         if counts[verdict]
     ]
-    title = clip(f"Claims: {', '.join(summary)}", first_width + len(GAP) + text_width)
-    title = pad(title, first_width + len(GAP) + text_width)
-    lines = [styled(GAP.join([title, effects.title, paper.title]), "bold")]
+    title_width = first_width + len(GAP) + text_width
+    *above, title = wrap(f"Claims: {', '.join(summary)}", title_width, hanging=INDENT)
+    header = GAP.join([pad(title, title_width), effects.title, paper.title])
+    lines = [styled(line, "bold") for line in [*above, header]]
     for index, row in enumerate(rows):
         mark, style, _ = MARKS[row.verdict]
         first, *further = wrap(_fitted_text(row.text, text_width), text_width)

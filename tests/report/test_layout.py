@@ -26,3 +26,6 @@ def test_nothing_printed_commands_the_terminal():
 def test_sentences_are_wrapped_or_one_line():
     assert wrap("a b c", None, "  ") == ["  a b c"]
     assert wrap("aa bb cc", 7, " ", "  ") == [" aa bb", "   cc"]
+    assert wrap("ok   aa bb", 9, "", "  ") == ["ok   aa", "  bb"], "columns of a line stay"
+    assert wrap("海泽 投资 集团", 9) == ["海泽 投资", "集团"]
+    assert wrap("a /a/long/path b", 5) == ["a", "/a/long/path", "b"]

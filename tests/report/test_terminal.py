@@ -150,7 +150,7 @@ def test_a_claim_is_a_line_with_its_mark_its_effect_and_the_papers():
     assert unmeasured.startswith("· T9a") and unmeasured.split()[-2:] == ["-", "+0.5"]
     assert len(terminal.claim_lines(results, 100, pairs=True)) == 1 + 3 * 3
     narrow = terminal.claim_lines(results, 60)
-    assert max(map(len, narrow)) <= 60
+    assert max(map(len, narrow)) <= 60 and narrow[1].startswith("  measured")
     text = " ".join(line.strip("✓✗· T9a") for line in narrow)
     assert "remark" not in text and "its room" in text, "all but the remark"
 

@@ -40,9 +40,11 @@ def test_the_command_of_a_goal_builds_it_alone(report):
     assert job.recipe.name == name
 
 
-def test_a_store_with_nothing_in_it_makes_a_page(report):
+def test_a_store_with_nothing_in_it_makes_a_page(report, tmp_path):
     assert report.record["sheets"] == [] and report.record["made"] == ""
-    assert "not built" in render.render(report)
+    path = tmp_path / "report.html"
+    assert render.write(path, report).startswith(f"{path} (")
+    assert "not built" in path.read_text(encoding="utf-8")
 
 
 def test_how_stages_were_run_is_left_out(report):
