@@ -33,7 +33,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from soaes.pipeline import compose, dry_run, model_checks, progress, sweep, tracking
+from soaes.pipeline import compose, dry_run, model_checks, progress, sweep
 from soaes.pipeline.command_line import key_of, parse
 from soaes.pipeline.progress import JobTitle
 from soaes.pipeline.recipe_checks import check_libraries
@@ -255,8 +255,10 @@ def _write_folder(folder: Path, job: Job) -> None:
 def _record(store: Store, job: Job) -> None:
     """Mirror a built job to W&B, and note in the store that this is done."""
     metrics = store.metrics(job.recipe.name)
-    logger = job.runtime.logger
-    tracking.track_job(job.name, job.experiment, job.overrides, job.recipe, metrics, logger)
+    if job.runtime.logger.enabled:
+        from soaes.report import wandb_runs  # here, so that a plan does not wait for numpy
+
+        wandb_runs.record_row(job, metrics)
     record = _record_path(store, job)
     record.parent.mkdir(exist_ok=True)
     facts: dict[str, Any] = {

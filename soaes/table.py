@@ -22,7 +22,7 @@ from soaes.pipeline import compose, labels
 from soaes.pipeline.progress import escape_unencodable_text
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store, check_writable
-from soaes.report import freshness, index, plots, sanity_checks, terminal
+from soaes.report import freshness, index, plots, sanity_checks, terminal, wandb_runs
 from soaes.report.layout import styled, terminal_width
 from soaes.report.markdown import write_table, write_verdicts
 from soaes.report.page import record, render
@@ -113,20 +113,21 @@ def _print_tables(overrides: list[str], only: list[str], out: Path | None, repor
     if not only and scale == "smoke" and compose.chosen_option(overrides, "data") == "world":
         status = _print_checks(tables, store)
     if report:
-        record_of_page = record.gather(overrides, tables, shown)
-        print(f"Report: {render.write(folder / 'report.html', record_of_page)}")
+        path = folder / "report.html"
+        gathered = record.gather(overrides, tables, shown)
+        print(f"Report: {render.write(path, gathered)}")
+        wandb_runs.record_report(path, gathered.record, overrides)
     elif width is not None:
         print(f"Files: {folder}")
+    if not only and folder.parent.resolve() == EXPERIMENTS:
+        index.write(EXPERIMENTS)  # which links the page
     return status
 
 
 def _write_verdicts(tables: Tables, overrides: list[str], folder: Path) -> str:
     """Write what a folder of all tables has besides; return the verdicts as Markdown."""
     freshness.write(tables, overrides, folder)
-    verdicts = write_verdicts(tables, compose.chosen_option(overrides, "scale"), folder)
-    if folder.parent.resolve() == EXPERIMENTS:
-        index.write(EXPERIMENTS)
-    return verdicts
+    return write_verdicts(tables, compose.chosen_option(overrides, "scale"), folder)
 
 
 def _page(tables: Tables, name: str, overrides: list[str], folder: Path) -> list[str]:

@@ -23,6 +23,8 @@ MODELS = frozenset(
 def label(model: Recipe) -> str:
     """Name a model by the steps of its ancestry: `Base 2x64 + CPT + stage-2 SFT`."""
     arguments = model.arguments
+    if not arguments:  # its folder is gone, and its name is all that is known
+        return model.name
     if model.stage == "fetch":
         return arguments["repo"].rpartition("/")[2]
     if model.stage == "local_model":

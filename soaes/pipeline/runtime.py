@@ -125,6 +125,8 @@ class Execution:
 # Other words of W&B's variable WANDB_MODE, which conf/logger reads -> ours.
 WANDB_WORDS = {"": "offline", "dryrun": "offline", "run": "online"}
 
+MAX_TAG = 64  # characters of a tag of W&B
+
 
 @dataclass(frozen=True)
 class LoggerSettings:
@@ -138,6 +140,9 @@ class LoggerSettings:
 
     folder: str | None = None
     """Where W&B keeps its files."""
+
+    tags: tuple[str, ...] = ()
+    """By which runs are found, such as the scale's name; some runs have more of their own."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mode", WANDB_WORDS.get(self.mode, self.mode))
@@ -155,6 +160,17 @@ class LoggerSettings:
                 f"logger.folder={self.folder}: W&B needs a folder for its files; "
                 "set logger.folder, or logger=none"
             )
+        if isinstance(self.tags, list):
+            object.__setattr__(self, "tags", tuple(self.tags))
+        if not isinstance(self.tags, tuple):
+            raise ValueError(
+                f"logger.tags={_word(self.tags)}: must be a list of words, e.g. [tiny]"
+            )
+        for tag in self.tags:
+            if not isinstance(tag, str) or not 1 <= len(tag) <= MAX_TAG:
+                raise ValueError(
+                    f"logger.tags={_word(tag)}: W&B's tags are words of 1 to {MAX_TAG} characters"
+                )
 
     @property
     def enabled(self) -> bool:

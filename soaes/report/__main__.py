@@ -5,7 +5,7 @@
 
 The page is one file that opens from disk in any browser and asks the network for nothing. Reads
 what the store has; builds nothing and imports no torch. `python -m soaes.table --report` writes the
-same page beside the tables.
+same page beside the tables. W&B gets it too, unless logger=none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from soaes.pipeline import compose
 from soaes.pipeline.progress import escape_unencodable_text
 from soaes.pipeline.store import check_writable
-from soaes.report import results
+from soaes.report import results, wandb_runs
 from soaes.report.page import record, render
 from soaes.report.table_spec import table_names
 
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def write(overrides: list[str], out: Path | None = None) -> str:
-    """Write the page.
+    """Write the page, and record it in W&B.
 
     Args:
         overrides: The command line of the sweeps, as of `soaes.table`.
@@ -62,7 +62,10 @@ def write(overrides: list[str], out: Path | None = None) -> str:
     check_writable(path.parent, "set --out FILE, where the page is written to")
     tables = results.read_tables(table_names(), overrides)
     shown = results.shown_unasked(tables, store)
-    return render.write(path, record.gather(overrides, tables, shown))
+    report = record.gather(overrides, tables, shown)
+    written = render.write(path, report)
+    wandb_runs.record_report(path, report.record, overrides)
+    return written
 
 
 if __name__ == "__main__":

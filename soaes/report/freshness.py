@@ -9,6 +9,7 @@ recipes and builds nothing.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,12 @@ def is_execution(override: str) -> bool:
     """Tell whether an override says how a stage is run, not what it computes."""
     (parsed,) = command_line.parse([override])
     return command_line.key_of(parsed).partition(".")[0] in EXECUTION_KEYS
+
+
+def command(overrides: list[str]) -> str:
+    """Write down the command that builds what a job has built, however it was run."""
+    words = [word for word in overrides if not is_execution(word)]
+    return shlex.join(["python", "-m", "soaes.run", *words])
 
 
 def _recipe_names(table: Table) -> Names:

@@ -45,6 +45,7 @@ def write(root: Path) -> None:
     parts = [
         TOP,
         f"## `{first.name}`: {_command(first)}\n",
+        f"All of it: [{first.name}/]({first.name}/){_page(first)}.\n",
         _table(first, rows[first]),
         *(_summary(folder, rows[folder]) for folder in others),
     ]
@@ -102,4 +103,11 @@ def _summary(folder: Path, rows: Rows) -> str:
         count = sum(row["verdict"] == verdict for row in rows)
         if count:
             parts.append(f"{count} {verdict}")
-    return f"`{folder.name}` ({_command(folder)}): {', '.join(parts)}; see `verdicts.csv`."
+    verdicts = ", ".join(parts)
+    return f"`{folder.name}` ({_command(folder)}): {verdicts}; see `verdicts.csv`{_page(folder)}."
+
+
+def _page(folder: Path) -> str:
+    """Return the words that link the scale's report, if it is published."""
+    path = f"{folder.name}/report.html"
+    return f" and [{path}]({path})" if (folder / "report.html").exists() else ""

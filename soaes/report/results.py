@@ -20,6 +20,7 @@ from soaes.metrics.bootstrap import Measured
 from soaes.metrics.samples import statistics
 from soaes.pipeline import command_line, compose, labels, sweep
 from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.store import Store, read_recipe
 from soaes.report import table_spec
 from soaes.report.table_spec import ColumnSpec, RowSpec, TableSpec
@@ -131,10 +132,14 @@ def read_stage(store: Store, name: str) -> TableRow:
     return TableRow(name, recipes={0: goals}, measured={0: measured} if measured else {})
 
 
+def runtime_of(overrides: list[str]) -> Runtime:
+    """Find how a command line's stages are run: all of its jobs have the same."""
+    return _jobs("", tuple(at_seeds(overrides, 1)))[0].runtime
+
+
 def store_of(overrides: list[str]) -> Store:
-    """Find the store that a command line names: all of its jobs have the same."""
-    first_job = _jobs("", tuple(at_seeds(overrides, 1)))[0]
-    return Store(first_job.runtime.store)
+    """Find the store that a command line names."""
+    return Store(runtime_of(overrides).store)
 
 
 # ---------------------------------------------------------------- recipes
@@ -172,10 +177,7 @@ def row_jobs(
     for role, experiment in row.sweeps.items():
         words = at_seeds(overrides, FEW_SEEDS) if role in few_seeds else overrides
         jobs = [
-            job
-            for job in _jobs(experiment, tuple(words))
-            if job.overrides.get("goal", role) == role
-            and table_spec.matches(row.when, job.overrides)
+            job for job in _jobs(experiment, tuple(words)) if row.is_made_by(role, job.overrides)
         ]
         job_seeds = [int(job.overrides.get("seed", seeds(overrides)[0])) for job in jobs]
         if len(set(job_seeds)) < len(jobs):
@@ -231,8 +233,8 @@ def _read_row(store: Store, spec: TableSpec, row: RowSpec, goals: dict[int, Goal
     first = next(iter(next(iter(goals.values())).values()))
     missing, reason = _missing(store, goals)
     return TableRow(
-        label=_label(spec, row, first),
-        settings={title: _setting(row, first, path) for title, path in spec.settings.items()},
+        label=row_label(spec, row, first),
+        settings=row_settings(spec, row, first),
         values={metric: _mean(of_seeds) for metric, of_seeds in by_metric.items()},
         intervals=_intervals(by_metric, spec.all_columns),
         paper=row.paper,
@@ -243,17 +245,22 @@ def _read_row(store: Store, spec: TableSpec, row: RowSpec, goals: dict[int, Goal
     )
 
 
-def _label(spec: TableSpec, row: RowSpec, goal: Recipe) -> str:
-    """The lineage of a model, or the name of a decoder, with the row's note."""
+def row_label(spec: TableSpec, row: RowSpec, goal: Recipe) -> str:
+    """Name a row by the lineage of a model, or by a decoder, with the row's note."""
     described = goal.arguments[spec.label]
     if described is None:
-        label = "None"
+        name = "None"
     elif isinstance(described, Recipe):
-        label = labels.label(described)
+        name = labels.label(described)
     else:
         decoder = described["_target_"].rpartition(".")[2]
-        label = getattr(decoder_settings, decoder).label
-    return f"{label} ({row.note})" if row.note else label
+        name = getattr(decoder_settings, decoder).label
+    return f"{name} ({row.note})" if row.note else name
+
+
+def row_settings(spec: TableSpec, row: RowSpec, goal: Recipe) -> dict[str, str]:
+    """Look up the settings that a table shows of a row, by their titles."""
+    return {title: _setting(row, goal, path) for title, path in spec.settings.items()}
 
 
 def _setting(row: RowSpec, goal: Recipe, path: str) -> str:

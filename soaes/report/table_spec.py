@@ -233,6 +233,15 @@ class RowSpec:
                 "a row without sweeps shows the paper's values alone; give it paper.name"
             )
 
+    def is_made_by(self, role: str, overrides: Mapping[str, str]) -> bool:
+        """Tell whether a job of the sweep of a role makes this row.
+
+        Args:
+            role: The goal by which the row names the sweep.
+            overrides: What the job sets. Where the sweep has several goals, it sets one of them.
+        """
+        return overrides.get("goal", role) == role and matches(self.when, overrides)
+
 
 @dataclass(frozen=True)
 class TableSpec:

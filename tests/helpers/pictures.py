@@ -1,4 +1,7 @@
-"""Take the pictures of a report that README shows: `python -m tests.helpers.pictures REPORT`."""
+"""Take the pictures of a report that README and docs/ show.
+
+python -m tests.helpers.pictures REPORT [NAME ...]
+"""
 
 import sys
 import tempfile
@@ -10,22 +13,41 @@ FOLDER = Path(__file__).parent.parent.parent / "docs" / "pictures"
 WINDOW = {"width": 1280, "height": 800}
 
 
-def take(report, folder):
-    """Write verdicts.png, light and in English, and cell.png, dark and in Chinese."""
+def verdicts(tab, report):
+    """The verdicts, light and in English."""
+    tab.open(report, **WINDOW)
+    tab.wait("document.querySelector('#verdicts summary')")
+
+
+def cell(tab, report):
+    """A cell of Table 2, dark and in Chinese."""
+    tab.open(report, scheme="dark", language="zh-CN", **WINDOW)
+    tab.wait("document.querySelector('#table2 button.cell')")
+    tab.run("location.hash = '#table2.full.rouge1'")
+    tab.wait("document.querySelector('#panel article')")
+    tab.run("document.querySelector('#panel .answers').scrollIntoView()")
+
+
+def curves(tab, report):
+    """The curves of the last kind of stage, light and in English."""
+    tab.open(report, **WINDOW)
+    tab.wait("document.querySelector('#curves figure')")
+    tab.run("document.querySelector('#curves').scrollIntoView({behavior: 'instant'})")
+
+
+PICTURES = {"verdicts": verdicts, "cell": cell, "curves": curves}
+
+
+def take(report, folder, names):
+    """Write NAME.png of each picture named."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         tab = Browser(Path(profile))
-        tab.open(report, **WINDOW)
-        tab.wait("document.querySelector('#verdicts summary')")
-        tab.screenshot(folder / "verdicts.png")
-        tab.open(report, scheme="dark", language="zh-CN", **WINDOW)
-        tab.wait("document.querySelector('#table2 button.cell')")
-        tab.run("location.hash = '#table2.full.rouge1'")
-        tab.wait("document.querySelector('#panel article')")
-        tab.run("document.querySelector('#panel .answers').scrollIntoView()")
-        tab.screenshot(folder / "cell.png")
+        for name in names:
+            PICTURES[name](tab, report)
+            tab.screenshot(folder / f"{name}.png")
         tab.close()
 
 
 if __name__ == "__main__":
-    take(Path(sys.argv[1]), FOLDER)
+    take(Path(sys.argv[1]), FOLDER, sys.argv[2:] or PICTURES)

@@ -41,6 +41,11 @@ def test_a_composed_runtime_survives_json_and_pickle(name, logger):
         ),
         (lambda: LoggerSettings(project=" "), "logger.project= : must be the name"),
         (lambda: LoggerSettings(folder=3), "logger.folder=3: must be the path of a folder"),
+        (
+            lambda: LoggerSettings(tags="tiny"),
+            "logger.tags=tiny: must be a list of words",
+        ),
+        (lambda: LoggerSettings(tags=["x" * 65]), "logger.tags=x+: .*of 1 to 64 characters"),
         (lambda: Runtime(Path("store"), parallel_stages=0), "parallel_stages=0: must be"),
     ],
     ids=[
@@ -54,6 +59,8 @@ def test_a_composed_runtime_survives_json_and_pickle(name, logger):
         "project-null",
         "project-blank",
         "folder-a-number",
+        "tags-a-word",
+        "tag-too-long",
         "parallel_stages",
     ],
 )

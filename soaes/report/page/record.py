@@ -6,7 +6,6 @@ are looked at.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -116,10 +115,5 @@ def _commands(
         for key, row in spec.rows.items():
             for jobs in results.row_jobs(key, row, overrides, spec.few_seeds).values():
                 for job in jobs.values():
-                    commands.setdefault(job.recipe.name, _command(job.arguments))
+                    commands.setdefault(job.recipe.name, freshness.command(job.arguments))
     return commands
-
-
-def _command(arguments: list[str]) -> str:
-    words = [word for word in arguments if not freshness.is_execution(word)]
-    return shlex.join(["python", "-m", "soaes.run", *words])
