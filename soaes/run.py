@@ -33,11 +33,12 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from soaes.bill import report as bill
 from soaes.pipeline import compose, dry_run, model_checks, progress, sweep
 from soaes.pipeline.command_line import key_of, parse
 from soaes.pipeline.progress import JobTitle
 from soaes.pipeline.recipe_checks import check_libraries
-from soaes.pipeline.scheduler import JobsByGoal, Outcome, build, full_disk
+from soaes.pipeline.scheduler import JobsByGoal, Outcome, build, full_disk, missing
 from soaes.pipeline.store import Store, check_writable, read_json, write_json, write_text
 from soaes.pipeline.sweep import Job
 
@@ -110,8 +111,10 @@ def run(words: list[str]) -> int:
     if warning:
         say(warning)
     if jobs[0].runtime.dry:
-        say("\n".join(dry_run.plan(store, recipes)))
+        say("\n".join(dry_run.plan(store, recipes, jobs[0].runtime)))
         return 0
+    for warning in bill.check(store, missing(store, recipes), jobs[0].runtime):
+        say(warning)
     if not all(store.holds(job.recipe.name) and _recorded(store, job) for job in jobs):
         check_writable(store.root, "set runtime.store=FOLDER, or SOAES_STORE")
     resuming = progress.resuming_line(store, recipes) if len(jobs) > 1 else ""

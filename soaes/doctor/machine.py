@@ -9,15 +9,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 from soaes.doctor.finding import Case, Check, Finding, fault, ok, warning
 from soaes.pipeline import dry_run, processor, provenance
+from soaes.pipeline.hardware import Gpu, free_memory, gpus_here
 from soaes.pipeline.store import format_bytes
 from soaes.report.layout import counted
 
-SMI_SECONDS = 20  # that nvidia-smi may take; it hangs where a driver does
 TORCH_SECONDS = 120  # that a process may take to load torch, from a cold disk or network
 LITTLE_DISK = 100e6  # bytes, for temporary files
 FREE_SHARE = 0.9  # of a GPU's memory; less is free where another process uses it
@@ -27,9 +25,6 @@ PROBE = (
     "level = torch.backends.cpu.get_cpu_capability(); "
     "print(json.dumps([torch.__version__, gpus, level]))"
 )
-
-MEMINFO = Path("/proc/meminfo")
-CGROUP = Path("/sys/fs/cgroup")  # of a container, which may have less than its machine
 
 
 # ---------------------------------------------------------------- processor
@@ -93,15 +88,6 @@ def _cores() -> int:
 # ---------------------------------------------------------------- GPUs
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU as nvidia-smi sees it."""
-
-    name: str
-    memory_mb: int
-    free_mb: int
-
-
 def gpu(case: Case) -> Iterator[Finding]:
     """Compare the GPUs that nvidia-smi lists with those that the runtime asks for."""
     needed = _gpus_needed(case)
@@ -134,29 +120,6 @@ def _busy(gpus: list[Gpu]) -> Iterator[Finding]:
             value = f"of GPU {index} only {card.free_mb:,} of {card.memory_mb:,} MB are free"
             remedy = "end what `nvidia-smi` lists, or set runtime.execution.device=cuda:NUMBER"
             yield warning("GPU", value, remedy)
-
-
-def gpus_here() -> list[Gpu]:
-    """List the GPUs, as nvidia-smi names them; none where there is no nvidia-smi.
-
-    Raises:
-        OSError: nvidia-smi cannot be started.
-        subprocess.SubprocessError: It fails, or hangs for SMI_SECONDS.
-        ValueError: It prints something else than a line for each GPU.
-    """
-    smi = shutil.which("nvidia-smi")
-    if smi is None:
-        return []
-    fields = "--query-gpu=name,memory.total,memory.free"
-    command = [smi, fields, "--format=csv,noheader,nounits"]
-    printed = subprocess.run(
-        command, capture_output=True, encoding="utf-8", timeout=SMI_SECONDS, check=True
-    ).stdout
-    gpus = []
-    for line in printed.strip().splitlines():
-        name, total, free = line.rsplit(",", 2)
-        gpus.append(Gpu(name.strip(), int(total), int(free)))
-    return gpus
 
 
 def _asked(case: Case) -> str:
@@ -231,23 +194,6 @@ def memory(case: Case) -> Iterator[Finding]:
         yield warning("memory", value, f"set runtime.parallel_stages={free // largest}")
     else:
         yield ok("memory", value)
-
-
-def free_memory() -> int | None:
-    """Return the bytes that new processes may take, of a container its own; None if not known."""
-    if not MEMINFO.exists():
-        return None
-    sizes = dict(line.split(":", 1) for line in MEMINFO.read_text("utf-8").splitlines())
-    free = int(sizes["MemAvailable"].split()[0]) << 10
-    limit = CGROUP / "memory.max"
-    if not limit.exists() or limit.read_text("utf-8").strip() == "max":
-        return free
-    used = int((CGROUP / "memory.current").read_text("utf-8"))
-    statistics = dict(
-        line.split() for line in (CGROUP / "memory.stat").read_text(encoding="utf-8").splitlines()
-    )
-    used -= int(statistics["inactive_file"])  # a cache that gives way
-    return max(0, min(free, int(limit.read_text("utf-8")) - used))
 
 
 def temporary_files(case: Case) -> Iterator[Finding]:

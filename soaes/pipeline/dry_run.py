@@ -5,12 +5,12 @@ Reads the store; builds nothing and imports no torch.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from soaes.bill import report as bill
 from soaes.pipeline import labels, processor
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import Runtime
@@ -18,8 +18,8 @@ from soaes.pipeline.scheduler import missing
 from soaes.pipeline.store import Store
 
 
-def plan(store: Store, recipes: list[Recipe]) -> Iterator[str]:
-    """Yield a line for each stage, then what running them is expected to cost.
+def plan(store: Store, recipes: list[Recipe], runtime: Runtime) -> Iterator[str]:
+    """Yield a line for each stage, then the bill of those to run.
 
     A stage is `to run`, `cached`, or `spared`: not in the store, and not needed either, because
     what is built from it is there.
@@ -32,7 +32,7 @@ def plan(store: Store, recipes: list[Recipe]) -> Iterator[str]:
             yield f"  cached  {name}"
         else:
             yield f"  spared  {name}"
-    yield from cost(store, todo)
+    yield from bill.lines(store, todo, runtime, measured_seconds(store, todo))
     mixed = mixed_code(store, recipes)
     if mixed:
         yield f"Warning: cached {', '.join(mixed)} come from different code"
@@ -140,44 +140,44 @@ def estimate(store: Store, todo: Mapping[str, Recipe]) -> Estimate:
         store: Where built stages lie.
         todo: The stages to run, by name.
     """
-    kinds = _Kinds(store, todo)
     seconds = 0.0
     size = 0.0
     memory = 0
     unknown: dict[str, int] = {}
-    for name, recipe in todo.items():
-        kind = kinds.kind(name)
-        names = [built for built in store.names(recipe.stage) if kinds.kind(built) == kind]
-        if not names:
-            unknown[recipe.stage] = unknown.get(recipe.stage, 0) + 1
+    for name, manifests in _alike(store, todo).items():
+        if not manifests:
+            stage = todo[name].stage
+            unknown[stage] = unknown.get(stage, 0) + 1
             continue
-        manifests = [store.manifest(built) for built in names]
         seconds += median(manifest["seconds"] for manifest in manifests)
         size += median(_folder_size(manifest) for manifest in manifests)
         memory = max(memory, *(manifest["peak_memory_mb"] for manifest in manifests))
     return Estimate(seconds, size, memory, unknown)
 
 
-def cost(store: Store, todo: Mapping[str, Recipe]) -> Iterator[str]:
-    """Yield what running some stages is expected to cost, and what is not known."""
-    expected = estimate(store, todo)
-    free = shutil.disk_usage(store.root if store.root.exists() else ".").free
-    known = len(todo) - expected.num_unknown
-    if known:
-        yield (
-            f"{known} of {len(todo)} stages to run: about {expected.seconds:.0f} s of one worker, "
-            f"{expected.disk_bytes / 1e6:.0f} MB of disk ({free / 1e6:,.0f} MB are free), "
-            f"{expected.memory_mb:,} MB of memory a worker"
-        )
-    if expected.unknown:
-        unknown = sorted(expected.unknown.items())
-        counts = ", ".join(f"{count} {stage}" for stage, count in unknown)
-        yield (
-            f"{len(todo) - known} of {len(todo)} stages to run were never built here at this size, "
-            f"so their time, disk and memory are not known: {counts}"
-        )
-    if not todo:
-        yield "0 stages to run"
+def measured_seconds(store: Store, todo: Mapping[str, Recipe]) -> dict[str, float]:
+    """Return the seconds of the stages of which one of their kind and size was built here.
+
+    Args:
+        store: Where built stages lie.
+        todo: The stages to run, by name.
+    """
+    return {
+        name: median(manifest["seconds"] for manifest in manifests)
+        for name, manifests in _alike(store, todo).items()
+        if manifests
+    }
+
+
+def _alike(store: Store, todo: Mapping[str, Recipe]) -> dict[str, list[dict[str, Any]]]:
+    """Return the manifests of the cached stages of each stage's kind and size."""
+    kinds = _Kinds(store, todo)
+    alike = {}
+    for name, recipe in todo.items():
+        kind = kinds.kind(name)
+        names = [built for built in store.names(recipe.stage) if kinds.kind(built) == kind]
+        alike[name] = [store.manifest(built) for built in names]
+    return alike
 
 
 # The arguments, of a stage or of those before it, that decide how much it computes.

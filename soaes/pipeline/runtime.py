@@ -13,12 +13,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from soaes.pipeline.hardware import Hardware
 from soaes.pipeline.recipe import declared_name
 from soaes.pipeline.validation import (
     STAGE_ARGUMENTS,
     check_at_least,
     check_flag,
     check_one_of,
+    check_positive,
     check_targets,
     check_whole,
     nearest,
@@ -48,6 +50,9 @@ STRATEGIES = (
     "deepspeed_stage_3_offload",
 )
 STRATEGY_CLASSES = ("SingleDeviceStrategy", "DDPStrategy", "DeepSpeedStrategy")
+
+# What packed rows are made of (soaes.stages.prepare.pack).
+SOURCES = ("general", "corpus", "dialogue", "qa")
 
 # The stages that can run as several ranks; of any other, every rank would do and write the whole.
 TRAINING_STAGES = ("pretrain", "instruct", "cpt", "sft", "distill")
@@ -191,6 +196,14 @@ class Runtime:
     logger: LoggerSettings = field(default_factory=LoggerSettings)
     """Where stages and jobs are mirrored to."""
 
+    hardware: Hardware = field(default_factory=Hardware)
+    """What the machine has; the bill of `dry=true` counts with it."""
+
+    expected_tokens: Mapping[str, float | None] = field(default_factory=dict)
+    """Source of rows (general, corpus, dialogue, qa) -> its tokens, while they are not packed yet.
+
+    For the bill alone; where there are none, they are estimated from the data."""
+
     parallel_stages: int = 1
     """Stages that run side by side."""
 
@@ -214,13 +227,17 @@ class Runtime:
         _check_stages("exclusive_stages", self.exclusive_stages, sorted(STAGE_ARGUMENTS))
         _check_stages("torchrun", self.torchrun, TRAINING_STAGES)
         check_flag("dry", self.dry)
+        for source, tokens in self.expected_tokens.items():
+            check_one_of("runtime.expected_tokens", source, SOURCES)
+            if tokens is not None:
+                check_positive(f"runtime.expected_tokens.{source}", tokens, "to be packed")
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Runtime:
         """Create a runtime from plain values, as a composed configuration or `to_plain` has them.
 
         Args:
-            plain: Field name -> value; `execution` and `logger` are mappings themselves.
+            plain: Field name -> value; `execution`, `hardware` and `logger` are mappings.
 
         Raises:
             ValueError: A key is unknown or a value is out of its range.
@@ -233,6 +250,8 @@ class Runtime:
         execution, logger = values.get("execution"), values.get("logger")
         values["execution"] = _from_mapping(Execution, execution, "runtime.execution")
         values["logger"] = _from_mapping(LoggerSettings, logger, "logger")
+        hardware = values.get("hardware", {})
+        values["hardware"] = _from_mapping(Hardware, hardware, "runtime.hardware")
         for name in ("exclusive_stages", "torchrun"):
             if isinstance(values.get(name), list):
                 values[name] = tuple(values[name])

@@ -12,6 +12,7 @@ import pytest
 from soaes.doctor import __main__ as doctor
 from soaes.doctor import configuration, finding, installation, machine, outputs
 from soaes.doctor.finding import Case
+from soaes.pipeline import hardware
 from soaes.pipeline.store import Store
 from tests.helpers.small import SMALL_WORLD
 
@@ -187,12 +188,12 @@ def test_cores_against_stages_and_their_threads(store, monkeypatch, words, mark,
 def test_a_containers_limit_counts_and_its_cache_gives_way(tmp_path, monkeypatch):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:  9000 kB\nMemAvailable:  8000 kB\n")
-    monkeypatch.setattr(machine, "MEMINFO", meminfo)
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
-    assert machine.free_memory() == 8000 << 10
+    monkeypatch.setattr(hardware, "MEMINFO", meminfo)
+    monkeypatch.setattr(hardware, "CGROUP", tmp_path)
+    assert hardware.free_memory() == 8000 << 10
     for name, text in (("max", "4000000\n"), ("current", "3000000"), ("stat", "inactive_file 500")):
         (tmp_path / f"memory.{name}").write_text(text)
-    assert machine.free_memory() == 1_000_500
+    assert hardware.free_memory() == 1_000_500
 
 
 def built(store, recipe, memory):

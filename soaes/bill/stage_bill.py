@@ -1,0 +1,313 @@
+"""The bill of one stage: FLOPs, time, memory of a device by part, host memory and disk.
+
+A recipe says what is computed and the runtime on what; the formulas are in soaes.bill.formulas.
+Knows recipes, the store and settings. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from soaes.bill import formulas, workload
+from soaes.bill.formulas import BFLOAT16, FLOAT32, Memory, Sharding, Step
+from soaes.bill.machine import Machine
+from soaes.bill.shape import ModelShape
+from soaes.pipeline import labels, lineage
+from soaes.pipeline.recipe import Recipe, declared_name
+from soaes.pipeline.runtime import TRAINING_STAGES, Execution, Runtime
+from soaes.pipeline.store import Store
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+# Bytes that a process holds before it has a model: Python with torch and transformers on a CPU,
+# CUDA's context and libraries on a GPU.
+CPU_PROCESS = 0.6e9
+GPU_PROCESS = 0.7e9
+
+# Tokens in the cache at once where answers are written in batches (soaes.model.generate), and
+# tokens whose logits are held at once where references are scored (soaes.model.reference_loss).
+CACHED_TOKENS = 8192
+SCORED_TOKENS = 1024
+
+# Arrays of int32 that a packed row has, and bytes of a token in them.
+ROW_BYTES = 3 * 4
+
+# Checkpoints of a training stage at once: two are kept while a third is written.
+CHECKPOINTS = 3
+
+
+@dataclass(frozen=True)
+class StageBill:
+    """What one stage costs. Bytes, FLOPs, seconds; None where nothing tells it."""
+
+    name: str
+    """The stage's folder."""
+
+    kind: str
+    """The stage and the size of its model: cpt 72.7B."""
+
+    parameters: int | None = None
+    tokens: float | None = None
+    """That are read or written."""
+
+    is_counted: bool = True
+    """Whether the tokens were counted; else they are estimated."""
+
+    flops: float | None = None
+    seconds: float | None = None
+    is_measured: bool = False
+    """Whether the seconds are those of a stage of its kind that was built here."""
+
+    devices: int = 1
+    memory: Memory | None = None
+    process: float = 0.0
+    """Bytes of the process itself, on its device."""
+
+    loading: float = 0.0
+    """Bytes of host memory while the ranks load their models."""
+
+    disk: float = 0.0
+    """Bytes that stay."""
+
+    scratch: float = 0.0
+    """Bytes of checkpoints while the stage runs."""
+
+    @property
+    def device_bytes(self) -> float | None:
+        """Bytes of one device at the peak."""
+        return None if self.memory is None else self.memory.device + self.process
+
+    @property
+    def host_bytes(self) -> float:
+        """Bytes of the host at its peak, beside a GPU."""
+        return max(self.loading, self.memory.host if self.memory else 0.0)
+
+
+def stage_bill(store: Store, stage: Recipe, runtime: Runtime, machine: Machine) -> StageBill:
+    """Return the bill of one stage.
+
+    Args:
+        store: Where packed rows and fetched models are looked up.
+        stage: The stage.
+        runtime: How it is run.
+        machine: What it is run on.
+    """
+    shape = workload.model_of(store, stage, runtime)
+    if stage.stage == "pack":
+        return _pack_bill(store, stage, runtime)
+    if shape is None:
+        return StageBill(stage.name, stage.stage)
+    step = labels.step(stage) if stage.stage == "sft" else stage.stage
+    bill = StageBill(stage.name, f"{step} {shape.name}", shape.parameters)
+    if stage.stage in lineage.GIVEN:  # most are published in bfloat16
+        return replace(bill, disk=formulas.folder_bytes(shape, BFLOAT16))
+    if stage.stage in TRAINING_STAGES:
+        bill = _training_bill(bill, store, stage, shape, runtime)
+    elif stage.stage in ("teach", "teach_vllm"):
+        bill = _teaching_bill(bill, store, stage, shape, runtime)
+    elif stage.stage == "export":
+        memory = Memory(weights=FLOAT32 * shape.parameters)
+        bill = replace(bill, memory=memory, disk=formulas.folder_bytes(shape))
+    else:
+        bill = _reading_bill(bill, store, stage, shape, runtime, machine)
+    process = CPU_PROCESS if machine.is_cpu else GPU_PROCESS
+    return replace(bill, process=process, seconds=_seconds(bill, machine))
+
+
+def _seconds(bill: StageBill, machine: Machine) -> float | None:
+    """Return the seconds of a stage's FLOPs, or of reading its weights where that takes longer."""
+    if bill.flops is None or machine.rate is None:
+        return None
+    arithmetic = formulas.seconds(bill.flops, bill.devices, machine.rate, machine.utilisation)
+    return max(arithmetic, bill.seconds or 0.0)
+
+
+def _pack_bill(store: Store, stage: Recipe, runtime: Runtime) -> StageBill:
+    rows = workload.rows_of(store, stage, runtime)
+    if rows is None:
+        return StageBill(stage.name, stage.stage)
+    bill = StageBill(stage.name, stage.stage, None, rows.tokens, rows.is_counted)
+    return replace(bill, disk=float(ROW_BYTES * rows.tokens))
+
+
+# -------------------------------------------------------------------------------------- training
+
+
+def sharding_of(execution: Execution, stage: Recipe, runtime: Runtime) -> Sharding:
+    """Return how the states of a training stage lie on devices, as its strategy says."""
+    devices = execution.devices if stage.stage in runtime.torchrun else 1
+    if not execution.uses_deepspeed:
+        return Sharding("ddp" if devices > 1 else "whole", devices)
+    stage_of_zero, optimizer, parameters = _deepspeed(execution.strategy)
+    optimizer = optimizer or execution.cpu_offload
+    return Sharding("zero", devices, stage_of_zero, optimizer, parameters)
+
+
+def _deepspeed(strategy: Any) -> tuple[int, bool, bool]:
+    """Return a DeepSpeed strategy's stage and what it offloads: the optimizer, the parameters."""
+    if isinstance(strategy, Mapping):
+        offloads = bool(strategy.get("offload_optimizer", False))
+        return int(strategy.get("stage", 2)), offloads, bool(strategy.get("offload_parameters"))
+    digits = [int(digit) for digit in str(strategy) if digit.isdigit()]
+    is_offloading = str(strategy).endswith("offload")
+    is_stage_3 = digits == [3]
+    return (digits[0] if digits else 2), is_offloading, is_offloading and is_stage_3
+
+
+def micro_batch_size(global_batch_size: int, limit: int, devices: int) -> int:
+    """Return the rows that a device computes at once (soaes.data.datamodule)."""
+    rows = max(1, global_batch_size // devices)
+    return next(size for size in range(min(limit, rows), 0, -1) if rows % size == 0)
+
+
+def _training_bill(
+    bill: StageBill, store: Store, stage: Recipe, shape: ModelShape, runtime: Runtime
+) -> StageBill:
+    execution = runtime.execution
+    sharding = sharding_of(execution, stage, runtime)
+    context = int(stage.arguments["rows"].arguments["context"])
+    batch = stage.arguments["optim"]["global_batch_size"]
+    at_once = micro_batch_size(batch, execution.micro_batch_size, sharding.devices)
+    teacher = _teacher(store, stage, runtime)
+    step = Step(
+        tokens=at_once * context,
+        context=context,
+        micro_batches=max(1, batch // (at_once * sharding.devices)),
+        bytes_per_value=_arithmetic(stage),
+        checkpointing=execution.gradient_checkpointing,
+        attention=execution.attention,
+        distils=stage.stage == "distill",
+        teacher_width=teacher.width if teacher else None,
+        chunked_loss=not (sharding.kind == "zero" and sharding.stage == 3),
+    )
+    keeps_checkpoints = execution.checkpoint_every > 0 and sharding.kind in ("whole", "ddp")
+    on_gpu = execution.device != "cpu"
+    bill = replace(
+        bill,
+        devices=sharding.devices,
+        memory=formulas.training_memory(shape, sharding, step),
+        loading=FLOAT32 * shape.parameters * sharding.devices if on_gpu else 0.0,
+        disk=formulas.folder_bytes(shape),
+        scratch=CHECKPOINTS * formulas.checkpoint_bytes(shape) if keeps_checkpoints else 0.0,
+    )
+    training = workload.training_of(store, stage, runtime)
+    if training is None:
+        return bill
+    flops = training.tokens * formulas.training_flops(shape, context)
+    is_counted = training.rows.is_counted
+    return replace(bill, tokens=training.tokens, is_counted=is_counted, flops=flops)
+
+
+def _arithmetic(stage: Recipe) -> int:
+    """Return the bytes of a value in a training stage's arithmetic."""
+    is_float32 = stage.arguments["optim"].get("precision") == "32-true"
+    return FLOAT32 if is_float32 else BFLOAT16
+
+
+def _teacher(store: Store, stage: Recipe, runtime: Runtime) -> ModelShape | None:
+    """Return the shape of the teacher whose hidden states a stage distils; None without them."""
+    teach = stage.arguments.get("teacher_logits")
+    if not isinstance(teach, Recipe) or _format(teach) != "Hidden":
+        return None
+    return workload.model_of(store, teach, runtime)
+
+
+# ------------------------------------------------------------------------- teaching, and reading
+
+
+def _format(teach: Recipe) -> str:
+    """Return the format of soft targets that a stage stores."""
+    return declared_name(teach.arguments.get("soft_targets", {}).get("_target_", ""))
+
+
+def soft_target_bytes(soft_targets: Mapping[str, Any], shape: ModelShape) -> float:
+    """Return the bytes that a format stores of a token (soaes.model.soft_targets).
+
+    Args:
+        soft_targets: The format's node.
+        shape: The teacher.
+    """
+    name = declared_name(soft_targets["_target_"])
+    value = BYTES[soft_targets.get("dtype", "float32")]
+    if name == "Hidden":
+        return value * shape.width
+    if name == "Full":
+        return value * shape.vocabulary
+    taus = len(soft_targets["taus"])
+    if name == "TopK":
+        return soft_targets["k"] * (value + 4) + taus * FLOAT32
+    return taus * (soft_targets["draws"] * 4 + FLOAT32)
+
+
+def _teaching_bill(
+    bill: StageBill, store: Store, stage: Recipe, shape: ModelShape, runtime: Runtime
+) -> StageBill:
+    """Return the bill of storing soft targets: one forward pass over every row."""
+    rows = workload.rows_of(store, stage.arguments["rows"], runtime)
+    context = int(stage.arguments["rows"].arguments["context"])
+    soft_targets = stage.arguments["soft_targets"]
+    needs_logits = _format(stage) != "Hidden"
+    by_vllm = stage.stage == "teach_vllm"
+    dtype = stage.arguments.get("dtype", "float32") if by_vllm else "float32"
+    logits = context if needs_logits else 0
+    memory = formulas.inference_memory(shape, BYTES[dtype], context, 0, logits)
+    devices = 1
+    if by_vllm:  # cut over the devices
+        devices = runtime.execution.devices
+        memory = replace(memory, weights=memory.weights / devices)
+    bill = replace(bill, memory=memory, devices=devices)
+    if runtime.execution.device != "cpu" and not by_vllm:
+        bill = replace(bill, loading=FLOAT32 * shape.parameters)
+    if rows is None:
+        return bill
+    stored = rows.tokens * rows.loss_share * soft_target_bytes(soft_targets, shape)
+    if not needs_logits:
+        stored += FLOAT32 * shape.matrix_parameters
+    flops = rows.tokens * formulas.forward_flops(shape, context)
+    bill = replace(bill, tokens=float(rows.tokens), is_counted=rows.is_counted)
+    return replace(bill, flops=flops, disk=stored)
+
+
+def _reading_bill(
+    bill: StageBill,
+    store: Store,
+    stage: Recipe,
+    shape: ModelShape,
+    runtime: Runtime,
+    machine: Machine,
+) -> StageBill:
+    """Return the bill of a stage that answers or reads questions with one device."""
+    value = BYTES[stage.arguments.get("dtype", "float32")]
+    answers = workload.answers_of(stage)
+    if stage.stage == "benchmark":
+        tokens = workload.exam_tokens(stage)
+        at_once = workload.EXAM_TOKENS * (stage.arguments.get("shots", 0) + 1)
+        memory = formulas.inference_memory(shape, value, at_once, 0, at_once)
+        bill = replace(bill, memory=memory)
+        return _with_reading(bill, shape, tokens) if tokens else bill
+    in_batches = stage.stage == "evaluate"
+    longest = answers.longest if answers else 0
+    cached = CACHED_TOKENS if in_batches else longest
+    logits = SCORED_TOKENS if in_batches else 1
+    memory = formulas.inference_memory(shape, value, min(cached, CACHED_TOKENS), cached, logits)
+    draft = workload.draft_of(store, stage, runtime)
+    if draft is not None:
+        second = formulas.inference_memory(draft, value, 0, cached)
+        weights = memory.weights + second.weights
+        memory = replace(memory, weights=weights, kv_cache=memory.kv_cache + second.kv_cache)
+    bill = replace(bill, memory=memory)
+    if answers is None:
+        return bill
+    bill = _with_reading(bill, shape, answers.tokens)
+    if machine.bandwidth is None:
+        return bill
+    together = max(1, CACHED_TOKENS // longest) if in_batches else 1
+    steps = answers.tokens // together
+    return replace(bill, seconds=formulas.decoding_seconds(shape, steps, value, machine.bandwidth))
+
+
+def _with_reading(bill: StageBill, shape: ModelShape, tokens: int) -> StageBill:
+    flops = tokens * formulas.forward_flops(shape, 0)
+    return replace(bill, tokens=float(tokens), is_counted=False, flops=flops)

@@ -1,0 +1,266 @@
+"""The bill of a plan: what it counts, how it reads, and that what does not fit is refused."""
+
+import json
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from soaes.bill import report, workload
+from soaes.bill.machine import machine_of
+from soaes.bill.stage_bill import sharding_of, soft_target_bytes, stage_bill
+from soaes.bill.verdict import fit
+from soaes.pipeline import hardware, sweep
+from soaes.pipeline.hardware import Hardware
+from soaes.pipeline.store import Store
+from tests.helpers.small import SMALL_MODELS, SMALL_WORLD
+
+README = Path(__file__).parents[2] / "README.md"
+GB = 1e9
+PAPER = ["scale=paper", "runtime=a800x8", "goal=distill"]
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware, "product_rate", lambda threads: 50e9 * threads)
+    monkeypatch.setattr(hardware, "free_memory", lambda: 16 * 10**9)
+    monkeypatch.setattr(hardware, "whole_memory", lambda: 16 * 10**9)
+    return Store(tmp_path / "store")
+
+
+def job(store, *words):
+    (one,) = sweep.compose_jobs([*words, f"runtime.store={store.root}"])
+    return one
+
+
+def stage(composed, name):
+    """The last stage of a name among those of a job."""
+    return [recipe for recipe in composed.recipe.ancestry().values() if recipe.stage == name][-1]
+
+
+def billed(store, composed, name):
+    runtime = composed.runtime
+    return stage_bill(store, stage(composed, name), runtime, machine_of(runtime, store))
+
+
+def bill_lines(store, composed):
+    return list(report.lines(store, composed.recipe.ancestry(), composed.runtime, {}))
+
+
+# ---------------------------------------------------------------------------- what is counted
+
+
+def test_rows_that_are_not_packed_are_estimated_or_are_what_the_user_says(store):
+    small = job(store, "goal=target.cpt", "world.enterprises=10", "world.docs_per_enterprise=8")
+    rows = workload.rows_of(store, stage(small, "cpt").arguments["rows"], small.runtime)
+    assert (
+        rows.num_rows == -(-10 * 8 * workload.WORLD_TOKENS["corpus"] // 256) and not rows.is_counted
+    )
+    said = replace(small.runtime, expected_tokens={"corpus": 25_600.0})
+    assert workload.rows_of(store, stage(small, "cpt").arguments["rows"], said).num_rows == 100
+
+
+def test_rows_that_are_packed_are_counted(store):
+    composed = job(store, "goal=target.cpt")
+    pack = stage(composed, "cpt").arguments["rows"]
+    folder = store.folder(pack.name)
+    folder.mkdir(parents=True)
+    packed = {"train": {"rows": 7, "loss_tokens": 7 * 128}}
+    (folder / "packing_report.json").write_text(json.dumps(packed))
+    assert workload.rows_of(store, pack, composed.runtime) == (7, 256, 0.5, True)
+    # smoke: 2 epochs of 7 rows
+    assert billed(store, composed, "cpt").tokens == 2 * 7 * 256
+
+
+def test_a_budget_of_tokens_ends_training_within_an_epoch(store):
+    composed = job(store, "goal=target.cpt", "optim.cpt.max_tokens=10_000")
+    assert billed(store, composed, "cpt").tokens == 10_000 // (8 * 256) * 8 * 256
+
+
+def test_the_model_of_our_own_is_the_one_that_is_made(store):
+    from soaes.model import checkpoint
+
+    composed = job(store, "goal=target.base", *SMALL_WORLD, *SMALL_MODELS)
+    base = stage(composed, "pretrain")
+    shape = workload.model_of(store, base, composed.runtime)
+
+    class Words:
+        def get_vocab_size(self):
+            return shape.vocabulary
+
+        def token_to_id(self, token):
+            return 0
+
+    names = ("layers", "width", "heads", "kv_heads", "context", "mlp_ratio")
+    arguments = {name: base.arguments[name] for name in names}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint.chat, "load_tokenizer", lambda folder: Words())
+        model = checkpoint.create("tokenizer", seed=0, **arguments)
+    assert sum(weight.numel() for weight in model.parameters()) == shape.parameters
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["runtime=a800x8"], ("zero", 8, 3, True, True)),
+        (["runtime=one_gpu"], ("whole", 1, 3, False, False)),
+        (
+            ["runtime=one_gpu", "runtime.execution.strategy=deepspeed_stage_2_offload"],
+            ("zero", 1, 2, True, False),
+        ),
+        (
+            ["runtime.execution.devices=2", "runtime.torchrun=[cpt]"],
+            ("ddp", 2, 3, False, False),
+        ),
+    ],
+    ids=["zero3", "one", "zero2-by-name", "ddp"],
+)
+def test_the_strategy_says_how_the_states_lie(store, words, kind):
+    composed = job(store, "goal=target.cpt", "size=small", "scale=paper", *words)
+    sharding = sharding_of(composed.runtime.execution, stage(composed, "cpt"), composed.runtime)
+    assert tuple(vars(sharding).values()) == kind
+
+
+def test_soft_targets_take_the_bytes_of_their_format(store):
+    shape = workload.model_of(store, stage(job(store, *PAPER), "teach"), job(store, *PAPER).runtime)
+    nodes = {
+        "Hidden": ({"dtype": "float32"}, 4 * 8192),
+        "Full": ({"dtype": "float16"}, 2 * 152_064),
+        "TopK": ({"k": 256, "taus": [1, 2], "dtype": "float16"}, 256 * (2 + 4) + 2 * 4),
+        "Sampled": ({"draws": 64, "taus": [1]}, 64 * 4 + 4),
+    }
+    for name, (arguments, expected) in nodes.items():
+        node = {"_target_": f"soaes.model.settings.{name}", **arguments}
+        assert soft_target_bytes(node, shape) == expected
+
+
+# ---------------------------------------------------------------------------------- how it reads
+
+
+@pytest.mark.parametrize("words", [["scale=smoke"], ["scale=tiny"], PAPER], ids=" ".join)
+def test_every_line_is_at_most_100_columns(store, words):
+    lines = bill_lines(store, job(store, "subject=distill", *words))
+    assert max(map(len, lines)) <= 100
+    assert "  weights" in "\n".join(lines) and any("In all:" in line for line in lines)
+
+
+def test_the_papers_setting_takes_months(store):
+    text = " ".join(bill_lines(store, job(store, *PAPER, "runtime.expected_tokens.corpus=17e9")))
+    assert re.search(r"cpt 72\.7B +1 +~17B +7\.8e\+21 +2,\d{3} h \(91 d\) +291 GB", text)
+    assert "The paper's CPT reads 17B tokens: cpt 72.7B would take 2,180 h (91 d)." in text
+
+
+def test_readme_shows_what_its_command_prints(store):
+    section = README.read_text("utf-8").partition("## What it costs")[2]
+    command, shown = re.search(r"```sh\n(.*?)\n```\n\n```text\n(.*?)\n```", section, re.S).groups()
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "soaes.run"]
+    assert "\n".join(bill_lines(store, job(store, *words[3:]))) == shown
+
+
+def test_small_scales_are_counted_in_seconds_and_megabytes(store):
+    lines = bill_lines(store, job(store, "goal=target.cpt", "scale=smoke"))
+    (memory,) = [line for line in lines if line.startswith("MB of a device")]
+    assert memory.split()[-1] == "fits"
+    assert any(line.startswith("cpt 3x96") and " s " in line for line in lines)
+
+
+def test_what_was_measured_here_is_marked_and_equal_stages_are_one_line(store):
+    jobs = [job(store, "goal=target.cpt", f"optim.cpt.lr={rate}") for rate in (1e-3, 2e-3)]
+    todo = {one.recipe.name: one.recipe for one in jobs}
+    measured = dict(zip(todo, (30.0, 50.0), strict=True))
+    lines = list(report.lines(store, todo, jobs[0].runtime, measured))
+    (line,) = [line for line in lines if line.startswith("cpt 3x96") and "*" in line]
+    assert line.split()[2] == "2" and "40 s*" in line
+    assert "In all: 80 s of one worker, 40 s with 2 side by side." in lines
+
+
+def test_a_gpu_that_is_not_here_and_not_named_is_said(store, monkeypatch):
+    monkeypatch.setattr(hardware, "gpus_here", lambda: [])
+    composed = job(store, "scale=paper", "goal=target.cpt", "runtime=one_gpu")
+    text = " ".join(bill_lines(store, composed))
+    assert "memory is not known (set runtime.hardware.card" in text
+    assert "rate not known (set runtime.hardware.peak_tflops)" in text
+
+
+# ------------------------------------------------------------------------------- what does not fit
+
+
+def test_a_stage_that_does_not_fit_a_gpu_is_refused_with_the_way_out(store):
+    words = ["scale=paper", "size=small", "goal=target.cpt", "runtime=one_gpu"]
+    words.append("runtime.hardware.card=H100-80GB")
+    words.append("runtime.hardware.host_memory_gb=200")
+    composed = job(store, *words)
+    with pytest.raises(ValueError, match=r"cpt 7\.62B: needs .* 80\.0 GB .*set runtime=a800x8"):
+        report.check(store, composed.recipe.ancestry(), composed.runtime)
+    lines = " ".join(bill_lines(store, composed))
+    assert "Does not fit: cpt 7.62B: needs" in lines and "NO" in lines
+
+
+ROWS = "runtime.execution.micro_batch_size=1"
+RECOMPUTING = "runtime.execution.gradient_checkpointing=true"
+
+
+@pytest.mark.parametrize(
+    "way_out", [[ROWS], [RECOMPUTING], [RECOMPUTING, ROWS]], ids=["rows", "recomputing", "both"]
+)
+def test_the_way_out_is_the_mildest_that_fits(store, way_out):
+    words = ["scale=paper", "size=small", "goal=target.cpt", "runtime=one_gpu"]
+    words.append("runtime.hardware.host_memory_gb=200")
+    if way_out == [RECOMPUTING]:  # else one row at once without it is the less
+        words.append(ROWS)
+    needed = billed(store, job(store, *words, *way_out), "cpt").device_bytes
+    composed = job(store, *words, f"runtime.hardware.device_memory_gb={needed / GB + 1}")
+    with pytest.raises(ValueError, match=rf"; set {re.escape(' '.join(way_out))} \("):
+        report.check(store, composed.recipe.ancestry(), composed.runtime)
+
+
+def test_a_teacher_of_one_device_that_is_too_large_is_given_to_vllm(store):
+    composed = job(store, *PAPER, "runtime.hardware.host_memory_gb=4000")
+    with pytest.raises(ValueError, match=r"teach 72\.7B: needs .* set teacher_logits=vllm"):
+        report.check(store, composed.recipe.ancestry(), composed.runtime)
+
+
+def test_a_host_that_cannot_hold_the_model_of_every_rank_is_said(store):
+    composed = job(store, *PAPER)
+    message = r"cpt 72\.7B: needs 2,327 GB of the 2,000 GB of the host, while every rank loads"
+    with pytest.raises(ValueError, match=message):
+        report.check(store, composed.recipe.ancestry(), composed.runtime)
+
+
+def test_a_cpu_is_warned_of_and_refused_where_the_states_alone_are_too_much(store):
+    composed = job(store, "goal=target.cpt", "scale=tiny")
+    todo, runtime = composed.recipe.ancestry(), composed.runtime
+    assert report.check(store, todo, runtime) == []
+    little = replace(runtime, hardware=Hardware(host_memory_gb=0.7))
+    warnings = report.check(store, todo, little)
+    assert warnings and all(line.startswith("Warning: ") for line in warnings)
+    assert "runtime.execution.micro_batch_size=1" in warnings[0]
+    with pytest.raises(ValueError, match="needs .* of the free memory here"):
+        report.check(store, todo, replace(runtime, hardware=Hardware(host_memory_gb=0.05)))
+
+
+def test_a_stage_near_the_limit_has_no_margin(store):
+    composed = job(store, "goal=target.cpt")
+    bill = billed(store, composed, "cpt")
+    machine = machine_of(composed.runtime, store)
+    for share, word in ((0.9, "yes"), (0.99, "tight"), (1.04, "tight"), (1.06, "NO")):
+        assert fit(bill, replace(machine, device_memory=bill.device_bytes / share)) == word
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("runtime.hardware.card=A900", "hardware.card=A900: must be one of A100"),
+        ("runtime.hardware.device_memory_gb=0", "must be positive"),
+        ("runtime.hardware.utilisation=40", r"must lie in \(0, 1\]"),
+        ("+runtime.hardware.memory=80", "there is no such setting"),
+        ("+runtime.expected_tokens.books=1e9", "must be one of general, corpus"),
+        ("runtime.expected_tokens.corpus=-1", "must be positive"),
+    ],
+)
+def test_settings_of_the_machine_are_checked(store, word, message):
+    with pytest.raises(ValueError, match=message):
+        job(store, word)
