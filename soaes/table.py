@@ -92,10 +92,10 @@ def _print_tables(overrides: list[str], only: list[str], out: Path | None, repor
         check_table(name)
     if only and report:
         raise ValueError("--report: the page shows every table; leave out --only")
-    tables = read_tables(names, overrides)
     store, scale = store_of(overrides), compose.chosen_option(overrides, "scale")
     folder = out or store.root / "tables" / scale
     check_writable(folder, "set --out FOLDER, where the tables are written to")
+    tables = read_tables(names, overrides)
     shown = only or shown_unasked(tables, store)
     markdown = []
     for name in shown:

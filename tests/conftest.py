@@ -1,15 +1,16 @@
 """Fixtures that tests of several packages share."""
 
+import gc
 import os
 
 import pytest
-import torch
 
-from tests.helpers.toys import save_decoding_world
+# One thread, as the worker gives a stage: tests that run side by side share the cores. torch reads
+# this when it is imported, here and in the processes that a test starts.
+os.environ["OMP_NUM_THREADS"] = "1"
 
-# One thread, as the worker gives a stage: tests that run side by side share the cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that a test starts
-torch.set_num_threads(1)
+# What collecting the tests imports is no garbage, and looking for some takes a third of the time.
+gc.disable()
 
 
 # The modules of the longest tests, which start first: of two workers none is left with one alone.
@@ -19,6 +20,12 @@ LONGEST = ("test_notebooks.py", "test_run.py", "test_store.py", "test_bench_trai
 def pytest_collection_modifyitems(items):
     """Order the tests: those of LONGEST before all others."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_collection_finish():
+    """Collect garbage again, but not among the modules."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -31,4 +38,6 @@ def run_folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def decoding_world(tmp_path_factory):
     """A target, a draft and six questions as folders."""
+    from tests.helpers.toys import save_decoding_world  # imports torch, which not all tests need
+
     return save_decoding_world(tmp_path_factory.mktemp("decoding"))

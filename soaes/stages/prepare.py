@@ -141,15 +141,15 @@ def tokenizer(
     Raises:
         ValueError: if the vocabulary is below 512.
     """
-    from tokenizers import pre_tokenizers, trainers
-    from transformers import Qwen2Tokenizer
-
     special_tokens = [chat.TEXT_END, chat.START, chat.END]
     if vocabulary < 512:
         raise ValueError(
             f"vocabulary={vocabulary}: 256 bytes and {len(special_tokens)} special tokens come "
             "first; set tokenizer.vocabulary to 512 or more"
         )
+    from tokenizers import pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer  # imported for seconds
+
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=special_tokens,

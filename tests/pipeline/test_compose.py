@@ -943,12 +943,22 @@ def test_the_retention_tables_rows_are_the_rows_of_its_sweeps():
         "seed=3",
         "experiment=table2 scale=tiny chain@target=cpt_joint seed=1 optim.sft2.lr=2e-4 "
         "runtime.store=elsewhere",
+        "experiment=search_sft2 evaluate.split=test",
+        "experiment=speed5_lookup speed.decode.n=5",
         "scale=paper runtime=a800x8 subject=distill distill.tau=3 distill.alpha=.2 "
         "soft_targets=topk soft_targets.taus=[1,3]",
         "world.entities=7 +world.more=1 subject=draft.chat ~predict_acceptance",
         "optim.sft2={lr:1e-3} seed=2 seed=5 'goal=\"target.cpt\"'",
     ],
-    ids=["one-override", "experiment", "paper-scale", "added-and-deleted-keys", "repeated-keys"],
+    ids=[
+        "one-override",
+        "experiment",
+        "experiment-of-nodes",
+        "experiment-of-options",
+        "paper-scale",
+        "added-and-deleted-keys",
+        "repeated-keys",
+    ],
 )
 def test_jobs_are_what_hydra_composes(job):
     job = shlex.split(job)
