@@ -80,8 +80,6 @@ DRAFT, LOOKUP = (
     BlockCosts(0.3, [1.0, 1.2, 1.3, 1.35]),
 )  # with each, n of 0 to 3 all occur
 QUICK = {
-    "draft 1": lambda rule: (speculative(1, rule), 3, NEVER),
-    "draft 2": lambda rule: (speculative(2, rule), 4, NEVER),
     "draft 3": lambda rule: (speculative(3, rule), 5, NEVER),
     "draft 2, eos": lambda rule: (speculative(2, rule, eos=0), 4, 0),
     "draft adaptive": lambda rule: (speculative(3, rule, adaptive=DRAFT), 5, NEVER),
@@ -89,6 +87,8 @@ QUICK = {
     "lookup adaptive": lambda rule: (prompt_lookup(3, rule, adaptive=LOOKUP), 5, NEVER),
 }
 LONG = QUICK | {
+    "draft 1": lambda rule: (speculative(1, rule), 3, NEVER),
+    "draft 2": lambda rule: (speculative(2, rule), 4, NEVER),
     "draft 2, hot": lambda rule: (speculative(2, rule, temperature=1.7, top_p=1.0), 4, NEVER),
     "draft 2, narrow": lambda rule: (speculative(2, rule, top_p=0.5), 4, NEVER),
     "draft 4": lambda rule: (speculative(4, rule), 6, NEVER),
