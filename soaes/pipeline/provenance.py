@@ -31,7 +31,7 @@ def code_digest(recipe: Recipe) -> str:
     files: set[Path] = set()
     for key, value in flatten(recipe.written).items():
         if key.rpartition(".")[2] == "_target_":
-            files |= sources(value.rpartition(".")[0])
+            _add_sources(value.rpartition(".")[0], files)
     content = b"".join(path.read_bytes() for path in sorted(files))
     return hashlib.sha256(content).hexdigest()[:12]
 
