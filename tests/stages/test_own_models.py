@@ -9,9 +9,11 @@ from soaes.data import chat, chat_choice
 from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.data.settings import PackingSettings
 from soaes.decode.settings import SamplingSettings, SpeculativeSettings
+from soaes.metrics import exams
 from soaes.model import checkpoint
 from soaes.model.causal_lm import CausalLM
 from soaes.model.distilled_lm import DistilledLM
+from soaes.model.output_head import OutputHead
 from soaes.model.settings import ConstantSchedule, OptimizerSettings, ProbeSettings
 from soaes.model.soft_targets import Hidden
 from soaes.stages import evaluate, prepare, speculate, teach, trace, train
@@ -136,3 +138,16 @@ def test_an_untrained_model_of_the_same_tokenizer_can_be_made(root):
     assert model.config.eos_token_id == words.token_to_id(LLAMA3_TOKENS[-1])
     assert model.config.pad_token_id == words.token_to_id(LLAMA3_TOKENS[0])
     assert torch.isfinite(model(torch.tensor([[1, 2]])).logits).all()
+
+
+@torch.inference_mode()
+def test_an_exam_is_read_as_a_text_is_with_its_first_token(root):
+    network = checkpoint.load(root / "target").eval()
+    words = chat.load_tokenizer(root / "target")
+    reader = exams.Reader(network, OutputHead.of(network).logits, words, 2)
+    ((score, _),) = reader.judge([("甲：", "乙")])
+    first = words.token_to_id(LLAMA3_TOKENS[1])
+    prompt, answer = (words.encode(text, add_special_tokens=False).ids for text in ("甲：", "乙"))
+    logs_TV = network(torch.tensor([[first, *prompt, *answer]])).logits[0].log_softmax(-1)
+    logs_TV = logs_TV[len(prompt) : -1]
+    assert score == pytest.approx(logs_TV[range(len(answer)), answer].sum().item(), abs=1e-4)

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import MistralConfig, MistralForCausalLM
 
 from soaes.decode.backends import native, transformers_backend
 from soaes.decode.engine import Engine
@@ -368,7 +368,7 @@ def test_another_library_is_timed_on_a_family_that_our_decoding_does_not_run(
     root = shutil.copytree(decoding_world, tmp_path / "world")
     shape = dict(num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2)
     size = dict(hidden_size=16, intermediate_size=16, vocab_size=64, max_position_embeddings=512)
-    LlamaForCausalLM(LlamaConfig(**shape, **size)).save_pretrained(root / "target")
+    MistralForCausalLM(MistralConfig(**shape, **size)).save_pretrained(root / "target")
     backend = {"backend": transformers_backend.open_transformers, "prompts": {"qa": 1}}
     metrics, _ = measure(root, METHODS["lookup"], tmp_path / "out", warmup=0, **backend)
     assert metrics["proof"] == "equal tokens" and metrics["like_native"] is None
