@@ -158,7 +158,8 @@ def test_a_cached_sweep_and_its_tables_need_no_torch(tmp_path, monkeypatch):
         store, "table", *words, "--only", "table2", "table3", "--out", str(tmp_path), torch=False
     )
     assert second.returncode == 0 and table.returncode == 0, table.stderr
-    assert len(second.stdout.splitlines()) == len(rows) >= 16
+    count, *lines = second.stdout.splitlines()
+    assert count == f"{len(rows)} of {len(rows)} rows done" and len(lines) == len(rows) >= 16
     assert (
         re.search(r"\| Base 3x96 \+ CPT \+ stage-1 SFT \+ stage-2 SFT +\| 40.00", table.stdout)
         and "not built" not in table.stdout
