@@ -76,7 +76,10 @@ def check(setting: str, folder: Path) -> None:
     Raises:
         ValueError: It does not; one line with the way out.
     """
-    problem = _problem(folder)
+    try:
+        problem = _problem(folder)
+    except OSError as error:
+        problem = f"{error.filename} cannot be read ({error.strerror}); change its permissions"
     if problem:
         raise ValueError(f"{setting}: {problem}")
 
@@ -195,7 +198,11 @@ def _weight_files(folder: Path) -> list[str]:
         index = _read_json(folder / INDEX)
         if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
             raise ValueError("it has no weight_map")
-        return sorted(set(index["weight_map"].values()))
+        names = sorted(set(index["weight_map"].values()))
+        for name in names:
+            if Path(name).name != name:
+                raise ValueError(f"{name} lies in another folder")
+        return names
     return [WEIGHTS] if (folder / WEIGHTS).is_file() else []
 
 

@@ -71,7 +71,8 @@ def compose_job(job: list[str]) -> DictConfig:
             a model that they name is none.
     """
     cfg = _composed_by_hydra(job)
-    origins.choose(cfg, CONF / "origin")
+    keep_tokenizer = command_line.last(job, "tokenizer") is not None
+    origins.choose(cfg, CONF / "origin", keep_tokenizer)
     return cfg
 
 

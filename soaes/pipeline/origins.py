@@ -44,7 +44,7 @@ class Named(NamedTuple):
         return f"{self.role}.{self.key}"
 
 
-def choose(cfg: DictConfig, options: Path) -> None:
+def choose(cfg: DictConfig, options: Path, keep_tokenizer: bool = False) -> None:
     """Replace the origins of the models that a configuration names; all others stay.
 
     Beside a base model without an instruct model of its own, Instruct is general SFT of it. Rows
@@ -53,6 +53,7 @@ def choose(cfg: DictConfig, options: Path) -> None:
     Args:
         cfg: A composed configuration, which is changed.
         options: The folder conf/origin.
+        keep_tokenizer: Whether rows are written with the tokenizer that the configuration has.
 
     Raises:
         ValueError: A name is neither a model's folder nor a published model at a commit.
@@ -73,7 +74,7 @@ def choose(cfg: DictConfig, options: Path) -> None:
             else:
                 cfg[model.role].origin.instruct = node
         bases = [model.role for model in models if model.key == "model"]
-        if bases:
+        if bases and not keep_tokenizer:
             first = "target" if "target" in bases else bases[-1]
             cfg.tokenizer = f"${{{first}.origin.base}}"
 

@@ -40,6 +40,11 @@ def shard(folder):
     (folder / "model.safetensors").rename(folder / "model-1.safetensors")
 
 
+def elsewhere(folder):
+    index = {"weight_map": {"a": "../model.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 def gguf(folder):
     remove(folder, "model.safetensors", "config.json")
     (folder / "model-Q4.gguf").write_bytes(b"GGUF")
@@ -84,6 +89,7 @@ def config(**changes):
         pytest.param(cut, r"cut short: [\d,]+ of [\d,]+ bytes", id="cut"),
         pytest.param(pointer, "a pointer of Git LFS", id="pointer"),
         pytest.param(shard, "1 of 2 files .* model-2.safetensors", id="shards"),
+        pytest.param(elsewhere, "../model.safetensors lies in another folder", id="elsewhere"),
         pytest.param(adapter, "adapter without its model; merge it", id="adapter"),
         pytest.param(gguf, "GGUF", id="gguf"),
         pytest.param(

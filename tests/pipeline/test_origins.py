@@ -68,6 +68,12 @@ def test_the_target_and_the_draft_are_named_apart(models):
 PAIR = (("target", "llama"), ("draft", "qwen3"))
 
 
+def test_a_tokenizer_that_is_chosen_besides_is_not_replaced_in_silence(models):
+    words = ["goal=target.cpt", f"target.model={models / 'llama'}", "tokenizer=bpe"]
+    with pytest.raises(ValueError, match="holds token ids of local_model.* and .* of tokenizer-"):
+        job(*words)
+
+
 def test_instruct_is_sft_of_the_model_or_named(models):
     words = ["goal=evaluate", "chain@target=instruct", f"target.model={models / 'llama'}"]
     own = job(*words).recipe.arguments["model"]
