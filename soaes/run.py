@@ -37,7 +37,9 @@ from soaes.bill import report as bill
 from soaes.pipeline import compose, dry_run, model_checks, progress, sweep
 from soaes.pipeline.command_line import key_of, parse
 from soaes.pipeline.progress import JobTitle
+from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.recipe_checks import check_libraries
+from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.scheduler import JobsByGoal, Outcome, build, full_disk, missing
 from soaes.pipeline.store import Store, check_writable, read_json, write_json, write_text
 from soaes.pipeline.sweep import Job
@@ -113,8 +115,7 @@ def run(words: list[str]) -> int:
     if jobs[0].runtime.dry:
         say("\n".join(dry_run.plan(store, recipes, jobs[0].runtime)))
         return 0
-    for warning in bill.check(store, missing(store, recipes), jobs[0].runtime):
-        say(warning)
+    _check_memory(store, recipes, jobs[0].runtime)
     if not all(store.holds(job.recipe.name) and _recorded(store, job) for job in jobs):
         check_writable(store.root, "set runtime.store=FOLDER, or SOAES_STORE")
     resuming = progress.resuming_line(store, recipes) if len(jobs) > 1 else ""
@@ -131,6 +132,12 @@ def run(words: list[str]) -> int:
                 _say_failed(store, job, line)
                 exit_code = 1
     return exit_code
+
+
+def _check_memory(store: Store, recipes: list[Recipe], runtime: Runtime) -> None:
+    """Refuse stages that do not fit their devices, as far as the models' shapes are known."""
+    for warning in bill.check(store, missing(store, recipes), runtime):
+        say(warning)
 
 
 def _check_experiments(words: list[str]) -> None:
@@ -166,6 +173,7 @@ def _build_here(store: Store, jobs: list[Job]) -> None:
     if published:  # what they cannot be used for is known before hours of training
         build(store, published, runtime)
         model_checks.check(store, recipes, runtime)
+        _check_memory(store, recipes, runtime)
     outcome = build(store, recipes, runtime, _jobs_by_goal(jobs))
     full = full_disk(store) if outcome.failed else ""
     if full:  # nothing can be recorded either

@@ -11,6 +11,7 @@ from dataclasses import replace
 from statistics import mean
 from typing import NamedTuple
 
+from soaes.bill import workload
 from soaes.bill.machine import GB, MB, TERA, Machine, machine_of
 from soaes.bill.stage_bill import StageBill, stage_bill
 from soaes.bill.verdict import fit, overflow, states_overflow, way_out
@@ -41,6 +42,12 @@ PARTS = {
 LEGEND = (
     "~ marks tokens that are estimated, * a time that was measured here. all: with the process "
     "itself; offload, load: memory of the host for what is offloaded, and while ranks load models."
+)
+
+UNKNOWN = (
+    "the layers of this model are not known here; fetch it first with goal=target.base or "
+    "goal=draft.base, whose config.json tells them if they are those of Qwen2, Qwen3, Llama or "
+    "Mistral"
 )
 
 SMALL = 10 * GB
@@ -116,6 +123,9 @@ def lines(
     yield ""
     for line in _totals(groups, runtime, machine):
         yield from _wrapped(line)
+    unknown = workload.unknown_models(store, todo, runtime)
+    if unknown:
+        yield from _wrapped(f"Not counted: {', '.join(unknown)}: {UNKNOWN}.")
     for line in [*_paper(groups), *_not_fitting(store, groups, runtime, machine)]:
         yield from _wrapped(line)
 

@@ -105,6 +105,17 @@ def shape_of(store: Store, origin: Recipe, runtime: Runtime) -> ModelShape | Non
     return None
 
 
+def unknown_models(store: Store, todo: Mapping[str, Recipe], runtime: Runtime) -> list[str]:
+    """Name the models of stages to run whose shape nothing tells."""
+    names = {}
+    for stage in todo.values():
+        for model in (stage, *stage.parents.values()):
+            first = lineage.origin(model)
+            if first.stage in lineage.GIVEN and shape_of(store, first, runtime) is None:
+                names[first.name] = first.arguments.get("repo", first.name)
+    return sorted(names.values())
+
+
 def _pretrained_shape(store: Store, pretrain: Recipe, runtime: Runtime) -> ModelShape | None:
     """Return the shape that `checkpoint.create` gives a model of our own."""
     arguments = pretrain.arguments

@@ -162,5 +162,6 @@ CHECKS: dict[str, Check] = {
     "vLLM": vllm,
     "W&B": wandb,
 }
-OF_JOBS = ("memory", "disk", "models", "tokenizers", "vLLM")  # what is judged by the stages to run
+# what is judged by the stages to run
+OF_JOBS = ("memory", "fit", "disk", "models", "tokenizers", "vLLM")
 OF_THE_RUNTIME = ("cores", "GPU", "extras", "W&B")

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from soaes.bill import report as bill
 from soaes.doctor.finding import Case, Check, Finding, fault, ok, warning
 from soaes.pipeline import dry_run, processor, provenance
 from soaes.pipeline.hardware import Gpu, free_memory, gpus_here
@@ -196,6 +197,19 @@ def memory(case: Case) -> Iterator[Finding]:
         yield ok("memory", value)
 
 
+def fit(case: Case) -> Iterator[Finding]:
+    """Compare what each stage to run is counted to take with its device and the host."""
+    if case.plan is None:
+        return
+    plan = case.plan
+    warnings = bill.check(plan.store, plan.todo, plan.runtime)  # what it refuses is a fault
+    for line in warnings:
+        value, _, remedy = line.removeprefix("Warning: ").rpartition("; ")
+        yield warning("fit", value, remedy)
+    if not warnings:
+        yield ok("fit", "no stage to run needs more memory than is known of its device")
+
+
 def temporary_files(case: Case) -> Iterator[Finding]:
     """Look at the disk of temporary files, which every process of a build writes."""
     remedy = "set TMPDIR to a folder on a disk with room"
@@ -215,5 +229,6 @@ CHECKS: dict[str, Check] = {
     "GPU": gpu,
     "torch": torch,
     "memory": memory,
+    "fit": fit,
     "TMPDIR": temporary_files,
 }

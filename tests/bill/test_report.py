@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from soaes.bill import report, workload
+from soaes.bill import formulas, report, workload
+from soaes.bill import stage_bill as stages
 from soaes.bill.machine import machine_of
 from soaes.bill.stage_bill import sharding_of, soft_target_bytes, stage_bill
 from soaes.bill.verdict import fit
 from soaes.pipeline import hardware, sweep
 from soaes.pipeline.hardware import Hardware
 from soaes.pipeline.store import Store
+from tests.helpers.models import save_tokenizer
 from tests.helpers.small import SMALL_MODELS, SMALL_WORLD
 
 README = Path(__file__).parents[2] / "README.md"
@@ -79,26 +81,21 @@ def test_a_budget_of_tokens_ends_training_within_an_epoch(store):
     assert billed(store, composed, "cpt").tokens == 10_000 // (8 * 256) * 8 * 256
 
 
-def test_the_model_of_our_own_is_the_one_that_is_made(store):
+def test_the_model_of_our_own_is_the_one_that_is_made(store, tmp_path):
+    from soaes.data import chat
     from soaes.model import checkpoint
 
+    save_tokenizer(tmp_path / "words")
+    vocabulary = chat.load_tokenizer(tmp_path / "words").get_vocab_size()
     composed = job(store, "goal=target.base", *SMALL_WORLD, *SMALL_MODELS)
     base = stage(composed, "pretrain")
     shape = workload.model_of(store, base, composed.runtime)
-
-    class Words:
-        def get_vocab_size(self):
-            return shape.vocabulary
-
-        def token_to_id(self, token):
-            return 0
-
     names = ("layers", "width", "heads", "kv_heads", "context", "mlp_ratio")
     arguments = {name: base.arguments[name] for name in names}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint.chat, "load_tokenizer", lambda folder: Words())
-        model = checkpoint.create("tokenizer", seed=0, **arguments)
-    assert sum(weight.numel() for weight in model.parameters()) == shape.parameters
+    model = checkpoint.create(tmp_path / "words", seed=0, **arguments)
+    same_words = replace(shape, vocabulary=vocabulary)
+    assert sum(weight.numel() for weight in model.parameters()) == same_words.parameters
+    assert shape.vocabulary == base.arguments["tokenizer"].arguments["vocabulary"]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +131,18 @@ def test_soft_targets_take_the_bytes_of_their_format(store):
     for name, (arguments, expected) in nodes.items():
         node = {"_target_": f"soaes.model.settings.{name}", **arguments}
         assert soft_target_bytes(node, shape) == expected
+
+
+def test_what_the_bill_counts_with_is_what_the_code_does():
+    from soaes.data import datamodule
+    from soaes.model import chunked_loss, generate, reference_loss
+
+    assert formulas.LOSS_CHUNK == chunked_loss.CHUNK
+    assert stages.CACHED_TOKENS == generate.MAX_CACHED_TOKENS
+    assert stages.SCORED_TOKENS == reference_loss.CHUNK
+    for batch, limit, devices in ((8, 8, 1), (12, 8, 1), (64, 8, 4), (6, 4, 2), (8, 3, 8)):
+        ours = stages.micro_batch_size(batch, limit, devices)
+        assert ours == datamodule._micro_batch_size(batch, limit, devices)
 
 
 # ---------------------------------------------------------------------------------- how it reads
@@ -183,6 +192,14 @@ def test_a_gpu_that_is_not_here_and_not_named_is_said(store, monkeypatch):
     text = " ".join(bill_lines(store, composed))
     assert "memory is not known (set runtime.hardware.card" in text
     assert "rate not known (set runtime.hardware.peak_tflops)" in text
+
+
+def test_a_model_whose_shape_is_not_kept_is_said(store):
+    words = ["scale=paper", "goal=target.cpt", "size=small", "runtime=a800x8"]
+    composed = job(store, *words, "draft.origin.base.repo=owner/name")
+    text = " ".join(bill_lines(store, composed))
+    assert "Not counted: owner/name: the layers of this model are not known here" in text
+    assert report.check(store, composed.recipe.ancestry(), composed.runtime) == []
 
 
 # ------------------------------------------------------------------------------- what does not fit

@@ -58,7 +58,7 @@ def test_refused_overrides_are_one_fault_and_every_other_check_goes_on(store):
     found = lines("scale=smok")
     refused = found["overrides", "fault"]
     assert "Did you mean smoke" in refused
-    assert "nothing is judged of memory, disk, models" in found["overrides", "warning"]
+    assert "nothing is judged of memory, fit, disk, models" in found["overrides", "warning"]
     assert ("tokenizers", "ok") not in found and ("memory", "ok") in found
 
 
@@ -216,6 +216,14 @@ def test_free_memory_against_the_largest_stage_that_was_built(store, monkeypatch
         built(store, recipe, memory_mb)
     line = only(machine.memory, Case((*words, "seed=2")))
     assert line.mark == mark and ("parallel_stages=1" in line.text) == (memory_mb == 60)
+
+
+def test_a_stage_that_does_not_fit_its_device_is_a_fault(store):
+    words = ("scale=paper", "runtime=a800x8", "goal=teacher_logits")
+    found = Case((*words, "runtime.hardware.host_memory_gb=4000"))
+    with pytest.raises(ValueError, match=r"teach 72\.7B: needs .*; set teacher_logits=vllm"):
+        list(machine.fit(found))
+    assert only(machine.fit, Case((*SMALL, "goal=tokenizer"))).mark == "ok"
 
 
 # ---------------------------------------------------------------- the store
