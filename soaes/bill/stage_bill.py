@@ -184,11 +184,13 @@ def _training_bill(
     )
     keeps_checkpoints = execution.checkpoint_every > 0 and sharding.kind in ("whole", "ddp")
     on_gpu = execution.device != "cpu"
+    copies = 1 if sharding.kind == "fsdp2" else sharding.devices  # each rank reads its share
+    loading = float(FLOAT32 * shape.parameters * copies)
     bill = replace(
         bill,
         devices=sharding.devices,
         memory=formulas.training_memory(shape, sharding, step),
-        loading=FLOAT32 * shape.parameters * sharding.devices if on_gpu else 0.0,
+        loading=loading if on_gpu else 0.0,
         disk=formulas.folder_bytes(shape),
         scratch=CHECKPOINTS * formulas.checkpoint_bytes(shape) if keeps_checkpoints else 0.0,
     )
@@ -278,20 +280,23 @@ def _reading_bill(
     runtime: Runtime,
     machine: Machine,
 ) -> StageBill:
-    """Return the bill of a stage that answers or reads questions with one device."""
-    value = BYTES[stage.arguments.get("dtype", "float32")]
-    answers = workload.answers_of(stage)
+    """Return the bill of a stage that reads or answers questions with one device."""
     if stage.stage == "benchmark":
-        tokens = workload.exam_tokens(stage)
         at_once = workload.EXAM_TOKENS * (stage.arguments.get("shots", 0) + 1)
-        memory = formulas.inference_memory(shape, value, at_once, 0, at_once)
-        bill = replace(bill, memory=memory)
-        return _with_reading(bill, shape, tokens) if tokens else bill
-    in_batches = stage.stage == "evaluate"
+        memory = formulas.inference_memory(shape, FLOAT32, at_once, 0, at_once)
+        return _with_reading(replace(bill, memory=memory), shape, workload.exam_tokens(stage))
+    answers = workload.answers_of(stage)
     longest = answers.longest if answers else 0
+    if stage.stage == "predict_acceptance":  # a forward pass over each text of the trace
+        dtype = stage.arguments["target_trace"].arguments.get("dtype", "float32")
+        memory = formulas.inference_memory(shape, BYTES[dtype], longest, longest, longest)
+        bill = replace(bill, memory=memory)
+        return _with_reading(bill, shape, answers.tokens) if answers else bill
+    value = BYTES[stage.arguments.get("dtype", "float32")]
+    in_batches = stage.stage == "evaluate"
     cached = CACHED_TOKENS if in_batches else longest
     logits = SCORED_TOKENS if in_batches else 1
-    memory = formulas.inference_memory(shape, value, min(cached, CACHED_TOKENS), cached, logits)
+    memory = formulas.inference_memory(shape, value, cached, cached, logits)
     draft = workload.draft_of(store, stage, runtime)
     if draft is not None:
         second = formulas.inference_memory(draft, value, 0, cached)
@@ -309,5 +314,8 @@ def _reading_bill(
 
 
 def _with_reading(bill: StageBill, shape: ModelShape, tokens: int) -> StageBill:
+    """Return a bill with the FLOPs of one forward pass of so many tokens; 0 are unknown."""
+    if not tokens:
+        return bill
     flops = tokens * formulas.forward_flops(shape, 0)
     return replace(bill, tokens=float(tokens), is_counted=False, flops=flops)

@@ -18,8 +18,8 @@ from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.store import Store, read_json
 
-# The argument by which a stage reads the model that it runs.
-MODELS = ("parent", "model", "target")
+# The argument by which a stage reads the model that it runs, the larger one first.
+MODELS = ("parent", "model", "target", "draft")
 
 # Tokens of a document of the synthetic world, measured at scale=tiny with its tokenizer of 3,000
 # words: domain and general text, dialogues near the domain and all of them, stage 2's samples.
@@ -79,9 +79,9 @@ def model_of(store: Store, stage: Recipe, runtime: Runtime) -> ModelShape | None
 
 
 def draft_of(store: Store, stage: Recipe, runtime: Runtime) -> ModelShape | None:
-    """Return the shape of the draft that a stage runs; None without one."""
+    """Return the shape of the draft that a stage runs beside a target; None without one."""
     draft = stage.arguments.get("draft")
-    if not isinstance(draft, Recipe):
+    if not isinstance(draft, Recipe) or "target" not in stage.arguments:
         return None
     return shape_of(store, lineage.origin(draft), runtime)
 
@@ -224,7 +224,13 @@ class Answers(NamedTuple):
 
 
 def answers_of(stage: Recipe) -> Answers | None:
-    """Return the answers of a stage that decodes; None of one that does not, or of unknown data."""
+    """Return the answers of a stage that decodes or reads a trace; None of any other.
+
+    None as well where nothing is known of the questions.
+    """
+    trace = stage.arguments.get("target_trace")
+    if isinstance(trace, Recipe):
+        return answers_of(trace)
     limits = stage.arguments.get("max_new_tokens")
     if not isinstance(limits, Mapping):
         return None

@@ -133,6 +133,33 @@ def test_soft_targets_take_the_bytes_of_their_format(store):
         assert soft_target_bytes(node, shape) == expected
 
 
+def test_answers_take_the_time_of_reading_the_weights(store):
+    words = ["scale=paper", "runtime=one_gpu", "runtime.hardware.card=A100-80GB", "size=small"]
+    words += ["max_new_tokens.report=100", "max_new_tokens.qa=50", "world.unseen_questions=0"]
+    composed = job(store, *words, "goal=evaluate", "eval_samples=100")
+    bill = billed(store, composed, "evaluate")
+    tokens = 3 * 100 + 97 * 50  # 3 % are reports
+    steps = tokens // (8192 // (100 + workload.PROMPT_TOKENS))
+    assert bill.tokens == tokens
+    assert bill.seconds == pytest.approx(steps * 4 * bill.parameters / 2039e9)
+    assert bill.memory.weights == 4 * bill.parameters
+
+
+def test_a_draft_is_judged_by_one_pass_over_the_trace(store):
+    composed = job(store, "goal=predict_acceptance", "scale=paper", "subject=draft.chat")
+    bill = billed(store, composed, "predict_acceptance")
+    assert bill.kind == "predict_acceptance 7.62B"
+    assert bill.tokens == billed(store, composed, "target_trace").tokens == 500 * 512 + 20 * 4096
+    assert bill.memory.weights == 2 * bill.parameters  # in the trace's bfloat16
+
+
+def test_a_decoder_with_a_draft_holds_both_models(store):
+    words = ["scale=paper", "subject=draft.chat"]
+    alone = billed(store, job(store, *words, "goal=target_trace"), "target_trace")
+    both = billed(store, job(store, *words, "goal=acceptance"), "acceptance")
+    assert both.memory.weights - alone.memory.weights == 2 * 7_615_616_512
+
+
 def test_what_the_bill_counts_with_is_what_the_code_does():
     from soaes.data import datamodule
     from soaes.model import chunked_loss, generate, reference_loss
