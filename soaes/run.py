@@ -174,7 +174,8 @@ def _build_here(store: Store, jobs: list[Job]) -> None:
         build(store, published, runtime)
         model_checks.check(store, recipes, runtime)
         _check_memory(store, recipes, runtime)
-    outcome = build(store, recipes, runtime, _jobs_by_goal(jobs))
+    counted = bill.counted_seconds(store, missing(store, recipes), runtime)
+    outcome = build(store, recipes, runtime, _jobs_by_goal(jobs), counted)
     full = full_disk(store) if outcome.failed else ""
     if full:  # nothing can be recorded either
         say(full)

@@ -156,6 +156,20 @@ def check(store: Store, todo: Mapping[str, Recipe], runtime: Runtime) -> list[st
     return warnings
 
 
+def counted_seconds(store: Store, todo: Mapping[str, Recipe], runtime: Runtime) -> dict[str, float]:
+    """Return the seconds of the stages whose arithmetic and device's rate are known, by name.
+
+    A processor is not timed for it: its rate is known where runtime.hardware says it.
+    """
+    machine = machine_of(runtime, store, with_rate=False)
+    seconds = {}
+    for name, recipe in todo.items():
+        counted = stage_bill(store, recipe, runtime, machine).seconds
+        if counted is not None:
+            seconds[name] = counted
+    return seconds
+
+
 # ----------------------------------------------------------------------------------------- lines
 
 

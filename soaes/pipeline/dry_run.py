@@ -17,6 +17,8 @@ from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.scheduler import missing
 from soaes.pipeline.store import Store
 
+Manifest = dict[str, Any]  # of a folder in the store
+
 
 def plan(store: Store, recipes: list[Recipe], runtime: Runtime) -> Iterator[str]:
     """Yield a line for each stage, then the bill of those to run.
@@ -169,7 +171,7 @@ def measured_seconds(store: Store, todo: Mapping[str, Recipe]) -> dict[str, floa
     }
 
 
-def _alike(store: Store, todo: Mapping[str, Recipe]) -> dict[str, list[dict[str, Any]]]:
+def _alike(store: Store, todo: Mapping[str, Recipe]) -> dict[str, list[Manifest]]:
     """Return the manifests of the cached stages of each stage's kind and size."""
     kinds = _Kinds(store, todo)
     alike = {}

@@ -63,13 +63,20 @@ class Forecast:
     State: the most similar built stage of each, which improves while the build goes on.
     """
 
-    def __init__(self, store: Store, todo: Mapping[str, Recipe]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        todo: Mapping[str, Recipe],
+        counted: Mapping[str, float] | None = None,
+    ) -> None:
         """Compare the stages to run with those in the store.
 
         Args:
             store: Where built stages lie.
             todo: The stages to run, by name.
+            counted: Seconds by the bill (soaes.bill), for stages unlike any that was built.
         """
+        self.counted = counted or {}
         self.store = store
         self.todo = todo
         self.written: dict[str, dict[str, Any]] = {}
@@ -96,9 +103,12 @@ class Forecast:
     def seconds(self, name: str) -> float:
         """Return the seconds a stage is expected to take.
 
-        Where no built stage is of its family: the median of all that is known, or 0.
+        Where no built stage is of its function and size, what the bill counts; where nothing is
+        counted, what the most similar one of its family took, or the median of all that is known.
         """
-        if name in self.references:
+        if name in self.counted and self.is_guess(name):
+            known = [self.counted[name]]
+        elif name in self.references:
             known = [self.references[name].seconds]
         else:
             known = [reference.seconds for reference in self.references.values()]

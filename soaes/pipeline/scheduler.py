@@ -104,7 +104,11 @@ def computes(recipe: Recipe) -> bool:
 
 
 def build(
-    store: Store, recipes: Iterable[Recipe], runtime: Runtime, jobs: JobsByGoal | None = None
+    store: Store,
+    recipes: Iterable[Recipe],
+    runtime: Runtime,
+    jobs: JobsByGoal | None = None,
+    counted: Mapping[str, float] | None = None,
 ) -> Outcome:
     """Build what is missing of some recipes, and print a line for each stage.
 
@@ -114,6 +118,7 @@ def build(
         runtime: How stages are run.
         jobs: The jobs that show each goal. Where given, each job is printed when its goal is done,
             and a terminal shows a board of everything under way.
+        counted: Seconds of stages by the bill (soaes.bill), for the time to go.
 
     Returns:
         What was built and what failed. An empty outcome says that nothing was missing.
@@ -121,7 +126,7 @@ def build(
     outcome = Outcome()
     todo = missing(store, recipes)
     if todo:
-        Scheduler(store, todo, runtime, outcome, jobs or {}).run()
+        Scheduler(store, todo, runtime, outcome, jobs or {}, counted).run()
     return outcome
 
 
@@ -138,6 +143,7 @@ class Scheduler:
         runtime: Runtime,
         outcome: Outcome,
         jobs: JobsByGoal,
+        counted: Mapping[str, float] | None = None,
     ) -> None:
         """Prepare the graph of stages; see `build` for the arguments.
 
@@ -157,7 +163,7 @@ class Scheduler:
         self.graph.prepare()
         self.ready: list[str] = []
         self.running: dict[str, StageProcess] = {}
-        self.forecast = forecast.Forecast(store, todo)
+        self.forecast = forecast.Forecast(store, todo, counted)
         self.screen = progress.Screen(live=bool(jobs))
 
     def run(self) -> None:

@@ -1,5 +1,6 @@
 """The bill of a plan: what it counts, how it reads, and that what does not fit is refused."""
 
+import itertools
 import json
 import re
 import shlex
@@ -14,6 +15,7 @@ from soaes.bill.machine import machine_of
 from soaes.bill.stage_bill import sharding_of, soft_target_bytes, stage_bill
 from soaes.bill.verdict import fit
 from soaes.pipeline import hardware, sweep
+from soaes.pipeline.forecast import Forecast
 from soaes.pipeline.hardware import Hardware
 from soaes.pipeline.store import Store
 from tests.helpers.models import save_tokenizer
@@ -167,7 +169,11 @@ def test_what_the_bill_counts_with_is_what_the_code_does():
     assert formulas.LOSS_CHUNK == chunked_loss.CHUNK
     assert stages.CACHED_TOKENS == generate.MAX_CACHED_TOKENS
     assert stages.SCORED_TOKENS == reference_loss.CHUNK
-    for batch, limit, devices in ((8, 8, 1), (12, 8, 1), (64, 8, 4), (6, 4, 2), (8, 3, 8)):
+    batches, limits = (1, 6, 8, 12, 64), (1, 3, 4, 8)
+    cases = itertools.product(batches, limits, (1, 2, 4))
+    for batch, limit, devices in cases:
+        if batch % devices:
+            continue
         ours = stages.micro_batch_size(batch, limit, devices)
         assert ours == datamodule._micro_batch_size(batch, limit, devices)
 
@@ -194,6 +200,17 @@ def test_readme_shows_what_its_command_prints(store):
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "soaes.run"]
     assert "\n".join(bill_lines(store, job(store, *words[3:]))) == shown
+
+
+def test_the_time_to_go_of_a_stage_unlike_any_that_was_built_is_counted(store):
+    composed = job(store, *PAPER, "runtime.expected_tokens.corpus=17e9")
+    todo = composed.recipe.ancestry()
+    counted = report.counted_seconds(store, todo, composed.runtime)
+    expected = Forecast(store, todo, counted).seconds(stage(composed, "cpt").name)
+    assert expected == billed(store, composed, "cpt").seconds > 200 * 3600
+    assert Forecast(store, todo).seconds(stage(composed, "cpt").name) == 0
+    on_cpu = job(store, "goal=target.cpt")
+    assert report.counted_seconds(store, on_cpu.recipe.ancestry(), on_cpu.runtime) == {}
 
 
 def test_small_scales_are_counted_in_seconds_and_megabytes(store):
