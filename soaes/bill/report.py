@@ -23,8 +23,9 @@ WIDTH = 100
 
 PAPER_TOKENS = 17e9  # that the paper's CPT reads, section 4.1
 
-WORK = f"{'stage':<28}{'n':>4}{'tokens':>9}{'FLOPs':>10}{'time each':>16}{'disk each':>12}"
-WORK += f"{'checkpoints':>13}"
+WORK = f"{'stage':<28}{'n':>4}{'params':>8}{'tokens':>9}{'FLOPs':>10}{'time each':>16}"
+WORK += f"{'disk each':>12}{'checkpoints':>13}"
+
 # The columns of a device's memory and their widths, behind 25 columns for the stage.
 PARTS = {
     "weights": 8,
@@ -175,14 +176,15 @@ def counted_seconds(store: Store, todo: Mapping[str, Recipe], runtime: Runtime) 
 
 def _work_line(group: Group) -> str:
     bill, number = group.bill, len(group.stages)
+    parameters = "" if bill.parameters is None else _short(bill.parameters)
     tokens = "" if bill.tokens is None else ("" if bill.is_counted else "~") + _short(bill.tokens)
     flops = "" if bill.flops is None else f"{bill.flops:.2g}"
     time = "?" if bill.seconds is None else duration(bill.seconds)
     time += "*" if bill.is_measured else ""
     disk = size(bill.disk) if bill.disk else ""
     scratch = size(bill.scratch) if bill.scratch else ""
-    line = f"{bill.kind[:28]:<28}{number:>4}{tokens:>9}{flops:>10}{time:>16}{disk:>12}{scratch:>13}"
-    return line.rstrip()
+    line = f"{bill.kind[:28]:<28}{number:>4}{parameters:>8}{tokens:>9}{flops:>10}{time:>16}"
+    return f"{line}{disk:>12}{scratch:>13}".rstrip()
 
 
 def _memory_line(bill: StageBill, machine: Machine, unit: float) -> str:

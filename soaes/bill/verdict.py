@@ -72,7 +72,7 @@ def way_out(store: Store, stage: Recipe, runtime: Runtime, machine: Machine) -> 
             return "set teacher_logits=vllm, which cuts the model over the devices"
     if bill.device_bytes and machine.device_memory and bill.device_bytes > machine.device_memory:
         needed, name = bill.device_bytes, "device_memory_gb"
-        what = "the memory of this machine" if machine.is_cpu else "a larger card"
+        what = "a machine with more memory" if machine.is_cpu else "a larger card"
     else:
         needed, name, what = bill.host_bytes, "host_memory_gb", "a host with more memory"
     setting = f"runtime.hardware.{name}={needed / MARGIN / GB:.0f}"

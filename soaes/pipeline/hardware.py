@@ -193,8 +193,8 @@ print(2 * {rows} ** 3 / sorted(times)[2])
 
 
 @cache
-def product_rate(threads: int) -> float:
-    """Time a float32 product on this processor: operations a second.
+def product_rate(threads: int) -> float | None:
+    """Time a float32 product on this processor: operations a second; None where it fails.
 
     It runs in a process of its own, since numpy's threads are chosen when it is imported.
 
@@ -205,4 +205,4 @@ def product_rate(threads: int) -> float:
     environment = {**os.environ, **{name: str(threads) for name in names}}
     command = [sys.executable, "-c", PRODUCT.format(rows=PRODUCT_ROWS)]
     ran = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
-    return float(ran.stdout)
+    return None if ran.returncode else float(ran.stdout)
