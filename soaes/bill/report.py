@@ -37,12 +37,13 @@ PARTS = {
     "all": 7,
     "of": 7,
     "offload": 8,
-    "load": 7,
+    "host": 7,
     "fits": 6,
 }
 LEGEND = (
     "~ marks tokens that are estimated, * a time that was measured here. all: with the process "
-    "itself; offload, load: memory of the host for what is offloaded, and while ranks load models."
+    "itself; offload, host: memory of the host for what is offloaded, and at its peak, when ranks "
+    "load or save models."
 )
 
 UNKNOWN = (
@@ -200,7 +201,7 @@ def _memory_line(bill: StageBill, machine: Machine, unit: float) -> str:
         bill.device_bytes,
         machine.device_memory or 0.0,
         memory.host,
-        bill.loading,
+        bill.host_bytes,
     ]
     words = [in_unit(number, unit) for number in numbers]
     return f"{bill.kind[:25]:<25}{_columns([*words, fit(bill, machine)])}"

@@ -68,6 +68,9 @@ class StageBill:
     loading: float = 0.0
     """Bytes of host memory while the ranks load their models."""
 
+    saving: float = 0.0
+    """Bytes of host memory, beside what is offloaded, while the ranks gather weights to save."""
+
     disk: float = 0.0
     """Bytes that stay."""
 
@@ -82,7 +85,8 @@ class StageBill:
     @property
     def host_bytes(self) -> float:
         """Bytes of the host at its peak, beside a GPU."""
-        return max(self.loading, self.memory.host if self.memory else 0.0)
+        offloaded = self.memory.host if self.memory else 0.0
+        return max(self.loading, offloaded + self.saving)
 
 
 def stage_bill(store: Store, stage: Recipe, runtime: Runtime, machine: Machine) -> StageBill:
@@ -186,11 +190,15 @@ def _training_bill(
     on_gpu = execution.device != "cpu"
     copies = 1 if sharding.kind == "fsdp2" else sharding.devices  # each rank reads its share
     loading = float(FLOAT32 * shape.parameters * copies)
+    gathered = 0.0
+    if sharding.kind == "zero" and sharding.cuts_weights:  # by every rank, soaes.model.checkpoint
+        gathered = float(BFLOAT16 * shape.parameters * sharding.devices)
     bill = replace(
         bill,
         devices=sharding.devices,
         memory=formulas.training_memory(shape, sharding, step),
         loading=loading if on_gpu else 0.0,
+        saving=gathered if on_gpu else 0.0,
         disk=formulas.folder_bytes(shape),
         scratch=CHECKPOINTS * formulas.checkpoint_bytes(shape) if keeps_checkpoints else 0.0,
     )

@@ -26,9 +26,11 @@ def overflow(bill: StageBill, machine: Machine) -> str:
         return f"{device / GB:,.1f} GB of the {memory / GB:,.1f} GB of {of_device}"
     host = machine.host_memory
     if not machine.is_cpu and host is not None and bill.host_bytes > TOLERANCE * host:
-        cause = "while every rank loads the whole model"
-        if bill.memory is not None and bill.memory.host >= bill.loading:
-            cause = "for what is offloaded"
+        cause = "for what is offloaded"
+        if bill.host_bytes == bill.loading:
+            cause = "while every rank loads the whole model"
+        elif bill.saving:
+            cause = "when every rank gathers the weights to save them"
         return f"{bill.host_bytes / GB:,.0f} GB of the {host / GB:,.0f} GB of the host, {cause}"
     return ""
 
@@ -107,7 +109,14 @@ def _changes(stage: Recipe, runtime: Runtime) -> Iterator[Change]:
         checkpointing = replace(execution, gradient_checkpointing=True)
         yield Change(recomputing, replace(runtime, execution=checkpointing))
         yield Change(f"{recomputing} {rows}", replace(runtime, execution=least))
-    if execution.device.startswith("cuda") and not execution.uses_deepspeed:
+    if execution.uses_deepspeed:  # every rank loads and gathers the whole model
+        devices = execution.devices // 2
+        while devices:
+            fewer = replace(execution, devices=devices)
+            words = f"runtime.execution.devices={devices}"
+            yield Change(words, replace(runtime, execution=fewer))
+            devices //= 2
+    elif execution.device.startswith("cuda"):
         offloading = replace(
             least, devices=8, strategy="deepspeed_stage_3_offload", cpu_offload=True
         )
