@@ -34,6 +34,9 @@ SCORED_TOKENS = 1024
 # Arrays of int32 that a packed row has, and bytes of a token in them.
 ROW_BYTES = 3 * 4
 
+# Weights that the first rank holds while shares are saved (soaes.model.sharding).
+FILE_BYTES = 5e9
+
 # Checkpoints of a training stage at once: two are kept while a third is written.
 CHECKPOINTS = 3
 
@@ -69,7 +72,7 @@ class StageBill:
     """Bytes of host memory while the ranks load their models."""
 
     saving: float = 0.0
-    """Bytes of host memory, beside what is offloaded, while the ranks gather weights to save."""
+    """Bytes of host memory, beside what is offloaded, while shares are gathered to save them."""
 
     disk: float = 0.0
     """Bytes that stay."""
@@ -141,23 +144,14 @@ def _pack_bill(store: Store, stage: Recipe, runtime: Runtime) -> StageBill:
 
 def sharding_of(execution: Execution, stage: Recipe, runtime: Runtime) -> Sharding:
     """Return how the states of a training stage lie on devices, as its strategy says."""
-    devices = execution.devices if stage.stage in runtime.torchrun else 1
-    if not execution.uses_deepspeed:
-        return Sharding("ddp" if devices > 1 else "whole", devices)
-    stage_of_zero, optimizer, parameters = _deepspeed(execution.strategy)
-    optimizer = optimizer or execution.cpu_offload
-    return Sharding("zero", devices, stage_of_zero, optimizer, parameters)
-
-
-def _deepspeed(strategy: Any) -> tuple[int, bool, bool]:
-    """Return a DeepSpeed strategy's stage and what it offloads: the optimizer, the parameters."""
-    if isinstance(strategy, Mapping):
-        offloads = bool(strategy.get("offload_optimizer", False))
-        return int(strategy.get("stage", 2)), offloads, bool(strategy.get("offload_parameters"))
-    digits = [int(digit) for digit in str(strategy) if digit.isdigit()]
-    is_offloading = str(strategy).endswith("offload")
-    is_stage_3 = digits == [3]
-    return (digits[0] if digits else 2), is_offloading, is_offloading and is_stage_3
+    if stage.stage not in runtime.torchrun:
+        return Sharding("whole", 1)
+    devices, offload = execution.devices, execution.cpu_offload
+    if execution.parallelism == "zero3":
+        return Sharding("zero", devices, 3, offload)
+    if execution.parallelism == "fsdp2":
+        return Sharding("fsdp2", devices, offload_optimizer=offload)
+    return Sharding("ddp" if devices > 1 else "whole", devices)
 
 
 def micro_batch_size(global_batch_size: int, limit: int, devices: int) -> int:
@@ -184,22 +178,21 @@ def _training_bill(
         attention=execution.attention,
         distils=stage.stage == "distill",
         teacher_width=teacher.width if teacher else None,
-        chunked_loss=not (sharding.kind == "zero" and sharding.stage == 3),
     )
-    keeps_checkpoints = execution.checkpoint_every > 0 and sharding.kind in ("whole", "ddp")
+    keeps_checkpoints = execution.checkpoint_every > 0
     on_gpu = execution.device != "cpu"
-    copies = 1 if sharding.kind == "fsdp2" else sharding.devices  # each rank reads its share
+    copies = 1 if sharding.cuts_weights else sharding.devices  # each rank reads its share
     loading = float(FLOAT32 * shape.parameters * copies)
-    gathered = 0.0
-    if sharding.kind == "zero" and sharding.cuts_weights:  # by every rank, soaes.model.checkpoint
-        gathered = float(BFLOAT16 * shape.parameters * sharding.devices)
+    is_given = lineage.origin(stage).stage in lineage.GIVEN
+    folder = formulas.folder_bytes(shape, BFLOAT16 if is_given else FLOAT32)
+    gathered = min(FILE_BYTES, folder) if sharding.cuts_weights else 0.0
     bill = replace(
         bill,
         devices=sharding.devices,
         memory=formulas.training_memory(shape, sharding, step),
         loading=loading if on_gpu else 0.0,
         saving=gathered if on_gpu else 0.0,
-        disk=formulas.folder_bytes(shape),
+        disk=folder,
         scratch=CHECKPOINTS * formulas.checkpoint_bytes(shape) if keeps_checkpoints else 0.0,
     )
     training = workload.training_of(store, stage, runtime)

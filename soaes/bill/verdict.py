@@ -9,7 +9,7 @@ from typing import NamedTuple
 from soaes.bill.machine import GB, Machine
 from soaes.bill.stage_bill import StageBill, stage_bill
 from soaes.pipeline.recipe import Recipe
-from soaes.pipeline.runtime import TRAINING_STAGES, Runtime
+from soaes.pipeline.runtime import SHARDED, TRAINING_STAGES, Runtime
 from soaes.pipeline.store import Store
 
 # The formulas are within a few per cent of tracked steps: a stage is refused where it needs more
@@ -30,7 +30,7 @@ def overflow(bill: StageBill, machine: Machine) -> str:
         if bill.host_bytes == bill.loading:
             cause = "while every rank loads the whole model"
         elif bill.saving:
-            cause = "when every rank gathers the weights to save them"
+            cause = "with the weights that are gathered to save them"
         return f"{bill.host_bytes / GB:,.0f} GB of the {host / GB:,.0f} GB of the host, {cause}"
     return ""
 
@@ -109,16 +109,13 @@ def _changes(stage: Recipe, runtime: Runtime) -> Iterator[Change]:
         checkpointing = replace(execution, gradient_checkpointing=True)
         yield Change(recomputing, replace(runtime, execution=checkpointing))
         yield Change(f"{recomputing} {rows}", replace(runtime, execution=least))
-    if execution.uses_deepspeed:  # every rank loads and gathers the whole model
-        devices = execution.devices // 2
-        while devices:
-            fewer = replace(execution, devices=devices)
-            words = f"runtime.execution.devices={devices}"
-            yield Change(words, replace(runtime, execution=fewer))
-            devices //= 2
-    elif execution.device.startswith("cuda"):
-        offloading = replace(
-            least, devices=8, strategy="deepspeed_stage_3_offload", cpu_offload=True
-        )
+    if not execution.device.startswith("cuda"):
+        return
+    if execution.parallelism == "fsdp2" and not execution.cpu_offload:
+        offloading = replace(execution, cpu_offload=True)
+        words = "runtime.execution.cpu_offload=true"
+        yield Change(words, replace(runtime, execution=offloading))
+    if execution.parallelism not in SHARDED:
+        offloading = replace(least, devices=8, strategy="zero3", cpu_offload=True, compile=False)
         on_eight = replace(runtime, execution=offloading, torchrun=TRAINING_STAGES)
         yield Change("runtime=a800x8, on eight GPUs", on_eight, elsewhere=True)

@@ -98,8 +98,8 @@ def extras(case: Case) -> Iterator[Finding]:
     if case.runtime is None:
         return
     execution = case.runtime.execution
-    if execution.uses_deepspeed:
-        yield _extra("deepspeed", "deepspeed", "set runtime.execution.strategy=auto")
+    if execution.parallelism == "zero3":
+        yield _extra("deepspeed", "deepspeed", "set runtime.execution.strategy=fsdp2")
     if execution.attention == "flash_attention_2":
         yield _extra("flash-attn", "cuda", "set runtime.execution.attention=sdpa")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ import torch
 
 from soaes.data.chat import load_tokenizer, prompt
 from soaes.metrics import rouge
-from soaes.model import checkpoint, train_state
+from soaes.model import sharding, train_state
 from soaes.model.generate import generate
-from soaes.model.train_state import TrainState
+from soaes.model.train_state import Shares, TrainState
 from soaes.pipeline.store import check_room
 from soaes.pipeline.tracking import CURVE_POINTS, Tracker
 
@@ -92,8 +93,7 @@ class FiniteCallback(pl.Callback):
             ValueError: One is not finite.
         """
         for name, weight in module.model.named_parameters():
-            held = getattr(weight, "ds_tensor", weight)  # ZeRO-3: this rank's share of it
-            if not torch.isfinite(held).all():
+            if not torch.isfinite(sharding.own_share(weight)).all():
                 updates = self.state.step
                 raise _not_finite(f"{name} is not finite after step {updates:,}", updates)
 
@@ -189,7 +189,7 @@ class MetricsCallback(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Log the perplexity, and the Rouge-1 of answers where one rank has the whole model."""
         metrics = {"val/perplexity": module.perplexity}
-        if self.dev_prompts and trainer.is_global_zero and not checkpoint.is_sharded(module):
+        if self.dev_prompts and trainer.is_global_zero and not sharding.is_sharded(module):
             metrics["val/rouge1"] = self._rouge1(module.model)
         self._log(metrics)
         self.window_began = time.monotonic()
@@ -222,20 +222,24 @@ CHECKPOINTS_ON_DISK = 3
 class CheckpointCallback(pl.Callback):
     """Write checkpoints between optimizer steps, and load the one that the run continues from.
 
-    Every rank loads, the first writes: each rank must hold the whole state. A module that counts
-    something beside its weights adds it to its state_dict by torch's get_extra_state and
-    set_extra_state.
+    Every rank loads. The first writes, and each its share where the state is sharded. When to write
+    is decided by the first rank's clock. A module that counts something beside its weights adds it
+    to its state_dict by torch's get_extra_state and set_extra_state.
 
     Args:
         state: The run's state, new or from `train_state.load_newest`.
         folder: Where checkpoints lie.
         every: Seconds between two checkpoints; 0 for none.
+        shares: Who writes and reads a rank's share of the state; None: each rank holds all of it.
     """
 
-    def __init__(self, state: TrainState, folder: Path, every: float) -> None:
+    def __init__(
+        self, state: TrainState, folder: Path, every: float, shares: Shares | None = None
+    ) -> None:
         self.state = state
         self.folder = folder
         self.every = every
+        self.shares = shares
         self.last_step = state.step  # of the last checkpoint
         self.last_time = time.monotonic()
 
@@ -247,7 +251,7 @@ class CheckpointCallback(pl.Callback):
         """
         if self.every:
             _check_room(self.folder, module)
-        self.state.restore(trainer, module)
+        self.state.restore(trainer, module, self.folder, self.shares)
         self.last_time = time.monotonic()
 
     def on_train_batch_start(
@@ -265,19 +269,24 @@ class CheckpointCallback(pl.Callback):
         Raises:
             OSError: The checkpoint cannot be written.
         """
-        is_due = self.every and time.monotonic() - self.last_time >= self.every
         starts_step = batch_index % trainer.accumulate_grad_batches == 0
-        if not is_due or not starts_step or trainer.global_step <= self.last_step:
+        if not self.every or not starts_step or trainer.global_step <= self.last_step:
             return
-        if trainer.is_global_zero:
-            self.last_step = trainer.global_step
+        is_due = time.monotonic() - self.last_time >= self.every
+        if not trainer.strategy.broadcast(is_due):
+            return
+        self.last_step = trainer.global_step
+        if self.shares is not None:
+            write_shares = partial(self.shares.write_shares, trainer=trainer, module=module)
+            train_state.write(self.folder, self.state.snapshot(trainer, module), write_shares)
+        elif trainer.is_global_zero:
             train_state.write(self.folder, self.state.snapshot(trainer, module))
-            self.last_time = time.monotonic()
+        self.last_time = time.monotonic()
 
 
 def _check_room(folder: Path, module: pl.LightningModule) -> None:
     """ValueError if the disk cannot hold as many checkpoints as lie there at once."""
-    existing = sum(path.stat().st_size for path in folder.rglob("state.pt"))
+    existing = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     needed = CHECKPOINTS_ON_DISK * _checkpoint_bytes(module) - existing
     way_out = "train without: runtime.execution.checkpoint_every=0"
     check_room(folder, needed, "checkpoints", way_out)
@@ -285,10 +294,9 @@ def _check_room(folder: Path, module: pl.LightningModule) -> None:
 
 def _checkpoint_bytes(module: pl.LightningModule) -> int:
     """The module's tensors, a tied weight once, and AdamW's two moments of trained weights."""
-    sizes = {
-        tensor.data_ptr(): tensor.nbytes
-        for tensor in module.state_dict().values()
-        if isinstance(tensor, torch.Tensor)
-    }
-    trained = sum(weight.nbytes for weight in module.parameters() if weight.requires_grad)
-    return sum(sizes.values()) + 2 * trained
+    total = sum(sharding.whole_bytes(tensor) for tensor in sharding.saved_tensors(module).values())
+    for weight in module.parameters():
+        if weight.requires_grad:
+            in_float32 = 2 if weight.dtype == torch.float32 else 3  # the weights too, by ZeRO-3
+            total += in_float32 * 4 * sharding.whole_shape(weight).numel()
+    return total

@@ -16,10 +16,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DeepSpeedStrategy
+from torch.distributed.tensor import DTensor
 
 from soaes.data.token_store import IGNORE, loss_mask
-from soaes.model import attention, checkpoint, chunked_loss, losses
-from soaes.model.output_head import OutputHead
+from soaes.model import attention, chunked_loss, losses, sharding
+from soaes.model.output_head import OutputHead, compute_losses_in_head
 
 
 class CausalLM(pl.LightningModule):
@@ -33,7 +34,7 @@ class CausalLM(pl.LightningModule):
         weight_decay: AdamW's, of matrices only.
         steps: Optimizer steps of the whole training.
         grad_clip: The norm that gradients are clipped to.
-        cpu_offload: Keep the optimizer state in the processor's memory.
+        adamw: The optimizer's class.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class CausalLM(pl.LightningModule):
         weight_decay: float,
         steps: int,
         grad_clip: float,
-        cpu_offload: bool = False,
+        adamw: Callable[..., torch.optim.Optimizer] = partial(torch.optim.AdamW, fused=True),
     ) -> None:
         super().__init__()
+        compute_losses_in_head(model)
         self.model = model
         self.made_buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self.lr = lr
@@ -56,7 +58,7 @@ class CausalLM(pl.LightningModule):
         self.weight_decay = weight_decay
         self.steps = steps
         self.grad_clip = grad_clip
-        self.cpu_offload = cpu_offload
+        self.adamw = adamw
         self.step_lr = math.nan  # the learning rate of the last step
         self.clipped_norm = math.nan  # what the last step's gradients had before it was clipped
         self.validation_nats = 0.0
@@ -96,17 +98,18 @@ class CausalLM(pl.LightningModule):
         self, hidden_ND: torch.Tensor, chunk_loss: chunked_loss.ChunkLoss
     ) -> torch.Tensor:
         """Return a loss of the logits, computed for one chunk of tokens at a time."""
-        head = OutputHead.of(self.model)
-        if checkpoint.is_sharded(self.model):
-            # ZeRO-3 gathers a weight only while its module is called.
-            product_NV = self.model.get_output_embeddings()(hidden_ND).float()
-            return chunk_loss(head.finish(product_NV), slice(None))
 
-        def loss_of_product(product_CV: torch.Tensor, tokens: slice) -> torch.Tensor:
-            return chunk_loss(head.finish(product_CV), tokens)
+        def loss(hidden_ND: torch.Tensor) -> torch.Tensor:
+            """Read the output matrix, which is whole while its module is called."""
+            head = OutputHead.of(self.model)
 
-        states, matrix = head.matrix_inputs(hidden_ND)
-        return chunked_loss.chunked_loss(states, matrix, loss_of_product)
+            def loss_of_product(product_CV: torch.Tensor, tokens: slice) -> torch.Tensor:
+                return chunk_loss(head.finish(product_CV), tokens)
+
+            states, matrix = head.matrix_inputs(hidden_ND)
+            return chunked_loss.chunked_loss(states, matrix, loss_of_product)
+
+        return self.model.get_output_embeddings()(hidden_ND, loss)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> torch.Tensor:
         """Return this micro-batch's part of the step's loss: the mean over its loss tokens."""
@@ -167,6 +170,8 @@ class CausalLM(pl.LightningModule):
         if self.trainer.scaler is not None:
             self.trainer.scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.grad_clip)
+        if isinstance(norm, DTensor):  # FSDP2: this rank's part of it
+            norm = norm.full_tensor()
         self.clipped_norm = float(norm)
 
     @property
@@ -176,27 +181,23 @@ class CausalLM(pl.LightningModule):
             return float(self.trainer.model.get_global_grad_norm())
         return self.clipped_norm
 
+    def configure_model(self) -> None:
+        """Do nothing: a model is laid over its ranks when it is loaded."""
+
     def configure_optimizers(self) -> dict[str, Any]:
         """Return AdamW and its schedule; norms and biases have no weight decay."""
-        matrices = [weight for weight in self.parameters() if weight.ndim > 1]
-        vectors = [weight for weight in self.parameters() if weight.ndim <= 1]
+        matrices: list[torch.nn.Parameter] = []
+        vectors: list[torch.nn.Parameter] = []
+        for weight in self.parameters():
+            is_matrix = len(sharding.whole_shape(weight)) > 1
+            (matrices if is_matrix else vectors).append(weight)
         groups = [
             {"params": matrices, "weight_decay": self.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        adamw = _adamw_class(self.cpu_offload)
-        optimizer = adamw(groups, lr=self.lr, betas=self.betas)
+        optimizer = self.adamw(groups, lr=self.lr, betas=self.betas)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _lr_factor(self, step: int) -> float:
         return self.schedule(step, self.steps)
-
-
-def _adamw_class(cpu_offload: bool) -> Callable[..., torch.optim.Optimizer]:
-    """AdamW of torch; of DeepSpeed where the optimizer state lies in the processor's memory."""
-    if not cpu_offload:
-        return partial(torch.optim.AdamW, fused=True)
-    from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-    return DeepSpeedCPUAdam

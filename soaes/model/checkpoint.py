@@ -20,11 +20,12 @@ from transformers import (
 )
 
 from soaes.data import chat
-from soaes.model import attention
+from soaes.model import attention, sharding
 from soaes.model.folder import TOKENIZER_FILES
 from soaes.pipeline.model_checks import state_layers
 from soaes.pipeline.runtime import first_rank
 from soaes.pipeline.store import read_json, write_json
+from soaes.pipeline.validation import DTYPES
 
 
 def create(
@@ -113,6 +114,18 @@ def load(folder: Path, dtype: torch.dtype | str = torch.float32) -> PreTrainedMo
     Raises:
         ValueError: The folder holds no model, or a layer of it carries a state through a row.
     """
+    check_loadable(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    _finish(model, folder)
+    return model
+
+
+def check_loadable(folder: Path) -> None:
+    """Check that a folder holds a model that can be trained on packed rows.
+
+    Raises:
+        ValueError: It holds none, or a layer of it carries a state through a row.
+    """
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder} holds no model: there is no config.json")
     config = read_json(folder / "config.json")
@@ -123,11 +136,32 @@ def load(folder: Path, dtype: torch.dtype | str = torch.float32) -> PreTrainedMo
             "a state from one document of a packed row into the next; take a model whose layers "
             "are attention"
         )
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+
+
+def load_settings(model: PreTrainedModel, folder: Path) -> None:
+    """Give a model whose weights were read in another way what else its folder says."""
+    if (folder / "generation_config.json").exists():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    _finish(model, folder)
+
+
+def _finish(model: PreTrainedModel, folder: Path) -> None:
+    """Choose an attention that is exact, and repair the generation config."""
     if attention.name_with_cache(model) == "eager":  # transformers' default is sdpa
         attention.set_attention(model, "eager")
     _repair_generation_config(model, folder)
-    return model
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """Return the type of the weights in a folder, as its config.json has it; float32 by default."""
+    config = read_json(folder / "config.json")
+    text_config = config.get("text_config") or {}
+    for settings in (config, text_config):
+        name = settings.get("dtype") or settings.get("torch_dtype")
+        if name in DTYPES:
+            dtype: torch.dtype = getattr(torch, name)
+            return dtype
+    return torch.float32
 
 
 def _repair_generation_config(model: PreTrainedModel, folder: Path) -> None:
@@ -225,33 +259,34 @@ def _end_token(chat_format: chat.ChatFormat, is_chat: bool) -> str:
     return chat_format.end if is_chat else chat_format.text_end
 
 
-def save(model: Any, folder: Path, tokenizer: Path, is_chat: bool | None = None) -> None:
-    """Save a model and its tokenizer, in the dtype of its weights. Every rank calls it.
+def save(
+    model: Any,
+    folder: Path,
+    tokenizer: Path,
+    is_chat: bool | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Save a model and its tokenizer. Every rank calls it.
 
     Args:
         model: A Hugging Face model.
         folder: Where to.
         tokenizer: Folder from which the tokenizer's files are copied.
         is_chat: See `save_description`.
+        dtype: Of the saved weights; None: as they are.
     """
-    weights = _gather(model) if is_sharded(model) else None
-    if not first_rank():
-        return
-    model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
+    dtype = dtype or model.dtype
+    if sharding.is_sharded(model):
+        folder.mkdir(parents=True, exist_ok=True)
+        sharding.save_weights(model, folder, dtype)
+    elif first_rank():
+        weights = None if dtype == model.dtype else _in_dtype(model, dtype)
+        model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
+    model.config.dtype = dtype
     save_description(model, folder, tokenizer, is_chat)
 
 
-def is_sharded(model: Any) -> bool:
-    """Tell whether each rank holds only its share of the weights (ZeRO-3)."""
-    return any(hasattr(weight, "ds_id") for weight in model.parameters())
-
-
-def _gather(model: Any) -> dict[str, torch.Tensor]:
-    """Whole weights of a sharded model, one gathered at a time: no device holds them all."""
-    from deepspeed.zero import GatheredParameters
-
-    weights = {}
-    for name, weight in model.named_parameters():
-        with GatheredParameters([weight]):
-            weights[name] = weight.detach().cpu().clone()
-    return weights
+def _in_dtype(model: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The weights of a model in another floating-point type."""
+    weights = sharding.saved_tensors(model)
+    return {name: w.to(dtype) if w.is_floating_point() else w for name, w in weights.items()}

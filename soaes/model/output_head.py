@@ -11,11 +11,37 @@ and most others the product is all. What a model computes beyond this formula is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+
+class LossHead(torch.nn.Linear):
+    """An output matrix that can be called for a loss of its logits instead of the logits.
+
+    Only while a module is called do FSDP2 and ZeRO-3 hold its whole weight, and from that call
+    they take its gradient. A loss that reads the matrix is therefore computed inside the call.
+    """
+
+    def forward(
+        self,
+        hidden_ND: torch.Tensor,
+        loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Return the product with the hidden states, or `loss` of them."""
+        if loss is None:
+            return super().forward(hidden_ND)
+        return loss(hidden_ND)
+
+
+def compute_losses_in_head(model: Any) -> None:
+    """Make the output matrix of a Hugging Face causal LM a LossHead; its weights stay."""
+    linear = model.get_output_embeddings()
+    if type(linear) is torch.nn.Linear:
+        linear.__class__ = LossHead
 
 
 @dataclass(frozen=True)

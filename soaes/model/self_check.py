@@ -27,6 +27,7 @@ LENGTH = 8  # tokens of a document at most
 # counts. Documents that see each other, or a missing scale, are off by far more.
 LIMIT_FLOAT32 = 1e-3
 LIMIT_HALF = 0.1
+HALF = (torch.bfloat16, torch.float16)
 
 # (ids_BT, positions_BT) -> logits_BTV, as the run computes them
 PackedLogits = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -65,7 +66,9 @@ def check(model: Any, packed_logits: PackedLogits, context: int, micro_batch_siz
 def _compare(model: Any, packed_logits: PackedLogits, context: int, rows_B: int) -> None:
     length = max(2, min(LENGTH, (context - PADDING) // DOCUMENTS))
     documents_ML, packed = _tokens(model, rows_B, length)
-    alone = model(input_ids=documents_ML, use_cache=False).logits.float()
+    alone = model(input_ids=documents_ML, use_cache=False).logits
+    is_half = _is_half(model) or alone.dtype in HALF
+    alone = alone.float()
     with attention.using_attention(model, "eager"):
         own = model(input_ids=documents_ML, use_cache=False).logits.float()
     together = _documents(packed_logits(*packed), length)
@@ -76,7 +79,6 @@ def _compare(model: Any, packed_logits: PackedLogits, context: int, rows_B: int)
     beside_another = _documents(packed_logits(changed_BT, positions_BT), length)
 
     name = attention.current(model)
-    is_half = _is_half(model)
     limit = LIMIT_HALF if is_half else LIMIT_FLOAT32
     if (error := _error(alone, own, is_half)) > limit:
         raise ValueError(
@@ -132,11 +134,14 @@ def _error(logits_MLV: torch.Tensor, reference_MLV: torch.Tensor, is_half: bool)
 
 
 def _is_half(model: Any) -> bool:
-    """Tell whether the model computes in 16 bits, by its weights or by autocast."""
+    """Tell whether the model computes in 16 bits, by its weights or by autocast.
+
+    FSDP2 casts float32 weights itself, which its logits show.
+    """
     device = model.device.type
     is_cast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if is_cast else model.dtype
-    return dtype in (torch.bfloat16, torch.float16)
+    return dtype in HALF
 
 
 def _name(model: Any) -> str:

@@ -14,16 +14,31 @@ import os
 import random
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.api import CheckpointException
 
+from soaes.model import sharding
 from soaes.pipeline import private_api
+from soaes.pipeline.runtime import first_rank
 from soaes.pipeline.store import checksum
+
+
+class Shares(Protocol):
+    """Weights and optimizer state of which every rank holds a share (soaes.model.parallel)."""
+
+    def write_shares(self, folder: Path, trainer: pl.Trainer, module: Any) -> None:
+        """Write this rank's share."""
+
+    def read_shares(self, folder: Path, trainer: pl.Trainer, module: Any) -> None:
+        """Load what `write_shares` wrote."""
 
 
 @dataclass
@@ -45,6 +60,8 @@ class TrainState:
         optimizer: State of the optimizer.
         schedule: State of the learning-rate schedule.
         precision: State of Lightning's precision plugin.
+        layout: How weights and optimizer state lie in a checkpoint; `whole`: in `module` and
+            `optimizer`, anything else: as shares beside the state.
         rng: State of the random generators of torch, NumPy and Python.
         began: Clock at the start of this attempt; not part of a checkpoint.
     """
@@ -58,6 +75,7 @@ class TrainState:
     optimizer: dict[str, Any] | None = None
     schedule: dict[str, Any] | None = None
     precision: dict[str, Any] | None = None
+    layout: str = "whole"
     rng: dict[str, Any] | None = None
     began: float = field(default_factory=time.monotonic, init=False, repr=False)
 
@@ -75,22 +93,39 @@ class TrainState:
 
         Call it between two optimizer steps. Tensors are shared, not copied.
         """
+        is_whole = self.layout == "whole"
         return dataclasses.replace(
             self,
             seconds=self.elapsed_seconds(),
-            module=module.state_dict(),
-            optimizer=trainer.optimizers[0].state_dict(),
+            module=module.state_dict() if is_whole else None,
+            optimizer=trainer.optimizers[0].state_dict() if is_whole else None,
             schedule=trainer.lr_scheduler_configs[0].scheduler.state_dict(),
             precision=trainer.precision_plugin.state_dict(),
             rng=_random_state(),
         )
 
-    def restore(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Load the states of a checkpoint into Lightning's objects, and release their memory."""
-        if self.module is None or self.rng is None:
+    def restore(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        folder: Path,
+        shares: Shares | None = None,
+    ) -> None:
+        """Load the states of a checkpoint into Lightning's objects, and release their memory.
+
+        Args:
+            trainer: The trainer of the run.
+            module: Its module.
+            folder: Where checkpoints lie.
+            shares: Who reads a rank's share of weights and optimizer state.
+        """
+        if self.rng is None:
             return
-        module.load_state_dict(self.module)
-        trainer.optimizers[0].load_state_dict(self.optimizer)
+        if shares is not None:
+            shares.read_shares(_path(folder, self.step) / SHARES, trainer, module)
+        elif self.module is not None:
+            module.load_state_dict(self.module)
+            trainer.optimizers[0].load_state_dict(self.optimizer)
         trainer.lr_scheduler_configs[0].scheduler.load_state_dict(self.schedule)
         trainer.precision_plugin.load_state_dict(self.precision)
         private_api.set_completed_steps(trainer, self.step)
@@ -98,33 +133,48 @@ class TrainState:
         self.module = self.optimizer = self.schedule = self.precision = self.rng = None
 
 
-def write(folder: Path, state: TrainState) -> None:
+SHARES = "shares"  # folder within a checkpoint
+
+
+def write(
+    folder: Path, state: TrainState, write_shares: Callable[[Path], None] | None = None
+) -> None:
     """Write a snapshot as folder/step-NNNNNNNN, and keep the one before it.
 
-    A checkpoint gets its final name by one rename, so that under this name it is complete.
+    A checkpoint gets its final name by one rename, so that under this name it is complete: of
+    several ranks the first renames it when all shares are on the disk.
+
+    Args:
+        folder: Where checkpoints lie.
+        state: The snapshot.
+        write_shares: Writes this rank's share into a folder; every rank then calls `write`. None:
+            the snapshot is whole, and one rank calls it.
 
     Raises:
         OSError: It cannot be written; earlier checkpoints are intact.
     """
     unfinished = folder / "unfinished"
-    final = folder / f"step-{state.step:08d}"
-    content = {name: value for name, value in vars(state).items() if name != "began"}
+    final = _path(folder, state.step)
     try:
-        # What a kill left half-written, and a damaged checkpoint that was skipped.
-        shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.rmtree(final, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        path = unfinished / "state.pt"
-        with open(path, "wb") as handle:
-            torch.save(content, handle)
-            _sync_file(handle)
-        manifest = {"bytes": path.stat().st_size, "sha256": checksum(path)}
-        with open(unfinished / "manifest.json", "w", encoding="utf-8") as handle:
-            json.dump(manifest, handle)
-            _sync_file(handle)
-        os.replace(unfinished, final)
-        _sync_folder(folder)
-    except (OSError, RuntimeError) as error:  # torch raises RuntimeError for a write that fails
+        if write_shares is None or first_rank():
+            # What a kill left half-written, and a damaged checkpoint that was skipped.
+            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.rmtree(final, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+        files: dict[str, Any] = {}
+        if write_shares is not None:
+            dist.barrier()
+            write_shares(unfinished / SHARES)
+            dist.barrier()
+            files = _digest_shares(unfinished)
+        if write_shares is None or first_rank():
+            _write_state(unfinished, state, files)
+            os.replace(unfinished, final)
+            _sync_folder(folder)
+        if write_shares is not None:
+            dist.barrier()
+    # torch raises RuntimeError for a write that fails, and its own for one of another rank
+    except (OSError, RuntimeError, CheckpointException) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         cause = error if isinstance(error, OSError) else error.__context__
         number = getattr(cause, "errno", None) or errno.EIO
@@ -134,7 +184,42 @@ def write(folder: Path, state: TrainState) -> None:
             f"{os.strerror(number)}; the one before it is intact; "
             "runtime.execution.checkpoint_every=0 trains without checkpoints",
         ) from error
-    _remove_old(folder, final)
+    if write_shares is None or first_rank():
+        _remove_old(folder, final)
+
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
+
+
+def _write_state(path: Path, state: TrainState, shares: dict[str, Any]) -> None:
+    """Write state.pt, and a manifest of it and of the shares beside it."""
+    content = {name: value for name, value in vars(state).items() if name != "began"}
+    with open(path / "state.pt", "wb") as handle:
+        torch.save(content, handle)
+        _sync_file(handle)
+    manifest = {**_entry(path / "state.pt"), SHARES: shares}
+    with open(path / "manifest.json", "w", encoding="utf-8") as handle:
+        json.dump(manifest, handle)
+        _sync_file(handle)
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": checksum(path)}
+
+
+def _digest_shares(path: Path) -> dict[str, Any]:
+    """Return name -> size and digest of all ranks' files; each rank reads an equal part of them."""
+    files = sorted(file for file in (path / SHARES).rglob("*") if file.is_file())
+    entries = {}
+    for file in files[dist.get_rank() :: dist.get_world_size()]:
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+        entries[str(file.relative_to(path))] = _entry(file)
+    gathered: dict[str, Any] = {}
+    for part in sharding.gather(entries):
+        gathered.update(part)
+    return gathered
 
 
 def _remove_old(folder: Path, newest: Path) -> None:
@@ -146,22 +231,41 @@ def _remove_old(folder: Path, newest: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def load_newest(folder: Path, contract: dict[str, Any]) -> TrainState | None:
+def load_newest(folder: Path, contract: dict[str, Any], layout: str = "whole") -> TrainState | None:
     """Load the newest checkpoint that is complete and was written under `contract`.
 
-    Prints why it skips a checkpoint. Returns None if none is left.
+    Prints why it skips a checkpoint. Returns None if none is left. Where ranks hold shares, every
+    rank calls it, and a checkpoint that one of them cannot read is skipped by all.
+
+    Args:
+        folder: Where checkpoints lie.
+        contract: What the result depends on.
+        layout: See TrainState.
+
+    Raises:
+        ValueError: The newest good checkpoint is of another layout; nothing of it is lost.
     """
     checkpoints = _checkpoints(folder)
     for path in reversed(checkpoints):
         try:
-            content = _read(path)
-            _check_contract(content["contract"], contract)
-            state = TrainState(**content)
-            print(f"resume: continuing after step {state.step:,}", flush=True)
-            return state
+            state = _read_state(path, contract)
+            problem = ""
         except (OSError, ValueError, KeyError, TypeError) as error:
             # KeyError and TypeError: a manifest or a state with other fields.
-            print(f"resume: {path.name} is skipped: {error}", flush=True)
+            problem = str(error)
+        if layout != "whole":
+            problem = next(filter(None, sharding.gather(problem)), "")
+        if problem:
+            print(f"resume: {path.name} is skipped: {problem}", flush=True)
+            continue
+        if state.layout != layout:
+            raise ValueError(
+                f"the checkpoint of step {state.step:,} in {folder} was written as {state.layout}, "
+                f"and this run would read {layout}; set runtime.execution.strategy and devices as "
+                "they were to resume from it, or delete the folder to begin anew"
+            )
+        print(f"resume: continuing after step {state.step:,}", flush=True)
+        return state
     if checkpoints:
         print("resume: no usable checkpoint; starting from step 0", flush=True)
     return None
@@ -172,19 +276,40 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"))
 
 
+def _read_state(path: Path, contract: dict[str, Any]) -> TrainState:
+    """The state of a checkpoint; an error says what is wrong with it."""
+    content = _read(path)
+    _check_contract(content["contract"], contract)
+    return TrainState(**content)
+
+
 def _read(path: Path) -> dict[str, Any]:
     """The content of a checkpoint; ValueError or OSError if it is not what was written."""
-    file = path / "state.pt"
     manifest = json.loads((path / "manifest.json").read_text("utf-8"))
-    size = file.stat().st_size
-    if size != manifest["bytes"]:
-        raise ValueError(f"{file.name} has {size:,} bytes of {manifest['bytes']:,}")
-    if checksum(file) != manifest["sha256"]:
-        raise ValueError(f"{file.name} fails its checksum")
-    content = torch.load(file, map_location="cpu", weights_only=True)
+    _check_file(path / "state.pt", manifest)
+    _check_shares(path, manifest[SHARES])
+    content = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
     if path.name != f"step-{content['step']:08d}":
         raise ValueError(f"it holds step {content['step']:,}")
     return content
+
+
+def _check_file(file: Path, entry: dict[str, Any]) -> None:
+    """Check that a file is what the manifest says."""
+    size = file.stat().st_size
+    if size != entry["bytes"]:
+        raise ValueError(f"{file.name} has {size:,} bytes of {entry['bytes']:,}")
+    if checksum(file) != entry["sha256"]:
+        raise ValueError(f"{file.name} fails its checksum")
+
+
+def _check_shares(path: Path, entries: dict[str, Any]) -> None:
+    """Check the files of all ranks; each rank reads an equal part of them."""
+    rank, ranks = 0, 1
+    if dist.is_initialized():
+        rank, ranks = dist.get_rank(), dist.get_world_size()
+    for name in sorted(entries)[rank::ranks]:
+        _check_file(path / name, entries[name])
 
 
 def _check_contract(written: dict[str, Any], expected: dict[str, Any]) -> None:

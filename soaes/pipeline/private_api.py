@@ -63,6 +63,16 @@ def attention_implementation(model: Any) -> str:
     return model.config._attn_implementation
 
 
+def decoder_layers(model: Any) -> list[Any]:
+    """Return a model's decoder layers, in order.
+
+    transformers names their classes for whoever splits a model over devices, and has no public way
+    to the layers that holds for every family.
+    """
+    names = set(model._no_split_modules or [])
+    return [module for module in model.modules() if type(module).__name__ in names]
+
+
 # ---------------------------------------------------------------- Lightning
 
 

@@ -27,7 +27,7 @@ from soaes.model.settings import (
 )
 from soaes.pipeline import labels, lineage, signatures, validation
 from soaes.pipeline.recipe import Recipe, declared_name
-from soaes.pipeline.runtime import TRAINING_STAGES, Runtime
+from soaes.pipeline.runtime import SHARDED, TRAINING_STAGES, Runtime
 from soaes.pipeline.signatures import Parameter
 from soaes.pipeline.store import Store
 from soaes.pipeline.validation import nearest
@@ -55,7 +55,7 @@ PARTIALS = {
         "weight_decay",
         "steps",
         "grad_clip",
-        "cpu_offload",
+        "adamw",
     ),
     "backend": ("folders", "settings"),
 }
@@ -124,8 +124,14 @@ def check_execution(recipe: Recipe, runtime: Runtime) -> None:
         return
     execution = runtime.execution
     devices = execution.devices
+    started = ",".join([*runtime.torchrun, recipe.stage])
+    if execution.parallelism in SHARDED and recipe.stage not in runtime.torchrun:
+        raise ValueError(
+            f"runtime.execution.strategy={execution.strategy}: {recipe.stage} runs as one process "
+            f"on {devices} devices, and shares need ranks; set 'runtime.torchrun=[{started}]', or "
+            "devices=1 with strategy=auto"
+        )
     if devices > 1 and recipe.stage not in runtime.torchrun:
-        started = ",".join([*runtime.torchrun, recipe.stage])
         raise ValueError(
             f"runtime.execution.devices={devices}: {recipe.stage} runs as one process, which would "
             f"wait for the others for ever; set 'runtime.torchrun=[{started}]', or devices=1"
@@ -136,8 +142,9 @@ def check_execution(recipe: Recipe, runtime: Runtime) -> None:
             f"global_batch_size={optim.global_batch_size}: {recipe.stage} cannot divide it over "
             f"runtime.execution.devices={devices}; set either to divide the other"
         )
-    if optim.precision == "16-mixed" and (execution.device == "cpu" or execution.uses_deepspeed):
-        where = "on a cpu" if execution.device == "cpu" else "under DeepSpeed"
+    is_sharded = execution.parallelism in SHARDED
+    if optim.precision == "16-mixed" and (execution.device == "cpu" or is_sharded):
+        where = "on a cpu" if execution.device == "cpu" else f"by {execution.parallelism}"
         raise ValueError(
             f"precision=16-mixed: float16 with a loss scale is not supported {where}; "
             "set bf16-mixed, which needs none"

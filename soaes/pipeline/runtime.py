@@ -11,17 +11,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from soaes.pipeline.hardware import Hardware
-from soaes.pipeline.recipe import declared_name
 from soaes.pipeline.validation import (
     STAGE_ARGUMENTS,
     check_at_least,
     check_flag,
     check_one_of,
     check_positive,
-    check_targets,
     check_whole,
     nearest,
 )
@@ -36,20 +34,9 @@ ATTENTIONS = (
     "flash_attention_3",
 )
 
-# Lightning's names of the strategies that train on one machine or several, and their classes.
-# FSDP casts buffers, and neither clips by the norm of all shards nor saves a whole model.
-STRATEGIES = (
-    "auto",
-    "ddp",
-    "deepspeed",
-    "deepspeed_stage_1",
-    "deepspeed_stage_1_offload",
-    "deepspeed_stage_2",
-    "deepspeed_stage_2_offload",
-    "deepspeed_stage_3",
-    "deepspeed_stage_3_offload",
-)
-STRATEGY_CLASSES = ("SingleDeviceStrategy", "DDPStrategy", "DeepSpeedStrategy")
+# How a model lies on the devices of a training stage (soaes.model.parallel, fsdp2 and zero3).
+STRATEGIES = ("auto", "ddp", "fsdp2", "zero3")
+SHARDED = ("fsdp2", "zero3")
 
 # What packed rows are made of (soaes.stages.prepare.pack).
 SOURCES = ("general", "corpus", "dialogue", "qa")
@@ -74,8 +61,10 @@ class Execution:
     micro_batch_size: int = 8
     """Rows processed at once on a device."""
 
-    strategy: Any = "auto"
-    """A Lightning strategy: its name, its `_target_` node or the object itself."""
+    strategy: str = "auto"
+    """How a model lies on the devices: `ddp`, whole on each; `fsdp2` or `zero3` (DeepSpeed), each
+    with its share of weights, gradients and optimizer state; `auto`, `fsdp2` where there are
+    several devices."""
 
     attention: str = "sdpa"
     """`documents` (soaes.model.attention), or an implementation of transformers."""
@@ -87,15 +76,14 @@ class Execution:
     """torch.compile the model's body; the first step then takes tens of seconds longer."""
 
     cpu_offload: bool = False
-    """Keep the optimizer's state in the memory of the host (DeepSpeed)."""
+    """Keep the optimizer's state in the memory of the host (`zero3`), or it and the shares of the
+    weights (`fsdp2`)."""
 
     num_workers: int = 0
     """Processes on each device that read rows ahead of training."""
 
     checkpoint_every: float = 0.0
-    """Seconds of training between two checkpoints from which a killed stage resumes; 0: none.
-
-    Only where every rank holds the whole state (strategy `auto` or `ddp`)."""
+    """Seconds of training between two checkpoints from which a killed stage resumes; 0: none."""
 
     def __post_init__(self) -> None:
         _check_device(self.device)
@@ -109,7 +97,8 @@ class Execution:
         interval = "seconds of training between two checkpoints; 0 for none"
         check_at_least("checkpoint_every", self.checkpoint_every, 0, interval)
         check_one_of("attention", self.attention, ATTENTIONS, "how attention is computed")
-        _check_strategy(self.strategy)
+        check_one_of("strategy", self.strategy, STRATEGIES, "how a model lies on the devices")
+        self._check_sharding()
         if self.compile and self.attention == "documents":
             raise ValueError(
                 "compile=true: torch.compile needs batches of one shape, and attention=documents "
@@ -117,14 +106,31 @@ class Execution:
                 "compile=false"
             )
 
+    def _check_sharding(self) -> None:
+        """Refuse what a strategy does not support."""
+        name = self.parallelism
+        if self.compile and name in SHARDED:
+            raise ValueError(
+                f"compile=true: not supported where strategy={name} shards the model; "
+                "set runtime.execution.compile=false, or strategy=ddp"
+            )
+        if self.cpu_offload and name not in SHARDED:
+            raise ValueError(
+                f"cpu_offload=true: strategy={self.strategy} on {self.devices} devices keeps all "
+                "on the device; set runtime.execution.strategy=fsdp2 or zero3, or cpu_offload=false"
+            )
+        if self.cpu_offload and name == "fsdp2" and self.device == "cpu":
+            raise ValueError(
+                "cpu_offload=true: with strategy=fsdp2 it is for GPUs alone, a CPU's memory is the "
+                "host's; set runtime.execution.cpu_offload=false"
+            )
+
     @property
-    def uses_deepspeed(self) -> bool:
-        """Whether the strategy, by its name, node or class, is DeepSpeed's."""
-        if isinstance(self.strategy, Mapping):
-            return declared_name(str(self.strategy["_target_"])) == "DeepSpeedStrategy"
-        if isinstance(self.strategy, str):
-            return self.strategy.startswith("deepspeed")
-        return type(self.strategy).__name__ == "DeepSpeedStrategy"
+    def parallelism(self) -> Literal["one", "ddp", "fsdp2", "zero3"]:
+        """What `strategy` comes to with these devices."""
+        if self.strategy == "auto":
+            return "one" if self.devices == 1 else "fsdp2"
+        return cast(Literal["ddp", "fsdp2", "zero3"], self.strategy)
 
 
 # Other words of W&B's variable WANDB_MODE, which conf/logger reads -> ours.
@@ -293,19 +299,6 @@ def _check_device(device: object) -> None:
     if isinstance(device, str) and re.fullmatch(r"cpu|cuda(:\d+)?", device):
         return
     raise ValueError(f"device={_word(device)}: must be cpu or cuda, or one GPU as in cuda:1")
-
-
-def _check_strategy(strategy: object) -> None:
-    """Check a strategy's name or node; a stage is given the object that its node describes."""
-    is_node = isinstance(strategy, Mapping) and "_target_" in strategy
-    is_plain = strategy is None or isinstance(strategy, (str, int, float, list, tuple, Mapping))
-    if is_plain and not is_node:
-        written = _word(strategy)
-        check_one_of("strategy", written, STRATEGIES, "or a node with a Lightning _target_")
-    check_targets(strategy)
-    if isinstance(strategy, Mapping):
-        name = declared_name(str(strategy["_target_"]))
-        check_one_of("strategy._target_", name, STRATEGY_CLASSES, "or the name of a strategy")
 
 
 def first_rank() -> bool:

@@ -366,6 +366,8 @@ def build_stage(store: Store, recipe: Recipe, runtime: Runtime, exclusive: bool)
             str(out),
         ]
         if subprocess.run(command, preexec_fn=_die_with_parent).returncode:
+            if not (out / "reason.txt").exists():
+                (out / "reason.txt").write_text(worker.LOST_RANK, encoding="utf-8")
             sys.exit(1)
 
 

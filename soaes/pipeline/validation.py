@@ -513,7 +513,7 @@ def check_stage(stage: str, arguments: Mapping[str, Any]) -> None:
 # ------------------------------------------------------------------ what conf/ may instantiate
 
 # Hydra itself would call anything that a `_target_` names.
-OURS = ("soaes.", "pytorch_lightning.strategies.")
+OURS = "soaes."
 
 
 def check_targets(node: Any) -> None:
@@ -532,10 +532,8 @@ def check_target(target: str) -> str:
     """Return a `_target_` that may be called.
 
     Raises:
-        ValueError: It is neither ours nor a Lightning strategy.
+        ValueError: It is not ours.
     """
     if not str(target).startswith(OURS):
-        raise ValueError(
-            f"_target_: {target} is not ours to call; it must start with {' or '.join(OURS)}"
-        )
+        raise ValueError(f"_target_: {target} is not ours to call; it must start with {OURS}")
     return target

@@ -17,7 +17,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,13 @@ from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.store import Store, read_json, read_recipe, write_manifest
 from soaes.pipeline.tracking import Tracker
 from soaes.pipeline.validation import check_target
+
+LOST_RANK = (
+    "a rank ended without a word (killed, or out of memory?); run the same command again: the "
+    "stage goes on from its last checkpoint"
+)
+# What the other ranks hear of it.
+BROKEN_CONNECTION = ("closed by peer", "reset by peer", "remote process exited")
 
 
 def main(store: Store, name: str, runtime: Runtime) -> None:
@@ -72,7 +78,7 @@ def run(store: Store, recipe: Recipe, runtime: Runtime, out: Path) -> None:
     for parent in recipe.parents.values():
         store.verify(parent.name)
     with tracking.track_stage(recipe, runtime, out) as tracker:
-        context = _context(function, runtime, tracker, store)
+        context = _context(function, runtime, tracker)
         context = {key: value for key, value in context.items() if key not in arguments}
         _set_threads(arguments, context)
         function(**context, **arguments, out=out)
@@ -89,14 +95,13 @@ def run(store: Store, recipe: Recipe, runtime: Runtime, out: Path) -> None:
 
 
 def _context(
-    function: Callable[..., None], runtime: Runtime, tracker: Tracker | None, store: Store
+    function: Callable[..., None], runtime: Runtime, tracker: Tracker | None
 ) -> dict[str, Any]:
     """Return what a stage's function asks for by a parameter's name and no recipe holds."""
     parameters = inspect.signature(function).parameters
     context: dict[str, Any] = {}
     if "execution" in parameters:
-        strategy = realise(runtime.execution.strategy, store)
-        context["execution"] = replace(runtime.execution, strategy=strategy)
+        context["execution"] = runtime.execution
     if "root" in parameters:
         context["root"] = runtime.root
     if "models" in parameters:
@@ -168,6 +173,8 @@ def locate(target: str) -> Any:
 def reason(error: BaseException) -> str:
     """Return one line for the person at the terminal; error.txt has the traceback."""
     text = " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and any(sign in text for sign in BROKEN_CONNECTION):
+        return LOST_RANK
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{text}; free some space and run the same command again, finished stages are kept"
     if isinstance(error, ValueError) and text:

@@ -33,13 +33,19 @@ from soaes.data.jsonl import read_jsonl
 from soaes.metrics.schema import write_metrics
 from soaes.model import attention, checkpoint, train_state
 from soaes.model.callbacks import CheckpointCallback, FiniteCallback, MetricsCallback
+from soaes.model.fsdp2 import Fsdp2
+from soaes.model.parallel import Parallel
 from soaes.model.self_check import SelfCheckCallback
 from soaes.model.settings import OptimizerSettings, ValidationSettings
 from soaes.model.train_state import TrainState
+from soaes.model.zero3 import Zero3
 from soaes.pipeline.runtime import Execution, check_ranks
 from soaes.pipeline.tracking import Tracker
 
 Module = Callable[..., pl.LightningModule]  # CausalLM or DistilledLM, or a partial of one
+
+# By `Execution.parallelism`.
+PARALLEL = {"one": Parallel, "ddp": Parallel, "fsdp2": Fsdp2, "zero3": Zero3}
 
 
 def pretrain(
@@ -94,7 +100,9 @@ def pretrain(
         embedding_std=embedding_std,
         head_std=head_std,
     )
-    _fit(model, tokenizer, rows, module, optim, seed, validation, execution, tracker, out, False)
+    parallel = _parallel(execution, optim)
+    model = parallel.place(model)
+    _fit(model, tokenizer, rows, module, optim, seed, validation, parallel, tracker, out, False)
 
 
 def instruct(
@@ -113,8 +121,9 @@ def instruct(
 
     Arguments as of `sft`.
     """
-    model = checkpoint.load(parent)
-    _fit(model, parent, rows, module, optim, seed, validation, execution, tracker, out, True)
+    parallel = _parallel(execution, optim)
+    model = parallel.load(parent)
+    _fit(model, parent, rows, module, optim, seed, validation, parallel, tracker, out, True)
 
 
 def cpt(
@@ -133,8 +142,9 @@ def cpt(
 
     Arguments as of `sft`.
     """
-    model = checkpoint.load(parent)
-    _fit(model, parent, rows, module, optim, seed, validation, execution, tracker, out, False)
+    parallel = _parallel(execution, optim)
+    model = parallel.load(parent)
+    _fit(model, parent, rows, module, optim, seed, validation, parallel, tracker, out, False)
 
 
 def sft(
@@ -162,8 +172,9 @@ def sft(
         tracker: receives the curves; None: nobody does.
         out: folder for the model and metrics.json.
     """
-    model = checkpoint.load(parent)
-    _fit(model, parent, rows, module, optim, seed, validation, execution, tracker, out, True)
+    parallel = _parallel(execution, optim)
+    model = parallel.load(parent)
+    _fit(model, parent, rows, module, optim, seed, validation, parallel, tracker, out, True)
 
 
 def distill(
@@ -204,7 +215,8 @@ def distill(
         teacher_logits, rows.name, tokenizer_digest(parent), max_gradient_bias
     )
     module = partial(module, teacher_store=soft_targets, alpha=alpha, tau=tau)
-    student = checkpoint.load(parent)
+    parallel = _parallel(execution, optim)
+    student = parallel.load(parent)
     _fit(
         student,
         parent,
@@ -213,12 +225,18 @@ def distill(
         optim,
         seed,
         validation,
-        execution,
+        parallel,
         tracker,
         out,
         True,
         soft_targets,
     )
+
+
+def _parallel(execution: Execution, optim: OptimizerSettings) -> Parallel:
+    """How the model lies on the stage's devices."""
+    check_ranks(execution.devices)
+    return PARALLEL[execution.parallelism](execution, optim.precision)
 
 
 def _fit(
@@ -229,7 +247,7 @@ def _fit(
     optim: OptimizerSettings,
     seed: int,
     validation: ValidationSettings,
-    execution: Execution,
+    parallel: Parallel,
     tracker: Tracker | None,
     out: Path,
     is_chat: bool,
@@ -239,18 +257,23 @@ def _fit(
 
     A killed run resumes from its last checkpoint and ends with the same weights.
     """
-    check_ranks(execution.devices)
     pl.seed_everything(seed, verbose=False)
-    holds_whole_state = execution.strategy in ("auto", "ddp")
-    checkpoint_every = execution.checkpoint_every if holds_whole_state else 0.0
-    contract = _resume_contract(rows, optim, seed, execution, out)
-    resumed = train_state.load_newest(out / "resume", contract) if checkpoint_every else None
-    state = resumed or TrainState(contract)
+    execution = parallel.execution
+    contract = _resume_contract(rows, optim, seed, out)
+    resumed = None
+    if execution.checkpoint_every:
+        resumed = train_state.load_newest(out / "resume", contract, parallel.layout)
+    state = resumed or TrainState(contract, layout=parallel.layout)
 
     digest = tokenizer_digest(tokenizer)
     dev_prompts = read_jsonl(rows / "dev_prompts.jsonl")
     metrics = MetricsCallback(state, tracker, tokenizer, dev_prompts, validation.max_new_tokens)
-    checkpoints = CheckpointCallback(state, out / "resume", checkpoint_every)
+    checkpoints = CheckpointCallback(
+        state,
+        out / "resume",
+        execution.checkpoint_every,
+        shares=parallel if parallel.is_sharded else None,
+    )
     data = PackedDataModule(
         train=token_store.load(rows / "train", digest),
         dev=token_store.load(rows / "dev", digest),
@@ -281,35 +304,32 @@ def _fit(
         weight_decay=optim.weight_decay,
         steps=len(data.steps),
         grad_clip=optim.grad_clip,
-        cpu_offload=execution.cpu_offload,
+        adamw=parallel.adamw,
     )
 
     context = data.train.ids_RT.shape[1]
     self_check = SelfCheckCallback(context, execution.micro_batch_size)
     callbacks = [self_check, FiniteCallback(state), metrics, checkpoints]
-    trainer = _trainer(data, optim, validation, execution, callbacks)
+    trainer = _trainer(data, optim, validation, parallel, callbacks)
     if resumed is None:
         trainer.validate(lit, data, verbose=False)
     trainer.fit(lit, data)
     if state.validations[-1]["step"] < state.step:
         trainer.validate(lit, data, verbose=False)
 
-    checkpoint.save(model, out, tokenizer, is_chat)
+    checkpoint.save(model, out, tokenizer, is_chat, parallel.saved_dtype)
     if trainer.is_global_zero:
         write_metrics(out, _summary(state, data, lit.metrics))
         shutil.rmtree(out / "resume", ignore_errors=True)
 
 
-def _resume_contract(
-    rows: Path, optim: OptimizerSettings, seed: int, execution: Execution, out: Path
-) -> dict[str, Any]:
+def _resume_contract(rows: Path, optim: OptimizerSettings, seed: int, out: Path) -> dict[str, Any]:
     """Return what a checkpoint must have been written under for a run to resume from it."""
     return {
         "stage": out.name,
         "rows": rows.name,
         "seed": seed,
         "global_batch_size": optim.global_batch_size,
-        "devices": execution.devices,
         "code": train_state.code_digest(),
         "torch": str(torch.__version__),
     }
@@ -319,15 +339,15 @@ def _trainer(
     data: PackedDataModule,
     optim: OptimizerSettings,
     validation: ValidationSettings,
-    execution: Execution,
+    parallel: Parallel,
     trainer_callbacks: list[pl.Callback],
 ) -> pl.Trainer:
     micro_batches = len(data.steps) * data.accumulate
     trainer = pl.Trainer(
-        accelerator=execution.device.replace("cuda", "gpu"),
-        devices=execution.devices,
-        strategy=execution.strategy,
-        precision=optim.precision,
+        accelerator=parallel.execution.device.replace("cuda", "gpu"),
+        devices=parallel.execution.devices,
+        strategy=parallel.strategy(),
+        precision=parallel.trainer_precision,
         max_epochs=1,
         max_steps=len(data.steps),
         accumulate_grad_batches=data.accumulate,
@@ -341,7 +361,9 @@ def _trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    if execution.uses_deepspeed:  # it clips within its step; elsewhere CausalLM does
+    if (
+        parallel.execution.parallelism == "zero3"
+    ):  # it clips within its step; elsewhere CausalLM does
         trainer.gradient_clip_val = optim.grad_clip
     return trainer
 

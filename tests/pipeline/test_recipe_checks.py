@@ -232,8 +232,8 @@ def test_all_that_a_stage_reads_has_one_tokenizer(names):
             id="option-for-a-word-of-an-option",
         ),
         pytest.param(
-            ["+module.cpu_offload=true"],
-            "module.cpu_offload: the stage itself sets cpu_offload",
+            ["+module.adamw=true"],
+            "module.adamw: the stage itself sets adamw",
             id="given-by-the-stage",
         ),
     ],

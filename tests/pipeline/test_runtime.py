@@ -14,7 +14,7 @@ from soaes.pipeline.store import Store
 
 
 @pytest.mark.parametrize("logger", ["none", "wandb"])
-@pytest.mark.parametrize("name", ["cpu", "one_gpu", "a800x8"])
+@pytest.mark.parametrize("name", ["cpu", "one_gpu", "fsdp2", "a800x8"])
 def test_a_composed_runtime_survives_json_and_pickle(name, logger):
     cfg = compose.compose_job([f"runtime={name}", f"logger={logger}"])
     runtime = compose.runtime_settings(cfg)
@@ -32,7 +32,19 @@ def test_a_composed_runtime_survives_json_and_pickle(name, logger):
             lambda: Execution(compile=True, attention="documents"),
             "compile=true: .*set runtime.execution.attention=sdpa, or compile=false",
         ),
-        (lambda: Execution(strategy={"_target_": "os.system"}), "os.system is not ours"),
+        (lambda: Execution(strategy="fsdp"), "strategy=fsdp: must be one of auto, ddp, fsdp2"),
+        (
+            lambda: Execution(strategy="zero3", compile=True),
+            "compile=true: not supported where strategy=zero3 shards.*compile=false",
+        ),
+        (
+            lambda: Execution(devices=2, strategy="ddp", cpu_offload=True),
+            "cpu_offload=true: strategy=ddp on 2 devices keeps all on the device; set .*fsdp2",
+        ),
+        (
+            lambda: Execution(devices=2, cpu_offload=True),
+            "cpu_offload=true: with strategy=fsdp2 it is for GPUs alone",
+        ),
         (lambda: LoggerSettings(mode="on"), "mode=on: must be one of disabled, offline, online"),
         (lambda: LoggerSettings(mode="offline"), "logger.folder=None: .*or logger=none"),
         (
@@ -54,6 +66,9 @@ def test_a_composed_runtime_survives_json_and_pickle(name, logger):
         "compile",
         "compiled-documents",
         "strategy",
+        "compiled-shares",
+        "offload-of-what-is-whole",
+        "offload-to-where-it-is",
         "mode",
         "folder",
         "project-null",
