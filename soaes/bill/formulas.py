@@ -366,5 +366,5 @@ def checkpoint_bytes(shape: ModelShape) -> int:
 
 
 def folder_bytes(shape: ModelShape, bytes_per_value: int = FLOAT32) -> int:
-    """Return the bytes of a model's folder; training stages save float32."""
+    """Return the bytes of a model's folder; training stages save in their parent's type."""
     return bytes_per_value * shape.parameters

@@ -192,7 +192,7 @@ def test_every_line_is_at_most_100_columns(store, words):
 
 def test_the_papers_setting_takes_months(store):
     text = " ".join(bill_lines(store, job(store, *PAPER, "runtime.expected_tokens.corpus=17e9")))
-    assert re.search(r"cpt 72\.7B +1 +72\.7B +~17B +7\.8e\+21 +2,\d{3} h \(91 d\) +291 GB", text)
+    assert re.search(r"cpt 72\.7B +1 +72\.7B +~17B +7\.8e\+21 +2,\d{3} h \(91 d\) +145 GB", text)
     assert "The paper's CPT reads 17B tokens: cpt 72.7B would take 2,180 h (91 d)." in text
 
 
