@@ -15,19 +15,17 @@ from __future__ import annotations
 import argparse
 import re
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from soaes.pipeline.progress import escape_unencodable_text
+from soaes.pipeline.progress import escape_unencodable_text, one_line_errors
 from soaes.pipeline.recipe import Recipe
-from soaes.pipeline.resolvers import cache_folder
 from soaes.pipeline.store import Store
 from soaes.pipeline.validation import nearest
 from soaes.report import recipe_diff, row_diff, store_diff
 from soaes.report.layout import columns, printable, terminal_width, wrap
 from soaes.report.recipe_diff import Setting
-from soaes.report.results import TableRow, read_row, read_stage, store_of
+from soaes.report.results import TableRow, existing_store_of, read_row, read_stage
 from soaes.report.row_diff import CurvesDiff, MetricDifference, Parting, QuestionsDiff, Side
 
 SHOWN = 3  # questions gained, and lost, without --all
@@ -44,7 +42,7 @@ def main() -> None:
     overrides = [word for word in arguments.words if "=" in word]
     names = [word for word in arguments.words if "=" not in word]
     limit = None if arguments.all else SHOWN
-    try:
+    with one_line_errors():
         if len(names) != 2:
             given = ", ".join(names) or "none"
             raise ValueError(f"two things are compared, here are {len(names)} ({given}); {USAGE}")
@@ -55,8 +53,6 @@ def main() -> None:
             lines = diff_sides(left, right, limit)
         for line in lines:
             print(line)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
 
 
 USAGE = "as in `python -m soaes.diff table2.full table2.sft2`, or --stores STORE STORE"
@@ -100,20 +96,14 @@ def find(name: str, overrides: list[str]) -> Side:
         if not (path / "manifest.json").exists():
             raise ValueError(f"{name}: not the folder of a finished stage; {USAGE}")
         return _stage(name, Store(path.parent), path.name)
-    root = cache_folder(overrides).parent
-    if not root.is_dir():  # composing would make it
-        raise ValueError(
-            f"{root.absolute()}: there is no store; build the rows with soaes.run, or correct "
-            "runtime.store or SOAES_STORE"
-        )
+    store = existing_store_of(overrides)
     if STAGE.fullmatch(name):
-        store = store_of(overrides)
         return _stage(name, store, _full_name(store, name))
     table, _, key = name.partition(".")
     row = read_row(table, key, overrides)
     if not row.recipes:
         raise ValueError(f"{name}: {row.missing} under these overrides; {USAGE}")
-    return Side(name, row, store_of(overrides))
+    return Side(name, row, store)
 
 
 def _full_name(store: Store, name: str) -> str:

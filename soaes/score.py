@@ -16,7 +16,6 @@ import argparse
 import json
 import shutil
 import signal
-import sys
 import tempfile
 import textwrap
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from typing import Any
 from soaes.metrics.prediction_files import FieldNames, PredictionFile, read_predictions
 from soaes.metrics.scoring_info import DEFINITION
 from soaes.metrics.scoring_recipes import METRICS, SCORING_RECIPES, Scores
-from soaes.pipeline.progress import escape_unencodable_text
+from soaes.pipeline.progress import escape_unencodable_text, one_line_errors
 
 STANDARD_INPUT = "-"
 MAX_WIDTH = 100  # characters of a definition's line
@@ -37,13 +36,18 @@ def main() -> None:
     escape_unencodable_text()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has gone, as `| head`, ends it
     arguments = _parser().parse_args()
+    with one_line_errors():
+        _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> None:
     source = arguments.predictions
     title = "standard input" if source == STANDARD_INPUT else source
     try:
         fields = _fields(arguments.prediction, arguments.reference)
         predictions = _read(source, fields, _conditions(arguments.only))
     except ValueError as error:
-        sys.exit(f"error: {title}: {error}")
+        raise ValueError(f"{title}: {error}") from None
     names = list(dict.fromkeys(arguments.recipe or SCORING_RECIPES))
     scores = {name: SCORING_RECIPES[name].score(predictions.pairs) for name in names}
     if arguments.json:

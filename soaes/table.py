@@ -19,14 +19,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from soaes.pipeline import compose, labels
-from soaes.pipeline.progress import escape_unencodable_text
+from soaes.pipeline.progress import escape_unencodable_text, one_line_errors
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store, check_writable
 from soaes.report import freshness, index, plots, sanity_checks, terminal, wandb_runs
 from soaes.report.layout import styled, terminal_width
 from soaes.report.markdown import write_table, write_verdicts
 from soaes.report.page import record, render
-from soaes.report.results import FEW_SEEDS, Table, read_tables, shown_unasked, store_of
+from soaes.report.results import FEW_SEEDS, Table, existing_store_of, read_tables, shown_unasked
 from soaes.report.table_spec import EXPERIMENTS, check_row, check_table, table_names
 
 Tables = Mapping[str, Table]
@@ -37,7 +37,7 @@ def main() -> None:
     escape_unencodable_text()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has gone, as `| head`, ends it
     arguments = _parser().parse_args()
-    try:
+    with one_line_errors():
         if arguments.stale is not None:
             status = _print_stale(arguments.stale)
         elif arguments.why:
@@ -48,8 +48,6 @@ def main() -> None:
             names = [name for word in only for name in word.split(",") if name]
             overrides = [*arguments.overrides, *words]
             status = _print_tables(overrides, names, arguments.out, arguments.report)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
     sys.exit(status)
 
 
@@ -92,7 +90,7 @@ def _print_tables(overrides: list[str], only: list[str], out: Path | None, repor
         check_table(name)
     if only and report:
         raise ValueError("--report: the page shows every table; leave out --only")
-    store, scale = store_of(overrides), compose.chosen_option(overrides, "scale")
+    store, scale = existing_store_of(overrides), compose.chosen_option(overrides, "scale")
     folder = out or store.root / "tables" / scale
     check_writable(folder, "set --out FOLDER, where the tables are written to")
     tables = read_tables(names, overrides)
@@ -172,7 +170,7 @@ def _print_why(overrides: list[str], why: str) -> int:
     name, _, row = why.partition(".")
     check_table(name)
     tables = read_tables([name], overrides)
-    print("\n".join(explain(tables, name, row, store_of(overrides))))
+    print("\n".join(explain(tables, name, row, existing_store_of(overrides))))
     return 0
 
 

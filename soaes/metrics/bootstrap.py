@@ -66,6 +66,7 @@ class Measured:
 
     value: Any  # a number, or a text that no effect is taken of
     sampled: Samples | None = None
+    stage: str = ""  # the name of the one that measured it
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,8 @@ class MetricsCallback(pl.Callback):
 
     - every (steps // 100)th step: `train/loss`, the mean cross-entropy (or Eq. 2) of the step's
       loss tokens in nats; `train/lr` of this step; `train/grad_norm` before clipping;
-      `train/tokens_per_s`, over all devices and with padding, since the last point
+      `train/tokens_per_s`, over all devices and with padding, since the last point;
+      validations are not counted
     - every validation: `val/perplexity`; `val/rouge1` of greedy answers in [0, 1], if there are
       dev prompts
 
@@ -144,15 +145,16 @@ class MetricsCallback(pl.Callback):
         self.step_loss = 0.0  # of the step under way
         self.window_tokens = 0  # since the last point of the curve
         self.window_began = time.monotonic()
+        self.validation_began = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """In a resumed run, begin with the curve of the attempts before."""
+        self.window_began = time.monotonic()
         if self.state.step == 0:
             return
         if self.tracker is not None:
             lines = "".join(json.dumps(line) + "\n" for line in self.state.curve)
             self.tracker.restore(lines, self.state.seconds)
-        self.window_began = time.monotonic()
 
     def on_train_batch_end(
         self,
@@ -186,13 +188,17 @@ class MetricsCallback(pl.Callback):
             self.window_began = time.monotonic()
         self.step_loss = 0.0
 
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Stop the clock of training."""
+        self.validation_began = time.monotonic()
+
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Log the perplexity, and the Rouge-1 of answers where one rank has the whole model."""
         metrics = {"val/perplexity": module.perplexity}
         if self.dev_prompts and trainer.is_global_zero and not sharding.is_sharded(module):
             metrics["val/rouge1"] = self._rouge1(module.model)
         self._log(metrics)
-        self.window_began = time.monotonic()
+        self.window_began += time.monotonic() - self.validation_began
 
     def _log(self, metrics: dict[str, float]) -> None:
         """Log metrics at the current step: to the state's curve, curves.jsonl and W&B."""

@@ -13,7 +13,8 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -229,6 +230,25 @@ class Screen:
             clear = f"\r\x1b[{len(self.drawn)}A\x1b[J"
         write(clear + text + "".join(f"{line}\n" for line in board))
         self.drawn = board
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the process with one line, not a traceback, where the user's words or files are wrong.
+
+    That is a ValueError of ours, an OSError such as a full disk, and Ctrl-C, after which the exit
+    status is 130 as in a shell.
+    """
+    try:
+        yield
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        file = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {file}{error.strerror or error}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def escape_unencodable_text() -> None:

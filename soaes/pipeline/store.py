@@ -50,8 +50,10 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # a full disk names no file
+            error.filename, error.filename2 = str(path), None
         raise
 
 
@@ -67,8 +69,22 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a UTF-8 JSON file."""
-    return json.loads(path.read_text("utf-8"))
+    """Read a UTF-8 JSON file.
+
+    Raises:
+        ValueError: It is damaged; the message names it.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: ValueError) -> ValueError:
+    """The error for a file of the store that cannot be parsed, with the way out."""
+    return ValueError(
+        f"{path} is damaged ({error}); delete its folder and run the command that built it again"
+    )
 
 
 def checksum(path: Path) -> str:

@@ -11,11 +11,10 @@ same page beside the tables. W&B gets it too, unless logger=none.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from soaes.pipeline import compose
-from soaes.pipeline.progress import escape_unencodable_text
+from soaes.pipeline.progress import escape_unencodable_text, one_line_errors
 from soaes.pipeline.store import check_writable
 from soaes.report import results, wandb_runs
 from soaes.report.page import record, render
@@ -26,10 +25,8 @@ def main() -> None:
     """Run the command line."""
     escape_unencodable_text()
     arguments = _parser().parse_args()
-    try:
+    with one_line_errors():
         print(write(arguments.overrides, arguments.out))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,9 +52,11 @@ def write(overrides: list[str], out: Path | None = None) -> str:
         The file that was written and its size.
 
     Raises:
-        ValueError: An override is misspelt, or the file cannot be written.
+        ValueError: An override is misspelt, there is no store, or the file cannot be written.
     """
-    store, scale = results.store_of(overrides), compose.chosen_option(overrides, "scale")
+    if out is not None and out.is_dir():
+        raise ValueError(f"--out {out}: this is a folder; name a file, as {out / 'report.html'}")
+    store, scale = results.existing_store_of(overrides), compose.chosen_option(overrides, "scale")
     path = out or store.root / "tables" / scale / "report.html"
     check_writable(path.parent, "set --out FILE, where the page is written to")
     tables = results.read_tables(table_names(), overrides)

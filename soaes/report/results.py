@@ -20,6 +20,7 @@ from soaes.metrics.bootstrap import Measured
 from soaes.metrics.samples import statistics
 from soaes.pipeline import command_line, compose, labels, sweep
 from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.resolvers import cache_folder
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.store import Store, read_recipe
 from soaes.report import table_spec
@@ -140,6 +141,21 @@ def runtime_of(overrides: list[str]) -> Runtime:
 def store_of(overrides: list[str]) -> Store:
     """Find the store that a command line names."""
     return Store(runtime_of(overrides).store)
+
+
+def existing_store_of(overrides: list[str]) -> Store:
+    """Find the store that a command line names, which reading does not make.
+
+    Raises:
+        ValueError: There is no such folder.
+    """
+    root = cache_folder(overrides).parent
+    if not root.is_dir():  # composing would make it
+        raise ValueError(
+            f"{root.absolute()}: there is no store; build the rows with soaes.run, or correct "
+            "runtime.store or SOAES_STORE"
+        )
+    return store_of(overrides)
 
 
 # ---------------------------------------------------------------- recipes
@@ -301,27 +317,29 @@ def _measured(store: Store, goals: Goals, shared: str | None) -> dict[str, Measu
                     "set shared_metrics of the table to the one whose value it shows"
                 )
     for role in built:
-        for metric, value in _parent_metrics(store, goals[role]).items():
-            if metric in metrics and metrics[metric].value != value:
+        for metric, measured in _parent_metrics(store, goals[role]).items():
+            if metric in metrics and metrics[metric].value != measured.value:
                 raise ValueError(
                     f"{metric} differs between the sweeps of a row; make them read one model"
                 )
-            metrics.setdefault(metric, Measured(value))
+            metrics.setdefault(metric, measured)
     return metrics
 
 
 def _own_metrics(store: Store, goal: Recipe) -> dict[str, Measured]:
     sampled = statistics(store.folder(goal.name) / "predictions.jsonl")
     metrics = store.metrics(goal.name)
-    return {metric: Measured(value, sampled.get(metric)) for metric, value in metrics.items()}
+    return {
+        metric: Measured(value, sampled.get(metric), goal.name) for metric, value in metrics.items()
+    }
 
 
-def _parent_metrics(store: Store, goal: Recipe) -> dict[str, Any]:
+def _parent_metrics(store: Store, goal: Recipe) -> dict[str, Measured]:
     metrics = {}
     for key, parent in goal.arguments.items():
         if isinstance(parent, Recipe):
             for metric, value in store.metrics(parent.name).items():
-                metrics[f"{key}.{metric}"] = value
+                metrics[f"{key}.{metric}"] = Measured(value, stage=parent.name)
     return metrics
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from soaes.pipeline import sweep
+from soaes.pipeline.progress import one_line_errors
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store, read_json
 
@@ -29,10 +30,8 @@ PRODUCTS = {"32-true": "float32", "bf16-mixed": "bfloat16", "16-mixed": "float16
 
 def main() -> None:
     """Print the profile of the sweep that the command line names."""
-    try:
+    with one_line_errors():
         print("\n".join(report(sys.argv[1:])))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
 
 
 def report(words: list[str]) -> list[str]:

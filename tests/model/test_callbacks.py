@@ -86,3 +86,35 @@ def test_a_gradient_that_overflows_without_a_loss_scale_to_blame_stops_the_run()
     scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
     with pytest.raises(ValueError, match="the gradient's norm is inf at step 3"):
         run(InfiniteGradient, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+
+
+class Clock:
+    """A clock on which a micro-batch takes a second and a validation a hundred."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+def test_a_validation_takes_no_part_in_the_rate_of_the_steps_around_it(monkeypatch):
+    clock = Clock()
+
+    class Timed(CausalLM):
+        def training_step(self, batch, batch_index):
+            clock.now += 1
+            return super().training_step(batch, batch_index)
+
+        def on_validation_epoch_end(self):
+            clock.now += 100
+            super().on_validation_epoch_end()
+
+    monkeypatch.setattr("soaes.model.callbacks.time", clock)
+    monkeypatch.setattr("soaes.model.callbacks.CURVE_POINTS", 1)  # a point at the third step
+    state = run(Timed, val_check_interval=2)  # and a validation after the first
+    steps, micro_batches = data(), 6
+    tokens = steps.train.ids_RT.size
+    (point,) = [line for line in state.curve if "train/loss" in line]
+    assert point["step"] == 3
+    assert point["train/tokens_per_s"] == pytest.approx(tokens / micro_batches)

@@ -1,5 +1,6 @@
 """What a stage is expected to take, what is left, and the text that a terminal shows."""
 
+import errno
 import json
 import os
 import re
@@ -280,3 +281,27 @@ def test_what_was_dropped_or_cut_is_in_the_line_of_a_stage():
     metrics = {"rouge1": 1.0, "rouge2": 2.0, "scoring": {}, "rougeL": 3.0, "bleu4": 4.0}
     counts = {"num_cut": 12, "num_skipped": 0, "qa_num_cut": 12}
     assert progress.headline(metrics | counts) == "rouge1 1  rouge2 2  rougeL 3  num_cut 12"
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        pytest.param(ValueError("seed=x: a number"), "error: seed=x: a number", id="value"),
+        pytest.param(
+            OSError(errno.ENOSPC, "No space left on device", "/tables/report.html"),
+            "error: /tables/report.html: No space left on device",
+            id="full-disk",
+        ),
+        pytest.param(OSError("gone"), "error: gone", id="no-number"),
+        pytest.param(KeyboardInterrupt(), 130, id="ctrl-c"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(error, exit_code):
+    with pytest.raises(SystemExit) as ended, progress.one_line_errors():
+        raise error
+    assert ended.value.code == exit_code
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    with pytest.raises(AssertionError), progress.one_line_errors():
+        raise AssertionError

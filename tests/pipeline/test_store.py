@@ -3,6 +3,7 @@
 A stage is built once and is complete under a final name; a failure takes only its descendants down.
 """
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -22,7 +23,7 @@ from soaes.pipeline import scheduler as builder
 from soaes.pipeline import sweep, worker
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import LoggerSettings, Runtime
-from soaes.pipeline.store import Store, read_recipe
+from soaes.pipeline.store import Store, atomic_write, read_json, read_recipe
 from tests.helpers.small import SMALL_MODELS, SMALL_WORLD
 
 RUNTIME = Runtime(store=Path("store"), parallel_stages=2)
@@ -220,6 +221,23 @@ def test_a_full_disk_leaves_nothing_under_a_final_name(tmp_path):
     assert not store.holds(recipe.name)
     assert "File too large" in (store.unfinished(recipe.name) / "reason.txt").read_text()
     assert list(builder.build(store, [recipe], RUNTIME).built) == [recipe.name]
+
+
+def test_a_full_disk_is_told_with_the_file_that_it_kept_as_it_was(tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("before")
+    with pytest.raises(OSError) as full, atomic_write(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert full.value.filename == str(path)
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "metrics.json"
+    for content in (b'{"rouge1": 7', b'"\xe5\x9b'):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{path} is damaged .*; delete its folder"):
+            read_json(path)
 
 
 def _limited(root, recipe):

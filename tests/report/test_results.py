@@ -50,8 +50,11 @@ def test_a_metric_of_two_sweeps_comes_from_the_one_that_is_named(tmp_path):
         "acceptance": built(store, "acceptance", {"rate": 3.0}),
     }
     metrics = results._measured(store, goals, "acceptance")
-    assert metrics == {"rate": Measured(3.0), "speedup": Measured(2.0)}
-    assert results._measured(store, goals, "speed")["rate"] == Measured(1.0)
+    names = {role: goal.name for role, goal in goals.items()}
+    rate = Measured(3.0, stage=names["acceptance"])
+    assert metrics == {"rate": rate, "speedup": Measured(2.0, stage=names["speed"])}
+    rate = results._measured(store, goals, "speed")["rate"]
+    assert rate == Measured(1.0, stage=names["speed"])
     with pytest.raises(ValueError, match="rate is measured by two sweeps.*set shared_metrics"):
         results._measured(store, goals, None)
 
@@ -65,6 +68,15 @@ def test_a_parents_metric_must_agree_between_sweeps(tmp_path):
         store.folder(goals[role].name).mkdir()
     with pytest.raises(ValueError, match="draft.loss differs between the sweeps"):
         results._measured(store, goals, None)
+
+
+def test_a_parents_metric_was_measured_by_the_parent(tmp_path):
+    store = Store(tmp_path)
+    draft = built(store, "sft", {"loss": 1.0})
+    goals = {"acceptance": Recipe("soaes.stages.toy.acceptance", {"draft": draft})}
+    store.folder(goals["acceptance"].name).mkdir()
+    metrics = results._measured(store, goals, None)
+    assert metrics == {"draft.loss": Measured(1.0, stage=draft.name)}
 
 
 def test_a_table_of_ours_is_shown_once_something_of_its_own_is_built(tmp_path):

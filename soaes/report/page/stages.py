@@ -5,11 +5,11 @@ Knows the store and its recipes; no tables.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
 
+from soaes.data.jsonl import read_jsonl
 from soaes.pipeline import labels
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store, read_json
@@ -138,9 +138,7 @@ def curves(store: Store, recipes: Mapping[str, Recipe], seeds: Seeds) -> dict[st
 
 def _metrics(store: Store, name: str) -> dict[str, tuple[list[int], list[float]]]:
     metrics: dict[str, tuple[list[int], list[float]]] = {}
-    text = (store.folder(name) / "curves.jsonl").read_text("utf-8")
-    for line in text.splitlines():
-        values = json.loads(line)
+    for values in read_jsonl(store.folder(name) / "curves.jsonl"):
         step = values.pop("step")
         for metric, value in values.items():
             steps, column = metrics.setdefault(metric, ([], []))

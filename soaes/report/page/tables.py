@@ -26,6 +26,7 @@ class CellRecord(TypedDict):
     paper: str  # the paper's value; empty without one
     difference: str  # ours less the paper's, signed
     seeds: dict[str, str]  # seed -> value
+    stages: dict[str, str]  # seed -> name of the stage that measured it
 
 
 class RowRecord(TypedDict):
@@ -151,10 +152,8 @@ def _cell(row: TableRow, column: str, digits: int) -> CellRecord:
     difference = ""
     if is_number(ours) and is_number(paper):
         difference = f"{ours - paper:+.{digits}f}"
-    by_seed = {
-        str(seed): markdown.number_text(metrics[column].value, digits)
-        for seed, metrics in row.measured.items()
-        if column in metrics
+    measured = {
+        str(seed): metrics[column] for seed, metrics in row.measured.items() if column in metrics
     }
     return {
         "text": markdown.cell_text(row, column, digits),
@@ -162,7 +161,10 @@ def _cell(row: TableRow, column: str, digits: int) -> CellRecord:
         "high": "" if high is None else markdown.number_text(high, digits),
         "paper": "" if paper is None else markdown.number_text(paper, digits),
         "difference": difference,
-        "seeds": by_seed,
+        "seeds": {
+            seed: markdown.number_text(of_seed.value, digits) for seed, of_seed in measured.items()
+        },
+        "stages": {seed: of_seed.stage for seed, of_seed in measured.items()},
     }
 
 

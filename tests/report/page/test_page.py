@@ -72,6 +72,17 @@ def test_a_cell_is_opened_and_closed_by_keyboard(opened):
     assert opened.run("document.activeElement.textContent") == second
 
 
+def test_a_value_stands_beside_the_stage_that_measured_it_alone(opened):
+    """The row's `speed` is not built; it has measured nothing of the cell."""
+    opened.run(f"{CELL}.click()")
+    opened.wait(f"{PANEL}.querySelector('article')")
+    lines = opened.run(
+        f"[...{PANEL}.querySelectorAll('table.plain tbody tr')].map((line) => line.innerText)"
+    )
+    assert len(lines) == 1 and "33.25" in lines[0] and "evaluate-" in lines[0]
+    assert "speed-" not in opened.run(f"{PANEL}.innerText")
+
+
 def test_a_table_is_one_tab_stop(opened):
     stops = opened.run("document.querySelectorAll('#table0 button.cell[tabindex=\"0\"]').length")
     assert stops == 1

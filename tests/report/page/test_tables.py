@@ -39,7 +39,7 @@ def test_a_cell_has_its_interval_its_difference_and_its_seeds(record):
     assert (cell["low"], cell["high"]) == ("43.50", "45.50")
     assert cell["difference"] == "+3.00", "44.5 less the paper's 41.5"
     assert cell["seeds"] == {"0": "44.50"}
-    assert rows["trained"]["goals"]["0"]["evaluate"].startswith("evaluate-")
+    assert cell["stages"] == {"0": rows["trained"]["goals"]["0"]["evaluate"]}
 
 
 def test_a_cell_without_a_value_says_why_and_differs_from_nothing(record):

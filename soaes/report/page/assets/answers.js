@@ -174,7 +174,7 @@ function questionList(sheet, state, set) {
   const count = (test) => items.filter((item) => item.change != null && test(item.change)).length;
   const gained = `${count((change) => change > 0)} ${say("gained")}`;
   const lost = `${count((change) => change < 0)} ${say("lost")}`;
-  const changes = state.other ? `; ${gained}, ${lost}` : "";
+  const changes = state.other ? say("semicolon") + gained + say("comma") + lost : "";
   const total = sheet.questions.length;
   return [
     el(

@@ -38,7 +38,7 @@ function intro() {
     ["stages", `${stages.length} / ${Object.keys(RECORD.stages).length}`],
     ["commit", distinct("commit")],
     ["machine", distinct("machine")],
-    ["made", RECORD.made.replace("T", " ").replace("Z", " UTC") || "–"],
+    ["newest", RECORD.made.replace("T", " ").replace("Z", " UTC") || "–"],
   ];
   return el(
     "section",

@@ -38,7 +38,7 @@ function closeOnBackdrop(event) {
 
 function panelContent(table, row, column, seed, draw) {
   const cell = row.cells[column.key];
-  const goals = row.goals[seed] || {};
+  const goals = goalsOf(row, cell, seed);
   const seeds = Object.keys(row.goals);
   const close = () => document.getElementById("panel").close();
   return [
@@ -89,24 +89,35 @@ function cellNumbers(cell) {
   );
 }
 
+/** The goals of a row that a value comes from: the one that measured it; all if none did. */
+function goalsOf(row, cell, seed) {
+  const goals = Object.entries(row.goals[seed] || {});
+  const source = cell.stages[seed];
+  const isBehind = ([, name]) =>
+    name === source || Object.values(RECORD.stages[name].parents).includes(source);
+  const [first] = goals.filter(isBehind);
+  return Object.fromEntries(first ? [first] : goals);
+}
+
 function seedTable(row, cell) {
   const lines = [];
   for (const [seed, goals] of Object.entries(row.goals)) {
-    for (const name of Object.values(goals)) {
+    const source = cell.stages[seed];
+    for (const name of source ? [source] : Object.values(goals)) {
       const stage = RECORD.stages[name];
       lines.push([
         seed,
         cell.seeds[seed] || "–",
         el("code", {}, name),
         say(stage.state),
-        stage.commit,
+        el("code", {}, stage.commit),
         stage.machine,
         stage.made.replace("T", " ").replace("Z", ""),
         stage.seconds ? stage.seconds.toLocaleString("en", { maximumFractionDigits: 1 }) : "",
       ]);
     }
   }
-  const header = ["seed", "value", "measuredBy", "", "commit", "machine", "made", "seconds"].map(
+  const header = ["seed", "value", "measuredBy", "state", "commit", "machine", "made", "seconds"].map(
     say,
   );
   return [el("h3", {}, say("bySeed")), plainTable(header, lines, say("bySeed"))];

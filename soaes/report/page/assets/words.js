@@ -20,6 +20,7 @@ const WORDS = {
   commit: ["commit", "提交"],
   machine: ["machine", "机器"],
   made: ["made", "生成于"],
+  newest: ["newest result", "最新结果"],
   stages: ["stages", "阶段"],
 
   holds: ["holds", "成立"],
@@ -28,9 +29,9 @@ const WORDS = {
   "not measured": ["not measured", "未测"],
   verdictsText: [
     "Each claim of the paper, by the 95 % interval of its effect. A dot is our effect with " +
-      "its interval, a diamond the paper's; the line is zero. Open a claim to see all its " +
-      "pairs.",
-    "论文的每条论断，按效应的 95% 置信区间判定。圆点为我们的效应及区间，菱形为论文的效应，竖线为零。展开论断可查看每一对比较。",
+      "its interval, a diamond the paper's; the line is zero, and each claim has a scale of " +
+      "its own. Open a claim to see all its pairs.",
+    "论文的每条论断，按效应的 95% 置信区间判定。圆点为我们的效应及区间，菱形为论文的效应，竖线为零，各论断的尺度不同。展开论断可查看每一对比较。",
   ],
   claim: ["Claim", "论断"],
   margin: ["margin", "容差"],
@@ -57,6 +58,7 @@ const WORDS = {
 
   "not built": ["not built", "未构建"],
   failed: ["failed", "失败"],
+  state: ["state", "状态"],
   built: ["built", "已构建"],
   "not swept": ["not swept", "未扫描"],
   "the paper's only": ["the paper's only", "仅论文"],
@@ -102,6 +104,8 @@ const WORDS = {
   largest: ["largest change first", "变化由大到小"],
   reference: ["Reference", "参考答案"],
   empty: ["(empty)", "（空）"],
+  semicolon: ["; ", "；"],
+  comma: [", ", "，"],
   cut: ["cut at the length limit", "被长度上限截断"],
   more: ["Show more", "显示更多"],
   questionsShown: ["questions", "题"],
