@@ -169,7 +169,7 @@ def runtime_settings(cfg: DictConfig) -> Runtime:
     Raises:
         ValueError: A setting is unknown or out of its range.
     """
-    for key in ("runtime", "runtime.store", "logger", "data", "dry"):
+    for key in ("runtime", "runtime.store", "logger", "logger.mode", "data", "dry"):
         node = OmegaConf.select(cfg, key, default=None)
         if node is None:
             raise ValueError(f"{key}: every run needs it; set it again")

@@ -98,7 +98,7 @@ def missing(store: Store, recipes: Iterable[Recipe]) -> dict[str, Recipe]:
 
 
 def computes(recipe: Recipe) -> bool:
-    """Tell whether a stage computes with torch: its module imports a library that loads it."""
+    """Tell whether a stage computes with torch: its module, or one that it imports, loads it."""
     module = recipe.target.rpartition(".")[0]
     return bool(signatures.imported(module) & {"torch", "transformers", "pytorch_lightning"})
 

@@ -53,9 +53,13 @@ def parameters(target: str) -> dict[str, Parameter]:
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+def _file(module: str) -> Path:
+    return PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
+
+
 @functools.cache
 def _source(module: str) -> ast.Module:
-    path = PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    path = _file(module)
     if not path.is_file():
         modules = [
             ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
@@ -65,15 +69,39 @@ def _source(module: str) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imported(module: str) -> set[str]:
-    """Return the libraries that a module of ours imports when it is loaded, such as `torch`."""
-    names: set[str] = set()
+@functools.cache
+def imported(module: str) -> frozenset[str]:
+    """Return the libraries that loading a module of ours imports, such as `torch`.
+
+    Modules of ours that it imports are followed; imports inside functions do not count.
+    """
+    libraries: set[str] = set()
+    seen: set[str] = set()
+    modules = [module]
+    while modules:
+        current = modules.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        for name in _imported_names(current):
+            library = name.partition(".")[0]
+            if library != PACKAGE.name:
+                libraries.add(library)
+            elif _file(name).is_file():
+                modules.append(name)
+    return frozenset(libraries)
+
+
+def _imported_names(module: str) -> Iterator[str]:
+    """Yield the dotted names that a module imports; `from a import b` may mean a or a.b."""
     for node in _source(module).body:
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            for alias in node.names:
+                yield alias.name
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.partition(".")[0])
-    return names
+            yield node.module
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
 
 
 def _definitions(module: str) -> dict[str, Function | ast.ClassDef]:

@@ -496,7 +496,7 @@ def test_the_papers_scale_carries_the_papers_settings():
         pytest.param(
             ["~runtime.store"], "runtime.store: every run needs it", id="no-runtime-store"
         ),
-        pytest.param(["~logger"], "logger: every run needs it", id="no-logger"),
+        pytest.param(["~logger"], "logger.mode: every run needs it", id="no-logger"),
         pytest.param(["data=files"], "^data.root has no value; set it", id="data-files"),
         pytest.param(
             ["data=files", "data.root=/nonexist"],
