@@ -65,7 +65,7 @@ def test_a_killed_rank_changes_nothing(root, built, tmp_path):
     out = tmp_path / "killed"
     mortal = (root, out, "sft", kept, 1, "within-a-step")
     assert ranks.run(shards.build_mortal, *mortal)[1] == -9
-    other = shutil.copytree(out, tmp_path / "other")
+    other = shutil.copytree(out, tmp_path / "other" / "killed")
     assert ranks.run(shards.build, root, out, "sft", kept) == [0, 0]
     assert shards.curves(out) == shards.curves(built / "sft")
     assert shards.weight_difference(out, built / "sft") == 0
