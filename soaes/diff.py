@@ -244,7 +244,8 @@ def _is_of_parent(metric: str) -> bool:
 def _metric_cells(difference: MetricDifference) -> list[str]:
     effect = difference.effect
     has_interval = effect.low == effect.low  # not NaN
-    low, high = round(effect.low, DECIMALS), round(effect.high, DECIMALS)
+    low = round(effect.low, DECIMALS) + 0.0  # no -0
+    high = round(effect.high, DECIMALS) + 0.0
     interval = f"[{low:+.4g}, {high:+.4g}]" if has_interval else "-"
     numbers = [f"{difference.left:.5g}", f"{difference.right:.5g}", f"{effect.value:+.4g}"]
     return [difference.metric, *numbers, interval, "*" if difference.is_decided else ""]

@@ -117,7 +117,7 @@ class MetricsCallback(pl.Callback):
       loss tokens in nats; `train/lr` of this step; `train/grad_norm` before clipping;
       `train/tokens_per_s`, over all devices and with padding, since the last point;
       validations are not counted
-    - every validation: `val/perplexity`; `val/rouge1` of greedy answers in [0, 1], if there are
+    - every validation: `val/perplexity`; `val/rouge1` of greedy answers, times 100, if there are
       dev prompts
 
     Args:

@@ -18,11 +18,12 @@ from soaes.decode import settings as decoder_settings
 from soaes.metrics import bootstrap
 from soaes.metrics.bootstrap import Measured
 from soaes.metrics.samples import statistics
+from soaes.metrics.schema import PREDICTIONS
 from soaes.pipeline import command_line, compose, labels, sweep
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.resolvers import cache_folder
 from soaes.pipeline.runtime import Runtime
-from soaes.pipeline.store import Store, read_recipe
+from soaes.pipeline.store import Store, damaged, read_recipe
 from soaes.report import table_spec
 from soaes.report.table_spec import ColumnSpec, RowSpec, TableSpec
 
@@ -327,7 +328,10 @@ def _measured(store: Store, goals: Goals, shared: str | None) -> dict[str, Measu
 
 
 def _own_metrics(store: Store, goal: Recipe) -> dict[str, Measured]:
-    sampled = statistics(store.folder(goal.name) / "predictions.jsonl")
+    predictions = store.folder(goal.name) / PREDICTIONS
+    if not predictions.exists() and PREDICTIONS in store.manifest(goal.name)["files"]:
+        raise damaged(predictions, ValueError("it is gone"))
+    sampled = statistics(predictions)
     metrics = store.metrics(goal.name)
     return {
         metric: Measured(value, sampled.get(metric), goal.name) for metric, value in metrics.items()

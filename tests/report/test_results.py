@@ -35,11 +35,13 @@ def test_a_key_that_was_not_swept_matches_nothing():
     assert not table_spec.matches({"distill.tau": 1}, {"distill.alpha": "1"})
 
 
-def built(store, stage, metrics):
-    recipe = Recipe(f"soaes.stages.toy.{stage}", {"metrics": str(metrics)})
+def built(store, stage, metrics, files=(), **parents):
+    """A complete output with metrics, whose manifest lists `files`."""
+    recipe = Recipe(f"soaes.stages.toy.{stage}", {"metrics": str(metrics), **parents})
     folder = store.folder(recipe.name)
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "manifest.json").write_text(json.dumps({"files": dict.fromkeys(files, {})}))
     return recipe
 
 
@@ -59,13 +61,19 @@ def test_a_metric_of_two_sweeps_comes_from_the_one_that_is_named(tmp_path):
         results._measured(store, goals, None)
 
 
+def test_predictions_that_are_gone_do_not_take_the_interval_along_in_silence(tmp_path):
+    store = Store(tmp_path)
+    goal = built(store, "evaluate", {"rouge1": 1.0}, files=["predictions.jsonl"])
+    with pytest.raises(ValueError, match="predictions.jsonl is damaged .it is gone.; delete"):
+        results._measured(store, {"evaluate": goal}, None)
+
+
 def test_a_parents_metric_must_agree_between_sweeps(tmp_path):
     store = Store(tmp_path)
     drafts = [built(store, "sft", {"loss": loss}) for loss in (1.0, 2.0)]
     goals = {}
     for role, draft in zip(("acceptance", "speed"), drafts, strict=True):
-        goals[role] = Recipe(f"soaes.stages.toy.{role}", {"draft": draft})
-        store.folder(goals[role].name).mkdir()
+        goals[role] = built(store, role, {}, draft=draft)
     with pytest.raises(ValueError, match="draft.loss differs between the sweeps"):
         results._measured(store, goals, None)
 
@@ -73,8 +81,7 @@ def test_a_parents_metric_must_agree_between_sweeps(tmp_path):
 def test_a_parents_metric_was_measured_by_the_parent(tmp_path):
     store = Store(tmp_path)
     draft = built(store, "sft", {"loss": 1.0})
-    goals = {"acceptance": Recipe("soaes.stages.toy.acceptance", {"draft": draft})}
-    store.folder(goals["acceptance"].name).mkdir()
+    goals = {"acceptance": built(store, "acceptance", {}, draft=draft)}
     metrics = results._measured(store, goals, None)
     assert metrics == {"draft.loss": Measured(1.0, stage=draft.name)}
 
