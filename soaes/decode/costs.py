@@ -7,7 +7,6 @@ rows have no costs.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -17,6 +16,7 @@ import torch
 from soaes.decode.backends.base import DecoderPair
 from soaes.decode.backends.native import NativePair
 from soaes.decode.base import Generation
+from soaes.decode.clock import timed
 from soaes.decode.sampling import one_hot
 from soaes.decode.speculative import DraftingDecoder, verify
 from soaes.metrics.acceptance import MeasuredCosts
@@ -121,6 +121,7 @@ def _medians(pair: NativePair, rounds: list[Round], known: int, needed: int) -> 
     known: tokens in the models' caches before each action. needed: tokens to make room for.
     """
     engines = pair.method.engines
+    device = pair.baseline.target.device
     for engine in engines:
         engine.begin(needed)
     seconds: dict[str, list[float]] = {name: [] for round_ in rounds for name in round_}
@@ -128,9 +129,7 @@ def _medians(pair: NativePair, rounds: list[Round], known: int, needed: int) -> 
     with torch.inference_mode():
         for round_ in turns:
             for name, action in round_.items():
-                start = time.perf_counter()
-                result = action()
-                elapsed = time.perf_counter() - start
+                elapsed, result = timed(device, action)
                 parts = max(1, len(result)) if name == "propose" else 1
                 seconds[name].append(elapsed / parts)
                 for engine in engines:

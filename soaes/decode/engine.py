@@ -64,6 +64,16 @@ class Layer(NamedTuple):
     down: Matrix
 
 
+class Window(NamedTuple):
+    """Where the tokens of one forward stand in the text, and what of the cache they read."""
+
+    cos_T1D: torch.Tensor
+    sin_T1D: torch.Tensor
+    mask_TL: torch.Tensor | None  # None: one token that sees all, or a prompt from its start
+    places: slice | torch.Tensor  # of the new tokens in the cache: a range, or one id a token
+    end: int  # tokens of the cache that are read
+
+
 class Engine:
     """Runs a Hugging Face causal LM of NATIVE_FAMILIES on its own device and in its own dtype.
 
@@ -153,27 +163,29 @@ class Engine:
         assert end <= self.capacity, (
             f"{end} tokens in a cache for {self.capacity}: begin() reserves them"
         )
-        cos_T1D = self.cos_L1D[self.length : end]
-        sin_T1D = self.sin_L1D[self.length : end]
-        mask_TL = None if count == 1 or self.length == 0 else self._mask(count, end)
+        window = Window(
+            cos_T1D=self.cos_L1D[self.length : end],
+            sin_T1D=self.sin_L1D[self.length : end],
+            mask_TL=None if count == 1 or self.length == 0 else self._mask(count, end),
+            places=slice(self.length, end),
+            end=end,
+        )
+        logits_TV = self._run(ids_T, window, count if tail is None else tail)
+        self.length = end
+        return logits_TV
+
+    def _run(self, ids_T: torch.Tensor, window: Window, tail: int) -> torch.Tensor:
+        """The forward itself: logits_TV of the last `tail` tokens."""
         x_TH = F.embedding(ids_T, self.embedding)
         for layer, cache_NLD in zip(self.layers, self.cache):
-            x_TH = self._attend(x_TH, layer, cache_NLD, cos_T1D, sin_T1D, mask_TL, end)
+            x_TH = self._attend(x_TH, layer, cache_NLD, window)
             x_TH = self._transform(x_TH, layer)
-        self.length = end
-        if tail is not None and tail != count:
-            x_TH = x_TH[count - tail :]
+        if tail != len(ids_T):
+            x_TH = x_TH[len(ids_T) - tail :]
         return self.head(F.rms_norm(x_TH, self.norm.shape, self.norm, self.epsilon))
 
     def _attend(
-        self,
-        x_TH: torch.Tensor,
-        layer: Layer,
-        cache_NLD: torch.Tensor,
-        cos_T1D: torch.Tensor,
-        sin_T1D: torch.Tensor,
-        mask_TL: torch.Tensor | None,
-        end: int,
+        self, x_TH: torch.Tensor, layer: Layer, cache_NLD: torch.Tensor, window: Window
     ) -> torch.Tensor:
         """x_TH plus the layer's attention; writes keys and values into the cache."""
         count, queries, size = len(x_TH), self.queries, self.head_size
@@ -184,11 +196,16 @@ class Engine:
             rotated_TND.mul_(layer.qk_gain_ND)
         # the minus sign of the rotation is in the table
         half_turn_TND = rotated_TND.roll(size // 2, -1)
-        rotated_TND.mul_(cos_T1D).addcmul_(half_turn_TND, sin_T1D)
-        cache_NLD[:, self.length : end].copy_(qkv_TND[:, queries:].transpose(0, 1))
-        past_1NLD = cache_NLD[None, :, :end]
+        rotated_TND.mul_(window.cos_T1D).addcmul_(half_turn_TND, window.sin_T1D)
+        new_NTD = qkv_TND[:, queries:].transpose(0, 1)
+        if isinstance(window.places, slice):
+            cache_NLD[:, window.places].copy_(new_NTD)
+        else:
+            cache_NLD.index_copy_(1, window.places, new_NTD)
+        past_1NLD = cache_NLD[None, :, : window.end]
         k_1KLD, v_1KLD = past_1NLD[:, : self.keys], past_1NLD[:, self.keys :]
-        return layer.output(_attention(qkv_TND[:, :queries], k_1KLD, v_1KLD, mask_TL), x_TH)
+        out_TN = _attention(qkv_TND[:, :queries], k_1KLD, v_1KLD, window.mask_TL)
+        return layer.output(out_TN, x_TH)
 
     def _transform(self, x_TH: torch.Tensor, layer: Layer) -> torch.Tensor:
         """x_TH plus the layer's feed-forward."""
@@ -241,9 +258,10 @@ def _attention(
     """
     count, keys = len(q_TQD), k_1KLD.shape[1]
     if count == 1:
-        # the queries that share a key head stand in for positions: no copy of keys, no mask
+        # the queries that share a key head stand in for positions: no copy of keys
         q = q_TQD.view(1, keys, -1, q_TQD.shape[-1])
-        return F.scaled_dot_product_attention(q, k_1KLD, v_1KLD).reshape(1, -1)
+        out = F.scaled_dot_product_attention(q, k_1KLD, v_1KLD, attn_mask=mask_TL)
+        return out.reshape(1, -1)
     q = q_TQD.transpose(0, 1)[None]
     out = F.scaled_dot_product_attention(
         q, k_1KLD, v_1KLD, attn_mask=mask_TL, is_causal=mask_TL is None, enable_gqa=True

@@ -11,15 +11,15 @@ the draft reads its own last token.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from typing import ParamSpec, Protocol, TypeVar
+from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 
 from soaes.decode.adaptive import Adaptive, BlockCosts
 from soaes.decode.autoregressive import next_token
 from soaes.decode.base import EngineDecoder, Generation, Rule, Verdict, check_request
+from soaes.decode.clock import timed
 from soaes.decode.engine import Engine
 from soaes.decode.sampling import greedy, one_hot, warp
 from soaes.decode.settings import SamplingSettings, SpeculativeSettings
@@ -29,9 +29,6 @@ from soaes.decode.verify import REJECTION, RULES, verify_block, verify_greedy
 
 COST_ROUNDS = 5  # how often `timed_costs` goes through all block sizes
 COST_REPEATS = 3  # blocks of one size in a row
-
-Result = TypeVar("Result")
-Arguments = ParamSpec("Arguments")
 
 
 class DraftingDecoder(EngineDecoder, Protocol):
@@ -258,6 +255,7 @@ def timed_costs(decoder: DraftingDecoder) -> BlockCosts:
     COST_ROUNDS * COST_REPEATS * (n + 1) steps, once. A clock in the choice of n changes the speed,
     not the distribution of the text; pass BlockCosts where a run must be repeatable draw by draw.
     """
+    device = decoder.target.device
     text = [0] * 8
     generator = torch.Generator()
     verify_seconds: list[list[float]] = [[] for _ in range(decoder.n + 1)]
@@ -268,25 +266,16 @@ def timed_costs(decoder: DraftingDecoder) -> BlockCosts:
         # the same block again finds its matrices in the processor's caches, as within a text
         for _ in range(COST_REPEATS):
             if width:
-                seconds, (drafted, _) = _timed(decoder.propose, text, width, generator)
+                seconds, (drafted, _) = timed(device, decoder.propose, text, width, generator)
                 draft_seconds.append(seconds / max(1, len(drafted)))
             q_nV = _certain(decoder, width)
-            seconds, _ = _timed(verify, decoder, text, text[:1] * width, q_nV, generator)
+            seconds, _ = timed(device, verify, decoder, text, text[:1] * width, q_nV, generator)
             verify_seconds[width].append(seconds)
             for engine in decoder.engines:
                 engine.rollback(min(engine.length, len(text) - 1))
     quickest = [min(of_width) for of_width in verify_seconds]
     step = quickest[0]
     return BlockCosts(min(draft_seconds) / step, [seconds / step for seconds in quickest])
-
-
-def _timed(
-    action: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
-) -> tuple[float, Result]:
-    """Call an action; its seconds and its result."""
-    start = time.perf_counter()
-    result = action(*args, **kwargs)
-    return time.perf_counter() - start, result
 
 
 def _certain(decoder: DraftingDecoder, width: int) -> torch.Tensor:

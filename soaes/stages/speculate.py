@@ -276,7 +276,8 @@ def _time(decoder: Decoder, prompt: Prompt, seed: int) -> tuple[float, Generatio
     """Decode a prompt; seconds and output. A library in a process of its own has its own clock."""
     generator = torch.Generator().manual_seed(seed)
     start = time.perf_counter()
-    # ends with tokens as Python numbers: nothing is left to run on the device
+    # the decoding before ended with tokens as Python numbers, as this one does: nothing is left to
+    # run on the device
     generation = decoder.generate(prompt.ids, prompt.max_new_tokens, generator)
     elapsed = time.perf_counter() - start
     return getattr(generation, "seconds", None) or elapsed, generation
