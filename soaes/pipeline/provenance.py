@@ -97,13 +97,23 @@ def _commit() -> str:
     An installed package may lie in an environment inside somebody else's repository, whose commit
     says nothing about this code.
     """
+    if shutil.which("git") is None:
+        return _installed_version()
     here = Path(__file__)
     git = ["git", "-C", str(here.parent)]
     tracked = subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True)
     if tracked.returncode:
-        return f"soaes {metadata.version('soaes')}"
+        return _installed_version()
     describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     return subprocess.run([*git, *describe], capture_output=True, encoding="utf-8").stdout.strip()
+
+
+def _installed_version() -> str:
+    """Return the version that is installed; code copied without its history has none."""
+    try:
+        return f"soaes {metadata.version('soaes')}"
+    except metadata.PackageNotFoundError:
+        return "unknown: neither a checkout nor installed"
 
 
 @functools.cache
