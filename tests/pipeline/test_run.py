@@ -183,6 +183,7 @@ def test_a_cached_sweep_and_its_tables_need_no_torch(tmp_path, monkeypatch):
 
 
 def test_a_row_that_the_overrides_leave_out_says_so(tmp_path):
+    (tmp_path / "store").mkdir()
     table = soaes(
         tmp_path / "store",
         "table",
@@ -236,6 +237,7 @@ def test_changed_data_is_another_recipe(tmp_path):
 
 
 def test_a_missing_cell_says_why(tmp_path):
+    (tmp_path / "store").mkdir()
     table = soaes(
         tmp_path / "store", "table", "--only", "table2", "--out", str(tmp_path), torch=False
     )
@@ -331,7 +333,13 @@ def test_a_launched_sweep_records_the_same_as_one_that_runs_here(tmp_path):
 def test_a_folder_that_cannot_be_written_is_one_line_with_the_way_out(tmp_path, module):
     """A path below a file, which fails for root as well, as a read-only file system does."""
     (tmp_path / "file").touch()
-    ran = soaes(tmp_path / "file" / "store", module, "scale=smoke", torch=False, cwd=tmp_path)
+    store = tmp_path / "file" / "store"
+    words = ["scale=smoke"]
+    if module == "table":
+        words += ["--out", str(store)]
+        (tmp_path / "store").mkdir()
+    written = store if module == "run" else tmp_path / "store"
+    ran = soaes(written, module, *words, torch=False, cwd=tmp_path)
     assert ran.returncode == 1 and len(ran.stderr.splitlines()) == 1
     assert "file/store" in ran.stderr and "cannot be written (Not a directory); set" in ran.stderr
     assert "runtime.store=FOLDER" in ran.stderr or "--out FOLDER" in ran.stderr
