@@ -299,8 +299,11 @@ def _check_room(folder: Path, module: pl.LightningModule) -> None:
 
 
 def _checkpoint_bytes(module: pl.LightningModule) -> int:
-    """The module's tensors, a tied weight once, and AdamW's two moments of trained weights."""
-    total = sum(sharding.whole_bytes(tensor) for tensor in sharding.saved_tensors(module).values())
+    """The module's tensors that are not frozen, a tied weight once, and AdamW's two moments."""
+    total = 0
+    for tensor in sharding.saved_tensors(module).values():
+        is_frozen = isinstance(tensor, torch.nn.Parameter) and not tensor.requires_grad
+        total += 0 if is_frozen else sharding.whole_bytes(tensor)
     for weight in module.parameters():
         if weight.requires_grad:
             in_float32 = 2 if weight.dtype == torch.float32 else 3  # the weights too, by ZeRO-3

@@ -185,10 +185,11 @@ class CausalLM(pl.LightningModule):
         """Do nothing: a model is laid over its ranks when it is loaded."""
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Return AdamW and its schedule; norms and biases have no weight decay."""
+        """Return AdamW of what is trained, and its schedule; vectors have no weight decay."""
+        trained = [weight for weight in self.parameters() if weight.requires_grad]
         matrices: list[torch.nn.Parameter] = []
         vectors: list[torch.nn.Parameter] = []
-        for weight in self.parameters():
+        for weight in trained:
             is_matrix = len(sharding.whole_shape(weight)) > 1
             (matrices if is_matrix else vectors).append(weight)
         groups = [

@@ -115,6 +115,47 @@ def _check_warmup(warmup: float) -> None:
     check_in_range("warmup", warmup, "[0, 1]", "the share of the steps that the warm-up takes")
 
 
+# The matrices of a layer, as Qwen2, Qwen3, Llama and many others name them: attention, then SwiGLU.
+LAYER_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Which matrices get a product of two small ones beside them, which alone are trained.
+
+        y = W x + alpha / rank * B A x        (Hu et al. 2022, LoRA)
+
+    A is random and B zero at first, so that training begins with the parent. There is no dropout:
+    it would be drawn for each micro-batch, and how many of them make a step changes no result.
+
+    Attributes:
+        rank: rows of A and columns of B.
+        alpha: alpha / rank is the factor of the product.
+        target_modules: names of the matrices, of every layer; the output matrix is not among them.
+    """
+
+    rank: int
+    alpha: float
+    target_modules: Sequence[str] = LAYER_MATRICES
+
+    def __post_init__(self) -> None:
+        all_weights = "lora=null trains all weights"
+        check_whole("rank", self.rank, 1, f"the rank of the adapters; {all_weights}")
+        check_positive("alpha", self.alpha, "alpha / rank is the factor of the adapters' product")
+        names = self.target_modules
+        is_list = isinstance(names, Sequence) and not isinstance(names, str)
+        if not is_list or not names or not all(isinstance(name, str) and name for name in names):
+            raise ValueError(
+                f"target_modules={names}: must be a list of names of matrices, as in "
+                f"[q_proj, v_proj]; {all_weights}"
+            )
+        if "lm_head" in names:
+            raise ValueError(
+                "target_modules: lm_head is the output matrix, which the losses read whole and "
+                "LoRA leaves as it is; name matrices of layers, or set lora=null"
+            )
+
+
 @dataclass(frozen=True)
 class OptimizerSettings:
     """AdamW, its schedule, and how much is read: the settings of one training phase.
@@ -130,6 +171,7 @@ class OptimizerSettings:
         grad_clip: the norm that gradients are clipped to.
         precision: the type of the arithmetic, by Lightning's name; weights and the optimizer's
             state are float32 in each.
+        lora: the adapters that are trained; None: all weights are.
     """
 
     lr: float
@@ -141,6 +183,7 @@ class OptimizerSettings:
     weight_decay: float = 0.1
     grad_clip: float = 1.0
     precision: str = "bf16-mixed"
+    lora: LoraSettings | None = None
 
     def __post_init__(self) -> None:
         check_positive("lr", self.lr, "the peak learning rate")
@@ -160,6 +203,11 @@ class OptimizerSettings:
         check_positive("grad_clip", self.grad_clip, "the norm that gradients are clipped to")
         computed_in = "the type of the arithmetic; weights stay float32: bf16-mixed, not bf16-true"
         check_one_of("precision", self.precision, PRECISIONS, computed_in)
+        if not isinstance(self.lora, LoraSettings | None):
+            raise ValueError(
+                f"lora={self.lora}: must be LoraSettings; keep the node of conf/optim/lora.yaml "
+                "whole, or set null, which trains all weights"
+            )
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class TrainState:
         seconds: Duration of the earlier attempts that this run continues; in a snapshot, of all.
         curve: Every line logged so far, each with its step.
         skipped_steps: Steps of float16 that the loss scaler left out.
-        module: State of the Lightning module.
+        module: State of the Lightning module, without weights that are frozen.
         optimizer: State of the optimizer.
         schedule: State of the learning-rate schedule.
         precision: State of Lightning's precision plugin.
@@ -97,7 +97,7 @@ class TrainState:
         return dataclasses.replace(
             self,
             seconds=self.elapsed_seconds(),
-            module=module.state_dict() if is_whole else None,
+            module=_trained_state(module) if is_whole else None,
             optimizer=trainer.optimizers[0].state_dict() if is_whole else None,
             schedule=trainer.lr_scheduler_configs[0].scheduler.state_dict(),
             precision=trainer.precision_plugin.state_dict(),
@@ -124,13 +124,24 @@ class TrainState:
         if shares is not None:
             shares.read_shares(_path(folder, self.step) / SHARES, trainer, module)
         elif self.module is not None:
-            module.load_state_dict(self.module)
+            module.load_state_dict(_frozen_state(module) | self.module)
             trainer.optimizers[0].load_state_dict(self.optimizer)
         trainer.lr_scheduler_configs[0].scheduler.load_state_dict(self.schedule)
         trainer.precision_plugin.load_state_dict(self.precision)
         private_api.set_completed_steps(trainer, self.step)
         _set_random_state(self.rng)
         self.module = self.optimizer = self.schedule = self.precision = self.rng = None
+
+
+def _trained_state(module: torch.nn.Module) -> dict[str, Any]:
+    """Return a module's state without its frozen weights, which are the parent's to the end."""
+    frozen = _frozen_state(module)
+    return {name: value for name, value in module.state_dict().items() if name not in frozen}
+
+
+def _frozen_state(module: torch.nn.Module) -> dict[str, Any]:
+    weights = module.named_parameters(remove_duplicate=False)
+    return {name: weight.detach() for name, weight in weights if not weight.requires_grad}
 
 
 SHARES = "shares"  # folder within a checkpoint

@@ -31,7 +31,7 @@ from soaes.data.chat import tokenizer_digest
 from soaes.data.datamodule import PackedDataModule
 from soaes.data.jsonl import read_jsonl
 from soaes.metrics.schema import write_metrics
-from soaes.model import attention, checkpoint, train_state
+from soaes.model import attention, checkpoint, lora, train_state
 from soaes.model.callbacks import CheckpointCallback, FiniteCallback, MetricsCallback
 from soaes.model.fsdp2 import Fsdp2
 from soaes.model.parallel import Parallel
@@ -292,6 +292,9 @@ def _fit(
     checkpoint.describe(model, tokenizer, is_chat)
     checkpoint.save_description(model, out, tokenizer, is_chat)
     attention.set_attention(model, execution.attention)
+    adapters = None
+    if optim.lora is not None:
+        adapters = lora.add_adapters(model, optim.lora)
     if execution.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     if execution.compile:
@@ -317,6 +320,8 @@ def _fit(
     if state.validations[-1]["step"] < state.step:
         trainer.validate(lit, data, verbose=False)
 
+    if adapters is not None:
+        lora.merge(adapters)
     checkpoint.save(model, out, tokenizer, is_chat, parallel.saved_dtype)
     if trainer.is_global_zero:
         write_metrics(out, _summary(state, data, lit.metrics))
