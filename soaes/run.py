@@ -38,7 +38,7 @@ from soaes.pipeline import compose, dry_run, model_checks, progress, sweep
 from soaes.pipeline.command_line import key_of, parse
 from soaes.pipeline.progress import JobTitle
 from soaes.pipeline.recipe import Recipe
-from soaes.pipeline.recipe_checks import check_libraries
+from soaes.pipeline.recipe_checks import check_libraries, check_peft
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.scheduler import JobsByGoal, Outcome, build, full_disk, missing
 from soaes.pipeline.store import Store, check_writable, read_json, write_json, write_text
@@ -115,6 +115,7 @@ def run(words: list[str]) -> int:
     if jobs[0].runtime.dry:
         say("\n".join(dry_run.plan(store, recipes, jobs[0].runtime)))
         return 0
+    check_peft(store, recipes)
     _check_memory(store, recipes, jobs[0].runtime)
     if not all(store.holds(job.recipe.name) and _recorded(store, job) for job in jobs):
         check_writable(store.root, "set runtime.store=FOLDER, or SOAES_STORE")

@@ -100,7 +100,7 @@ class States:
         return self.weights + self.gradients + self.optimizer
 
 
-def training_states(parameters: int, sharding: Sharding) -> States:
+def training_states(parameters: int, sharding: Sharding, adapters: int = 0) -> States:
     """Return the bytes of weights, gradients and AdamW's state.
 
     Weights, gradients and both moments are float32: 16 bytes a parameter. DistributedDataParallel
@@ -111,6 +111,7 @@ def training_states(parameters: int, sharding: Sharding) -> States:
     Args:
         parameters: P.
         sharding: How they lie on devices.
+        adapters: Parameters of LoRA, which alone are trained then; 0: all are.
     """
     share = parameters / sharding.devices
     if sharding.kind == "zero":
@@ -119,10 +120,11 @@ def training_states(parameters: int, sharding: Sharding) -> States:
         if sharding.offload_optimizer:
             return States(0, 0, 0, host=(2 * FLOAT32 + MOMENTS) * parameters)
         return States(FLOAT32 * share, FLOAT32 * share, MOMENTS * share)
-    gradients = float(FLOAT32 * parameters)
+    trained = adapters or parameters
+    gradients = float(FLOAT32 * trained)
     if sharding.kind == "ddp":
         gradients *= 2
-    return States(FLOAT32 * parameters, gradients, MOMENTS * parameters)
+    return States(FLOAT32 * (parameters + adapters), gradients, MOMENTS * trained)
 
 
 def _zero_states(parameters: int, share: float, sharding: Sharding) -> States:
@@ -171,6 +173,9 @@ class Step:
     chunked_loss: bool = True
     """Logits exist for LOSS_CHUNK tokens at a time; else for all of them."""
 
+    adapters: int = 0
+    """Parameters of LoRA, which alone are trained then; 0: all are."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -203,7 +208,7 @@ def training_memory(shape: ModelShape, sharding: Sharding, step: Step) -> Memory
         sharding: How its states lie on devices.
         step: What a device computes.
     """
-    states = training_states(shape.parameters, sharding)
+    states = training_states(shape.parameters, sharding, step.adapters)
     activations = kept_activations(shape, sharding, step)
     logits = float(FLOAT32 * shape.matrix_parameters)  # the head's gradient, held until it is added
     if sharding.cuts_weights:
@@ -212,6 +217,8 @@ def training_memory(shape: ModelShape, sharding: Sharding, step: Step) -> Memory
         activations = max(0.0, activations - states.gradients)
         if not sharding.cuts_weights:  # it is the gradient
             logits = 0.0
+    if step.adapters:  # the head is frozen
+        logits = 0.0
     at_loss = loss_peak(shape, sharding, step)
     in_layer = layer_peak(shape, sharding, step)
     if at_loss > in_layer:
@@ -240,7 +247,18 @@ def kept_activations(shape: ModelShape, sharding: Sharding, step: Step) -> float
         layer = float(shape.width * value)
     else:
         layer = KEPT[step.bytes_per_value].bytes(shape) + _scores(shape, step)
-    return shape.layers * step.tokens * layer
+    kept = shape.layers * step.tokens * layer
+    if step.adapters and not step.checkpointing:
+        kept += shape.layers * _cast_layer(shape, step)
+    return kept
+
+
+def _cast_layer(shape: ModelShape, step: Step) -> float:
+    """Return the bytes of a layer's frozen weights in the type of the arithmetic.
+
+    Autocast casts them at each use, and the backward pass needs what was cast.
+    """
+    return float(BFLOAT16 * shape.layer_parameters) if step.bytes_per_value == BFLOAT16 else 0.0
 
 
 def _scores(shape: ModelShape, step: Step) -> float:
@@ -264,6 +282,7 @@ def layer_peak(shape: ModelShape, sharding: Sharding, step: Step) -> float:
         gathered = GATHERED_LAYER * shape.layer_parameters
     if step.checkpointing:
         token += _scores(shape, step)
+        gathered += _cast_layer(shape, step) if step.adapters else 0.0
     else:  # what the layer itself has kept is counted among the kept activations
         token = max(0.0, token - KEPT[step.bytes_per_value].bytes(shape))
     return step.tokens * token + gathered
@@ -273,8 +292,8 @@ def loss_peak(shape: ModelShape, sharding: Sharding, step: Step) -> float:
     """Return the bytes of the loss beside the head's gradient, states and kept activations.
 
     They are arrays of logits; in bfloat16 also a copy of the output matrix, and a product of its
-    size that is added to the gradient. Autocast holds copies of all layers' weights until the
-    forward pass is over.
+    size that is added to the gradient. Autocast holds copies of all trained weights of the layers
+    until the forward pass is over.
     """
     arrays = KD_ARRAYS if step.distils else CE_ARRAYS
     if not step.chunked_loss:
@@ -284,8 +303,11 @@ def loss_peak(shape: ModelShape, sharding: Sharding, step: Step) -> float:
     peak = float(FLOAT32 * arrays * tokens * shape.vocabulary)
     if step.bytes_per_value == BFLOAT16:
         matrix = BFLOAT16 * shape.matrix_parameters
-        peak = matrix + max(peak, matrix + BFLOAT16 * tokens * shape.vocabulary)
-        if not sharding.cuts_weights:
+        if step.adapters:
+            peak += matrix
+        else:
+            peak = matrix + max(peak, matrix + BFLOAT16 * tokens * shape.vocabulary)
+        if not step.adapters and not sharding.cuts_weights:
             peak += BFLOAT16 * shape.layers * shape.layer_parameters
     return peak + LOSS_STATES * FLOAT32 * step.tokens * shape.width
 
@@ -333,9 +355,19 @@ def forward_flops(shape: ModelShape, context: int) -> float:
     return 2 * matrices + 4 * attention
 
 
-def training_flops(shape: ModelShape, context: int) -> float:
-    """Return the FLOPs of one token, forward and backward, without what is recomputed."""
-    return 3 * forward_flops(shape, context)
+def training_flops(shape: ModelShape, context: int, adapters: int = 0) -> float:
+    """Return the FLOPs of one token, forward and backward, without what is recomputed.
+
+    Args:
+        shape: The model.
+        context: Tokens of a row.
+        adapters: Parameters of LoRA, beside which frozen weights have no gradient; 0: none.
+    """
+    flops = 3 * forward_flops(shape, context)
+    if adapters:
+        matrices = shape.layers * shape.layer_parameters + shape.matrix_parameters
+        flops += 6 * adapters - 2 * matrices
+    return flops
 
 
 def seconds(flops: float, devices: int, peak_flops: float, utilisation: float) -> float:
@@ -360,9 +392,9 @@ def decoding_seconds(
 # ------------------------------------------------------------------------------------------ disk
 
 
-def checkpoint_bytes(shape: ModelShape) -> int:
-    """Return the bytes of a resume checkpoint: float32 weights and both moments."""
-    return (FLOAT32 + MOMENTS) * shape.parameters
+def checkpoint_bytes(trained: int) -> int:
+    """Return the bytes of a resume checkpoint: float32 weights that are trained, both moments."""
+    return (FLOAT32 + MOMENTS) * trained
 
 
 def folder_bytes(shape: ModelShape, bytes_per_value: int = FLOAT32) -> int:

@@ -6,7 +6,7 @@ config.json's own words, so that a plan needs no download. Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -77,6 +77,20 @@ class ModelShape:
         """Parameters of the whole model."""
         matrices = self.matrix_parameters * (1 if self.tied else 2)
         return self.layers * self.layer_parameters + matrices + self.width
+
+    def adapter_parameters(self, rank: int, names: Iterable[str]) -> int:
+        """Return the parameters of LoRA, rank * (inputs + outputs) of each matrix.
+
+        Args:
+            rank: Rows of A and columns of B.
+            names: The matrices, by the names that Qwen2 and Llama have for them.
+        """
+        query_width = self.heads * self.head_width
+        key_width = self.kv_heads * self.head_width
+        outputs = {"k_proj": key_width, "v_proj": key_width, "o_proj": query_width}
+        outputs |= {"q_proj": query_width}
+        sizes = [self.width + outputs.get(name, self.mlp_width) for name in names]
+        return self.layers * rank * sum(sizes)
 
     @property
     def name(self) -> str:

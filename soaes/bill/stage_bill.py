@@ -14,6 +14,7 @@ from soaes.bill import formulas, workload
 from soaes.bill.formulas import BFLOAT16, FLOAT32, Memory, Sharding, Step
 from soaes.bill.machine import Machine
 from soaes.bill.shape import ModelShape
+from soaes.model.settings import LAYER_MATRICES
 from soaes.pipeline import labels, lineage
 from soaes.pipeline.recipe import Recipe, declared_name
 from soaes.pipeline.runtime import TRAINING_STAGES, Execution, Runtime
@@ -169,6 +170,7 @@ def _training_bill(
     batch = stage.arguments["optim"]["global_batch_size"]
     at_once = micro_batch_size(batch, execution.micro_batch_size, sharding.devices)
     teacher = _teacher(store, stage, runtime)
+    adapters = adapters_of(stage, shape)
     step = Step(
         tokens=at_once * context,
         context=context,
@@ -178,6 +180,7 @@ def _training_bill(
         attention=execution.attention,
         distils=stage.stage == "distill",
         teacher_width=teacher.width if teacher else None,
+        adapters=adapters,
     )
     keeps_checkpoints = execution.checkpoint_every > 0
     on_gpu = execution.device != "cpu"
@@ -185,6 +188,7 @@ def _training_bill(
     loading = float(FLOAT32 * shape.parameters * copies)
     is_given = lineage.origin(stage).stage in lineage.GIVEN
     folder = formulas.folder_bytes(shape, BFLOAT16 if is_given else FLOAT32)
+    checkpoint = formulas.checkpoint_bytes(adapters or shape.parameters)
     gathered = min(FILE_BYTES, folder) if sharding.cuts_weights else 0.0
     bill = replace(
         bill,
@@ -193,14 +197,23 @@ def _training_bill(
         loading=loading if on_gpu else 0.0,
         saving=gathered if on_gpu else 0.0,
         disk=folder,
-        scratch=CHECKPOINTS * formulas.checkpoint_bytes(shape) if keeps_checkpoints else 0.0,
+        scratch=CHECKPOINTS * checkpoint if keeps_checkpoints else 0.0,
     )
     training = workload.training_of(store, stage, runtime)
     if training is None:
         return bill
-    flops = training.tokens * formulas.training_flops(shape, context)
+    flops = training.tokens * formulas.training_flops(shape, context, adapters)
     is_counted = training.rows.is_counted
     return replace(bill, tokens=training.tokens, is_counted=is_counted, flops=flops)
+
+
+def adapters_of(stage: Recipe, shape: ModelShape) -> int:
+    """Return the parameters of the adapters that a stage trains; 0 if it trains all weights."""
+    lora = stage.arguments["optim"].get("lora")
+    if lora is None:
+        return 0
+    names = lora.get("target_modules", LAYER_MATRICES)
+    return shape.adapter_parameters(lora["rank"], names)
 
 
 def _arithmetic(stage: Recipe) -> int:

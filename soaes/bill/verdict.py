@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from soaes.bill.machine import GB, Machine
 from soaes.bill.stage_bill import StageBill, stage_bill
@@ -16,6 +16,9 @@ from soaes.pipeline.store import Store
 # than TOLERANCE times what there is, and has no margin above MARGIN times.
 TOLERANCE = 1.05
 MARGIN = 0.95
+
+# The adapters of conf/optim/lora.yaml, as far as they take memory.
+LORA = {"rank": 64}
 
 
 def overflow(bill: StageBill, machine: Machine) -> str:
@@ -63,9 +66,11 @@ def way_out(store: Store, stage: Recipe, runtime: Runtime, machine: Machine) -> 
         machine: The machine.
     """
     for change in _changes(stage, runtime):
-        on = replace(machine, host_memory=None) if change.elsewhere else machine
-        if not overflow(stage_bill(store, stage, change.runtime, on), on):
+        if change.fits(store, machine):
             return f"set {change.words}"
+    larger = [each for each in _larger_changes(stage, runtime) if each.fits(store, machine)]
+    if larger:
+        return f"set {', or '.join(change.words for change in larger)}"
     bill = stage_bill(store, stage, runtime, machine)
     if stage.stage == "teach":
         whole = bill.device_bytes or 0.0
@@ -89,33 +94,71 @@ class Change(NamedTuple):
     words: str
     """That set them."""
 
+    stage: Recipe
     runtime: Runtime
     elsewhere: bool = False
     """They are for another machine, whose host is not this one."""
 
+    def fits(self, store: Store, machine: Machine) -> bool:
+        """Tell whether a stage fits under these settings."""
+        on = replace(machine, host_memory=None) if self.elsewhere else machine
+        return not overflow(stage_bill(store, self.stage, self.runtime, on), on)
+
+
+ROWS = "runtime.execution.micro_batch_size=1"
+RECOMPUTING = "runtime.execution.gradient_checkpointing=true"
+
 
 def _changes(stage: Recipe, runtime: Runtime) -> Iterator[Change]:
-    """Yield settings that need less memory, mildest first."""
+    """Yield settings that need less memory and change no result, mildest first."""
     if stage.stage not in TRAINING_STAGES:
         return
     execution = runtime.execution
-    one_row = replace(execution, micro_batch_size=1)
-    least = replace(one_row, gradient_checkpointing=True)
-    rows = "runtime.execution.micro_batch_size=1"
-    recomputing = "runtime.execution.gradient_checkpointing=true"
+    one_row = replace(runtime, execution=replace(execution, micro_batch_size=1))
     if execution.micro_batch_size > 1:
-        yield Change(rows, replace(runtime, execution=one_row))
+        yield Change(ROWS, stage, one_row)
     if not execution.gradient_checkpointing:
-        checkpointing = replace(execution, gradient_checkpointing=True)
-        yield Change(recomputing, replace(runtime, execution=checkpointing))
-        yield Change(f"{recomputing} {rows}", replace(runtime, execution=least))
-    if not execution.device.startswith("cuda"):
+        recomputing = replace(execution, gradient_checkpointing=True)
+        yield Change(RECOMPUTING, stage, replace(runtime, execution=recomputing))
+        yield Change(f"{RECOMPUTING} {ROWS}", stage, _least(runtime))
+    is_on_gpu = execution.device.startswith("cuda")
+    if is_on_gpu and execution.parallelism == "fsdp2" and not execution.cpu_offload:
+        offloading = replace(runtime, execution=replace(execution, cpu_offload=True))
+        yield Change("runtime.execution.cpu_offload=true", stage, offloading)
+
+
+def _larger_changes(stage: Recipe, runtime: Runtime) -> Iterator[Change]:
+    """Yield settings that train less, or on more GPUs, with as little at once as can be."""
+    is_sharded = runtime.execution.parallelism in SHARDED
+    if stage.stage not in TRAINING_STAGES or is_sharded:
         return
-    if execution.parallelism == "fsdp2" and not execution.cpu_offload:
-        offloading = replace(execution, cpu_offload=True)
-        words = "runtime.execution.cpu_offload=true"
-        yield Change(words, replace(runtime, execution=offloading))
-    if execution.parallelism not in SHARDED:
-        offloading = replace(least, devices=8, strategy="zero3", cpu_offload=True, compile=False)
+    least = _least(runtime)
+    optim = stage.arguments["optim"]
+    is_adapted = optim.get("lora") is not None
+    if stage.stage != "pretrain" and not is_adapted:
+        words = ["optim=lora"]
+        if not runtime.execution.gradient_checkpointing:
+            words.append(RECOMPUTING)
+        if runtime.execution.micro_batch_size > 1:
+            words.append(ROWS)
+        adapted = _with_optim(stage, optim | {"lora": LORA})
+        yield Change(f"{' '.join(words)}, which trains adapters alone", adapted, least)
+    if runtime.execution.device.startswith("cuda"):
+        offloading = replace(
+            least.execution, devices=8, strategy="zero3", cpu_offload=True, compile=False
+        )
         on_eight = replace(runtime, execution=offloading, torchrun=TRAINING_STAGES)
-        yield Change("runtime=a800x8, on eight GPUs", on_eight, elsewhere=True)
+        words = ["optim=phases"] if is_adapted else []  # shares have no adapters
+        words.append("runtime=a800x8")
+        whole = _with_optim(stage, optim | {"lora": None})
+        yield Change(f"{' '.join(words)}, on eight GPUs", whole, on_eight, elsewhere=True)
+
+
+def _with_optim(stage: Recipe, optim: dict[str, Any]) -> Recipe:
+    return replace(stage, arguments=stage.arguments | {"optim": optim})
+
+
+def _least(runtime: Runtime) -> Runtime:
+    """Return a runtime that holds as little at once as can be."""
+    execution = replace(runtime.execution, micro_batch_size=1, gradient_checkpointing=True)
+    return replace(runtime, execution=execution)

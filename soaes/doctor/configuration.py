@@ -14,7 +14,7 @@ from soaes.doctor.plan import Plan
 from soaes.pipeline import lineage, model_checks, sweep
 from soaes.pipeline.compose import compose_job, recipe_at
 from soaes.pipeline.recipe import Recipe
-from soaes.pipeline.recipe_checks import check_libraries
+from soaes.pipeline.recipe_checks import check_libraries, trains_adapters
 from soaes.report.layout import counted
 
 
@@ -102,6 +102,8 @@ def extras(case: Case) -> Iterator[Finding]:
         yield _extra("deepspeed", "deepspeed", "set runtime.execution.strategy=fsdp2")
     if execution.attention == "flash_attention_2":
         yield _extra("flash-attn", "cuda", "set runtime.execution.attention=sdpa")
+    if case.plan is not None and trains_adapters(case.plan.store, case.plan.recipes):
+        yield _extra("peft", "lora", "optim=phases, which trains all weights")
 
 
 def _extra(distribution: str, extra: str, otherwise: str) -> Finding:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soaes.decode.settings import NATIVE_FAMILIES
 from soaes.model import folder as model_folder
+from soaes.model.settings import LAYER_MATRICES
 from soaes.pipeline import lineage
 from soaes.pipeline.recipe import Recipe, declared_name
 from soaes.pipeline.runtime import TRAINING_STAGES, Runtime
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from soaes.data.chat import ChatFormat
 
 NATIVE = ("target_trace", "predict_acceptance", "acceptance")  # and `speed`, by its backend
+
+OUR_FAMILY = "qwen2"  # of a model that is pre-trained here
 
 # The arguments under which a stage holds models.
 MODEL_ARGUMENTS = ("parent", "model", "target", "draft")
@@ -103,6 +106,7 @@ def _check_stage(store: Store, stage: Recipe, runtime: Runtime) -> None:
                 f"{root.config['model_type']}, {reason}"
             )
     _check_context(store, stage, runtime)
+    _check_adapters(store, stage, runtime)
     _check_rows(store, stage, runtime)
     _check_tokenizers(store, stage, runtime)
 
@@ -135,6 +139,25 @@ def _check_context(store: Store, stage: Recipe, runtime: Runtime) -> None:
         raise ValueError(
             f"context={context}: {model.title} has {positions:,} positions, and {stage.stage} "
             f"would read rows of {context:,}; set context={positions}, or less"
+        )
+
+
+def _check_adapters(store: Store, stage: Recipe, runtime: Runtime) -> None:
+    """Check that LoRA names matrices of the model, as far as its family is known."""
+    parent, optim = stage.arguments.get("parent"), stage.arguments.get("optim")
+    lora = optim.get("lora") if isinstance(optim, dict) else None
+    if lora is None or not isinstance(parent, Recipe):
+        return
+    first = lineage.origin(parent)
+    model = given(store, first, runtime)
+    family = model.config["model_type"] if model else None
+    if first.stage == "pretrain":
+        family = OUR_FAMILY
+    unknown = set(lora.get("target_modules", ())) - set(LAYER_MATRICES)
+    if family in NATIVE_FAMILIES and unknown:
+        raise ValueError(
+            f"target_modules: {', '.join(sorted(unknown))}: a model of type {family} has no such "
+            f"matrix; it has {', '.join(LAYER_MATRICES)}"
         )
 
 

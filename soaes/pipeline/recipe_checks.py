@@ -12,6 +12,7 @@ import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import is_dataclass
+from importlib.util import find_spec
 from typing import Any, get_args
 
 from soaes.data.settings import PackingSettings
@@ -100,6 +101,11 @@ def check_recipe(recipe: Recipe) -> None:
         if name in parameters:
             _check_kind(recipe.stage, name, value, parameters[name].annotation)
     _check_tokenizers(recipe)
+    if recipe.stage == "pretrain" and _lora(recipe) is not None:
+        raise ValueError(
+            "optim.general.lora: pretrain begins with random weights, which must all "
+            "be trained; set it to null, or leave it out"
+        )
     if recipe.stage == "distill":
         _check_distillation(recipe.arguments)
     if recipe.stage in ("acceptance", "speed"):
@@ -143,12 +149,25 @@ def check_execution(recipe: Recipe, runtime: Runtime) -> None:
             f"runtime.execution.devices={devices}; set either to divide the other"
         )
     is_sharded = execution.parallelism in SHARDED
+    if is_sharded and optim.lora is not None:
+        raise ValueError(
+            f"lora.rank={optim.lora.rank}: adapters are not trained in shares by "
+            f"{execution.parallelism}; set runtime.execution.strategy=ddp, or optim=phases, which "
+            "trains all weights"
+        )
     if optim.precision == "16-mixed" and (execution.device == "cpu" or is_sharded):
         where = "on a cpu" if execution.device == "cpu" else f"by {execution.parallelism}"
         raise ValueError(
             f"precision=16-mixed: float16 with a loss scale is not supported {where}; "
             "set bf16-mixed, which needs none"
         )
+
+
+def _lora(recipe: Recipe) -> dict[str, Any] | None:
+    """Return the node of the adapters that a training stage trains; None if it trains all."""
+    optim = recipe.arguments.get("optim")
+    node: dict[str, Any] | None = optim.get("lora") if isinstance(optim, dict) else None
+    return node
 
 
 def _check_heads(recipe: Recipe, device: str) -> None:
@@ -167,6 +186,28 @@ def _check_heads(recipe: Recipe, device: str) -> None:
         if model.stage == "pretrain":
             width, heads = model.arguments["width"], model.arguments["heads"]
             vllm_environment.check_heads(name, width, heads, device, way_out)
+
+
+def trains_adapters(store: Store, recipes: Iterable[Recipe]) -> bool:
+    """Tell whether a stage that is not built yet trains adapters."""
+    for recipe in recipes:
+        for name, ancestor in recipe.ancestry().items():
+            if _lora(ancestor) is not None and not store.holds(name):
+                return True
+    return False
+
+
+def check_peft(store: Store, recipes: Iterable[Recipe]) -> None:
+    """Check that peft is there if adapters are to be trained; a plan needs none.
+
+    Raises:
+        ValueError: It is not installed.
+    """
+    if find_spec("peft") is None and trains_adapters(store, recipes):
+        raise ValueError(
+            "optim=lora: adapters are trained by peft, which is not installed; "
+            "`python -m pip install '.[lora]'` installs it, or optim=phases trains all weights"
+        )
 
 
 def check_libraries(store: Store, recipes: Iterable[Recipe]) -> None:

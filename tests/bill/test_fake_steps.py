@@ -21,9 +21,10 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from soaes.bill import formulas
 from soaes.bill.formulas import Sharding, Step
 from soaes.bill.shape import ModelShape, published
-from soaes.model import losses
+from soaes.model import lora, losses
 from soaes.model.causal_lm import CausalLM
 from soaes.model.chunked_loss import chunked_loss
+from soaes.model.settings import LoraSettings
 
 pytestmark = pytest.mark.nightly
 
@@ -62,15 +63,26 @@ def tracked_bytes(tracker):
     return tracker.get_tracker_snapshot("peak")[CPU]["Total"]
 
 
+class FrozenTracker(MemTracker):
+    """torch's, which hooks every weight's gradient, for a model of which some weights have none."""
+
+    def _track_module_params_and_buffers(self, module, install_grad_hooks=True):
+        return super()._track_module_params_and_buffers(module, install_grad_hooks=False)
+
+
 def peak_of_one_device(shape, rows, step):
     """Bytes of a step of the product's own module."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = fake_model(shape)
+        if step.adapters:
+            with pytest.MonkeyPatch.context() as patch:  # fake weights cannot be moved, nor need be
+                patch.setattr(torch.nn.Module, "to", lambda module, *_, **__: module)
+                lora.add_adapters(model, LORA)
         if step.checkpointing:
             model.gradient_checkpointing_enable()
         lit = CausalLM(model, 1e-3, lambda done, steps: 1.0, (0.9, 0.95), 0.1, 10, 1.0)
         ids_BT, labels_N = batch(shape, rows, step.context)
-        tracker = MemTracker()
+        tracker = FrozenTracker() if step.adapters else MemTracker()
         tracker.track_external(model, ids_BT, labels_N)
         is_bfloat16 = step.bytes_per_value == formulas.BFLOAT16
         with tracker:
@@ -85,6 +97,15 @@ def peak_of_one_device(shape, rows, step):
                 loss.backward()
                 del loss
     return tracked_bytes(tracker)
+
+
+LORA = LoraSettings(rank=64, alpha=64)
+
+
+def adapted(shape, rows, context, **how):
+    """A step of LoRA."""
+    adapters = shape.adapter_parameters(LORA.rank, LORA.target_modules)
+    return Step(rows * context, context, 2, adapters=adapters, **how)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +123,20 @@ def test_a_step_on_one_device(shape, rows, step):
     memory = formulas.training_memory(shape, Sharding(), step)
     tracked = peak_of_one_device(shape, rows, step)
     assert memory.device - memory.optimizer == pytest.approx(tracked, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("size", "layers", "rows", "checkpointing", "tolerance"),
+    [("0.5B", 2, 2, True, 0.05), ("3B", 2, 2, True, 0.05), ("0.5B", 4, 1, False, 0.08)],
+    ids=["0.5B", "3B", "0.5B-kept"],
+)
+def test_a_step_of_lora(size, layers, rows, checkpointing, tolerance):
+    pytest.importorskip("peft", reason="peft is not installed: python -m pip install '.[lora]'")
+    shape = few_layers(size, layers)
+    step = adapted(shape, rows, 4096, checkpointing=checkpointing)
+    memory = formulas.training_memory(shape, Sharding(), step)
+    tracked = peak_of_one_device(shape, rows, step)
+    assert memory.device - memory.optimizer == pytest.approx(tracked, rel=tolerance)
 
 
 class ShardedHead(torch.nn.Linear):

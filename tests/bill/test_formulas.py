@@ -173,7 +173,7 @@ def test_the_cache_of_a_token(size, kilobytes):
 def test_disk_of_72b():
     assert formulas.folder_bytes(QWEN["72B"], 2) / GB == pytest.approx(145, abs=0.5)
     assert formulas.folder_bytes(QWEN["72B"]) / GB == pytest.approx(291, abs=0.5)
-    assert formulas.checkpoint_bytes(QWEN["72B"]) / GB == pytest.approx(872, abs=1)
+    assert formulas.checkpoint_bytes(QWEN["72B"].parameters) / GB == pytest.approx(872, abs=1)
 
 
 def test_decoding_reads_the_weights_for_every_token():

@@ -256,7 +256,11 @@ def test_a_stage_that_does_not_fit_a_gpu_is_refused_with_the_way_out(store):
     words.append("runtime.hardware.card=H100-80GB")
     words.append("runtime.hardware.host_memory_gb=200")
     composed = job(store, *words)
-    with pytest.raises(ValueError, match=r"cpt 7\.62B: needs .* 80\.0 GB .*set runtime=a800x8"):
+    message = (
+        r"cpt 7\.62B: needs .* 80\.0 GB .*; set optim=lora runtime\S*, which trains adapters "
+        "alone, or runtime=a800x8"
+    )
+    with pytest.raises(ValueError, match=message):
         report.check(store, composed.recipe.ancestry(), composed.runtime)
     lines = " ".join(bill_lines(store, composed))
     assert "Does not fit: cpt 7.62B: needs" in lines and "NO" in lines
@@ -272,12 +276,51 @@ RECOMPUTING = "runtime.execution.gradient_checkpointing=true"
 def test_the_way_out_is_the_mildest_that_fits(store, way_out):
     words = ["scale=paper", "size=small", "goal=target.cpt", "runtime=one_gpu"]
     words.append("runtime.hardware.host_memory_gb=200")
+    words += ["runtime.execution.micro_batch_size=8", "++" + RECOMPUTING.replace("true", "false")]
     if way_out == [RECOMPUTING]:  # else one row at once without it is the less
         words.append(ROWS)
     needed = billed(store, job(store, *words, *way_out), "cpt").device_bytes
     composed = job(store, *words, f"runtime.hardware.device_memory_gb={needed / GB + 1}")
     with pytest.raises(ValueError, match=rf"; set {re.escape(' '.join(way_out))} \("):
         report.check(store, composed.recipe.ancestry(), composed.runtime)
+
+
+ONE_GPU = ["scale=one_gpu", "runtime=one_gpu", "runtime.hardware.host_memory_gb=64"]
+
+
+def test_one_gpu_fits_a_card_of_24_gb_and_a_smaller_card_is_told_what_fits(store):
+    composed = job(store, *ONE_GPU, "subject=distill", "runtime.hardware.card=RTX-4090")
+    todo, runtime = composed.recipe.ancestry(), composed.runtime
+    assert report.check(store, todo, runtime) == []
+    trained = billed(store, composed, "cpt").memory
+    matrices = 2 * (2048 + 2048) + 2 * (2048 + 256) + 3 * (2048 + 11_008)
+    adapters = 36 * 64 * matrices
+    assert trained.gradients == 4 * adapters and trained.optimizer == 8 * adapters
+
+    def on(gigabytes):
+        smaller = replace(runtime.hardware, card=None, device_memory_gb=gigabytes)
+        return replace(runtime, hardware=smaller)
+
+    with pytest.raises(ValueError, match=rf"cpt 3\.09B: needs 19.* set {ROWS} \("):
+        report.check(store, todo, on(18))
+    with pytest.raises(ValueError, match="cpt 3.*; set optim=phases runtime=a800x8, on eight GPUs"):
+        report.check(store, todo, on(12))
+
+
+def test_eight_gpu_fits_cards_of_80_gb(store):
+    words = ["scale=eight_gpu", "runtime=fsdp2", "subject=distill"]
+    words += ["runtime.hardware.card=A800-80GB", "runtime.hardware.host_memory_gb=500"]
+    composed = job(store, *words)
+    assert report.check(store, composed.recipe.ancestry(), composed.runtime) == []
+
+
+@pytest.mark.nightly
+def test_the_tables_of_one_gpu_take_the_hours_that_readme_says(store):
+    pattern = r"soaes\.run (dry=true scale=one_gpu .*)\n```\n\n```text\n(In all: .*)\n"
+    command, line = re.search(pattern, README.read_text("utf-8")).groups()
+    jobs = [job for words in sweep.sweeps_of(shlex.split(command)) for job in sweep.jobs(words)]
+    todo = {name: stage for job in jobs for name, stage in job.recipe.ancestry().items()}
+    assert line in list(report.lines(store, todo, jobs[0].runtime, {}))
 
 
 def test_a_teacher_of_one_device_that_is_too_large_is_given_to_vllm(store):

@@ -42,7 +42,7 @@ def store(run_folder):
 def composed_experiments():
     """Every experiment at smoke, and by night at the other scales."""
     for experiment in EXPERIMENTS:
-        for scale in ("smoke", "tiny", "paper"):
+        for scale in ("smoke", "tiny", "one_gpu", "eight_gpu", "paper"):
             marks = [] if scale == "smoke" else [pytest.mark.nightly]
             yield pytest.param(experiment, scale, marks=marks)
 
@@ -57,7 +57,7 @@ def test_every_experiment_composes(experiment, scale):
     for values in swept.values():
         expected *= len(values.split(","))
     assert len(jobs) == len({job.name for job in jobs}) == expected
-    if (experiment, scale) == ("search_general", "paper"):
+    if experiment == "search_general" and scale not in ("smoke", "tiny"):
         # A base that is fetched has no learning rate of ours: a run refuses the sweep.
         assert all(len(job.idle) == 1 for job in jobs)
         return
@@ -591,6 +591,41 @@ def test_the_papers_scale_carries_the_papers_settings():
             ],
             "precision=16-mixed: .* not supported by zero3; set bf16-mixed",
             id="precision-float16-by-zero3",
+        ),
+        pytest.param(
+            ["optim=lora", "goal=target.cpt", "optim.lora.rank=0"],
+            "rank=0: must be a whole number of at least 1.*lora=null trains all",
+            id="lora-rank-0",
+        ),
+        pytest.param(
+            ["optim=lora", "goal=target.cpt", "optim.lora.target_modules=[]"],
+            r"target_modules=\[\]: must be a list of names .*lora=null trains all",
+            id="lora-of-nothing",
+        ),
+        pytest.param(
+            ["optim=lora", "goal=target.cpt", "optim.lora.target_modules=[q_proj,lm_head]"],
+            "lm_head is the output matrix.*or set lora=null",
+            id="lora-of-the-output-matrix",
+        ),
+        pytest.param(
+            ["optim=lora", "goal=target.cpt", "+optim.lora.dropout=0.1"],
+            "dropout: LoraSettings has no such setting",
+            id="lora-dropout",
+        ),
+        pytest.param(
+            ["optim=lora", "goal=target.base", "+optim.general.lora=${optim.lora}"],
+            "lora: pretrain begins with random weights",
+            id="lora-of-random-weights",
+        ),
+        pytest.param(
+            [
+                "scale=one_gpu",
+                "runtime=fsdp2",
+                "goal=target.cpt",
+                "runtime.execution.devices=4",
+            ],
+            "lora.rank=64: adapters are not trained in shares by fsdp2; .*strategy=ddp, or optim=p",
+            id="lora-in-shares",
         ),
         pytest.param(
             ["teacher_logits=vllm", "subject=distill", "+teacher_logits.probe.rows=3"],
@@ -1159,4 +1194,5 @@ def test_no_argument_of_a_stage_or_of_settings_is_missing_in_conf(words, tmp_pat
                     names = missing_in(node, node["_target_"])
                     hidden |= {(node["_target_"], name) for name in names}
     assert len(stages) > 12
-    assert not hidden
+    # conf/optim/lora.yaml alone has adapters: recipes without them keep their names
+    assert hidden == {("soaes.model.settings.OptimizerSettings", "lora")}
