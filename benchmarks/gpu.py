@@ -105,6 +105,8 @@ def main(words: list[str]) -> bool:
     began = time.monotonic()
     settings = options(words, DEFAULTS, LEAST)
     names = chosen_parts(settings["parts"])
+    if settings["dry"] not in ("0", "1"):
+        raise ValueError(f"dry={settings['dry']}: 1 for tiny shapes on a processor, 0 for a card")
     setting = Setting(dry=True) if settings["dry"] == "1" else on_card()
     out = settings["out"] or ("" if setting.dry else RESULTS)
     facts = {**provenance(), "card": setting.card, "driver": driver(), "dry": setting.dry}

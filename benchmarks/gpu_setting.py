@@ -20,6 +20,7 @@ from soaes.pipeline.hardware import card_named
 from soaes.pipeline.store import read_json
 
 Row = dict[str, Any]  # made by benchmarks.rounds.row
+Action = Callable[[], Any]
 
 VOCABULARY = 152_064  # of Qwen2.5-7B and 72B; every model here has as many rows
 POSITIONS = 32_768
@@ -85,7 +86,7 @@ class Setting:
         seconds = self.repeat(lambda: target.copy_(source), 10)
         return [2 * size / each for each in seconds]
 
-    def repeat(self, action: Callable[[], Any], times: int = 5, warmup: int = 2) -> list[float]:
+    def repeat(self, action: Action, times: int = 5, warmup: int = 2) -> list[float]:
         """Return the seconds of an action, time for time."""
         if self.dry:
             times, warmup = 1, 0

@@ -177,6 +177,7 @@ def test_the_largest_target_that_fits_is_taken():
     [
         pytest.param("parts=step", "there is no part 'step'; give machine, losses", id="part"),
         pytest.param("dry=0", "nvidia-smi names no GPU here; .* dry=1", id="no card"),
+        pytest.param("dry=2", "dry=2: 1 for tiny shapes", id="neither dry nor not"),
         pytest.param("second=5", "second=5: give parts=", id="unknown word"),
     ],
 )
