@@ -10,7 +10,7 @@ import re
 import pytest
 
 from soaes.decode.backends import vllm_environment
-from soaes.pipeline import signatures, sweep
+from soaes.pipeline import model_checks, recipe_checks, signatures, sweep
 from soaes.pipeline.lineage import SAME_TOKENIZER
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.recipe_checks import (
@@ -18,6 +18,7 @@ from soaes.pipeline.recipe_checks import (
     PARTIALS,
     _check_tokenizers,
     check_libraries,
+    check_peft,
 )
 from soaes.pipeline.store import Store
 from soaes.run import run
@@ -288,3 +289,19 @@ def test_a_block_that_no_prediction_covers_is_refused():
     words = ["speed.decode.n=9", "predict_acceptance.max_n=9"]
     assert sweep.jobs([*SPEED, *words])
     assert sweep.jobs([*SPEED, "speed.decode.n=9", "speed.prediction=null"])
+
+
+def test_adapters_need_peft_where_a_stage_is_to_train_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(recipe_checks, "find_spec", lambda name: None)
+    store = Store(tmp_path)
+    (whole,) = sweep.jobs(["goal=target.cpt"])
+    (adapted,) = sweep.jobs(["goal=target.cpt", "optim=lora"])
+    check_peft(store, [whole.recipe])
+    with pytest.raises(ValueError, match="peft, which is not installed; .*lora.*optim=phases"):
+        check_peft(store, [adapted.recipe])
+
+
+def test_adapters_of_matrices_that_a_known_family_lacks_are_refused(tmp_path):
+    (job,) = sweep.jobs(["goal=target.cpt", "optim=lora", "optim.lora.target_modules=[q_proj,qkv]"])
+    with pytest.raises(ValueError, match="target_modules: qkv: a model of type qwen2 has no such"):
+        model_checks.check(Store(tmp_path), [job.recipe], job.runtime)
