@@ -170,9 +170,6 @@ class Step:
     distils: bool = False
     """The loss compares with a teacher's soft targets."""
 
-    chunked_loss: bool = True
-    """Logits exist for LOSS_CHUNK tokens at a time; else for all of them."""
-
     adapters: int = 0
     """Parameters of LoRA, which alone are trained then; 0: all are."""
 
@@ -296,9 +293,6 @@ def loss_peak(shape: ModelShape, sharding: Sharding, step: Step) -> float:
     until the forward pass is over.
     """
     arrays = KD_ARRAYS if step.distils else CE_ARRAYS
-    if not step.chunked_loss:
-        value = step.bytes_per_value + FLOAT32 * arrays
-        return float(step.tokens * shape.vocabulary * value)
     tokens = min(LOSS_CHUNK, step.tokens)
     peak = float(FLOAT32 * arrays * tokens * shape.vocabulary)
     if step.bytes_per_value == BFLOAT16:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
-from soaes.decode.settings import NATIVE_FAMILIES
+from soaes.decode.families import NATIVE_FAMILIES
 from soaes.pipeline.private_api import PackedLinear
 
 # T tokens of this forward, L tokens in the cache after it, D head size, N all heads of q, k and v,

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from soaes.decode.base import EngineDecoder
     from soaes.decode.engine import Engine
 
-# Model types that our own decoding runs: RMS norms, SwiGLU, rotary positions of whole heads.
-NATIVE_FAMILIES = ("qwen2", "qwen3", "llama")
-
 RULES = ("rejection", "block", "token_match", "paper_literal")  # soaes/decode/verify.py has them
 
 

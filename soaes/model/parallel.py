@@ -1,8 +1,8 @@
 """How a training stage lays its model over the ranks that run it.
 
-There are three ways: whole on each rank (`Whole`, here), in shares by FSDP2 (`soaes.model.fsdp2`)
-and in shares by DeepSpeed's ZeRO-3 (`soaes.model.zero3`). None of them changes a result: losses
-are one process's but for the order of a sum.
+There are three ways: whole on each rank (`Parallel`, here), in shares by FSDP2
+(`soaes.model.fsdp2`) and in shares by DeepSpeed's ZeRO-3 (`soaes.model.zero3`). None of them
+changes a result: losses are one process's but for the order of a sum.
 """
 
 from __future__ import annotations

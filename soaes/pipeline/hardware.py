@@ -128,15 +128,15 @@ def free_memory() -> int | None:
     if not MEMINFO.exists():
         return None
     free = _meminfo("MemAvailable")
-    limit = CGROUP / "memory.max"
-    if not limit.exists() or limit.read_text("utf-8").strip() == "max":
+    limit = _container_limit()
+    if limit is None:
         return free
     used = int((CGROUP / "memory.current").read_text("utf-8"))
     statistics = dict(
         line.split() for line in (CGROUP / "memory.stat").read_text(encoding="utf-8").splitlines()
     )
     used -= int(statistics["inactive_file"])  # a cache that gives way
-    return max(0, min(free, int(limit.read_text("utf-8")) - used))
+    return max(0, min(free, limit - used))
 
 
 def whole_memory() -> int | None:
@@ -144,10 +144,17 @@ def whole_memory() -> int | None:
     if not MEMINFO.exists():
         return None
     whole = _meminfo("MemTotal")
-    limit = CGROUP / "memory.max"
-    if not limit.exists() or limit.read_text("utf-8").strip() == "max":
-        return whole
-    return min(whole, int(limit.read_text("utf-8")))
+    limit = _container_limit()
+    return whole if limit is None else min(whole, limit)
+
+
+def _container_limit() -> int | None:
+    """Return the bytes of memory that the container may take; None if it has no limit."""
+    path = CGROUP / "memory.max"
+    if not path.exists():
+        return None
+    text = path.read_text("utf-8").strip()
+    return None if text == "max" else int(text)
 
 
 def _meminfo(name: str) -> int:

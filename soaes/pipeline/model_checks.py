@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soaes.decode.settings import NATIVE_FAMILIES
+from soaes.decode.families import NATIVE_FAMILIES
 from soaes.model import folder as model_folder
 from soaes.model.settings import LAYER_MATRICES
 from soaes.pipeline import lineage

@@ -137,14 +137,6 @@ def test_a_later_micro_batch_meets_the_gradients_of_the_first():
     assert later.device - first.device == min(4 * shape.parameters / 8, 28 * 3584 * 8192 * 2)
 
 
-def test_a_loss_of_whole_logits_takes_them_all_at_once():
-    sharding = Sharding("zero", 8, 3, True)
-    whole = formulas.loss_peak(QWEN["7B"], sharding, Step(8192, 8192, chunked_loss=False))
-    assert whole == 8192 * 152_064 * (2 + 3 * 4)
-    distilling = Step(8192, 8192, chunked_loss=False, distils=True)
-    assert formulas.loss_peak(QWEN["7B"], sharding, distilling) == 8192 * 152_064 * (2 + 6 * 4)
-
-
 def test_a_stored_matrix_of_the_teacher_is_held_in_float32():
     alone = formulas.training_memory(TOY, Sharding(), Step(16, 16))
     with_teacher = formulas.training_memory(TOY, Sharding(), Step(16, 16, teacher_width=32))
