@@ -64,25 +64,19 @@ LOSS_STATES = 4.5
 class Sharding:
     """How the states of training lie on devices."""
 
-    kind: Literal["whole", "ddp", "zero", "fsdp2"] = "whole"
-    """Whole on one device or on each (ddp), or in shares (DeepSpeed's ZeRO, torch's FSDP2)."""
+    kind: Literal["whole", "ddp", "zero3", "fsdp2"] = "whole"
+    """Whole on one device or on each (ddp), or in shares (DeepSpeed's ZeRO-3, torch's FSDP2)."""
 
     devices: int = 1
     """Devices of a stage, W."""
 
-    stage: int = 3
-    """Of ZeRO: 1 cuts AdamW's state, 2 the gradients too, 3 the weights too."""
-
     offload_optimizer: bool = False
     """AdamW's state and its float32 weights lie in the memory of the host."""
-
-    offload_parameters: bool = False
-    """The weights lie there as well."""
 
     @property
     def cuts_weights(self) -> bool:
         """Whether a device holds only its share of the weights."""
-        return self.kind == "fsdp2" or (self.kind == "zero" and self.stage == 3)
+        return self.kind in ("zero3", "fsdp2")
 
 
 @dataclass(frozen=True)
@@ -104,7 +98,7 @@ def training_states(parameters: int, sharding: Sharding, adapters: int = 0) -> S
     """Return the bytes of weights, gradients and AdamW's state.
 
     Weights, gradients and both moments are float32: 16 bytes a parameter. DistributedDataParallel
-    reduces gradients in buckets, a second copy of them. ZeRO holds a bfloat16 copy of the weights
+    reduces gradients in buckets, a second copy of them. ZeRO-3 holds a bfloat16 copy of the weights
     beside float32 ones, 18 bytes a parameter, as DeepSpeed's own estimators count
     (deepspeed.runtime.zero.stage3, without their factor for host buffers).
 
@@ -114,8 +108,11 @@ def training_states(parameters: int, sharding: Sharding, adapters: int = 0) -> S
         adapters: Parameters of LoRA, which alone are trained then; 0: all are.
     """
     share = parameters / sharding.devices
-    if sharding.kind == "zero":
-        return _zero_states(parameters, share, sharding)
+    if sharding.kind == "zero3":
+        weights = BFLOAT16 * share
+        if sharding.offload_optimizer:
+            return States(weights, 0, 0, host=(2 * FLOAT32 + MOMENTS) * parameters)
+        return States(weights, FLOAT32 * share, (FLOAT32 + MOMENTS) * share)
     if sharding.kind == "fsdp2":
         if sharding.offload_optimizer:
             return States(0, 0, 0, host=(2 * FLOAT32 + MOMENTS) * parameters)
@@ -125,21 +122,6 @@ def training_states(parameters: int, sharding: Sharding, adapters: int = 0) -> S
     if sharding.kind == "ddp":
         gradients *= 2
     return States(FLOAT32 * (parameters + adapters), gradients, MOMENTS * trained)
-
-
-def _zero_states(parameters: int, share: float, sharding: Sharding) -> States:
-    weights = BFLOAT16 * (share if sharding.stage == 3 else parameters)
-    host = 0.0
-    if sharding.offload_parameters:
-        host += BFLOAT16 * parameters
-        weights = 0.0
-    if sharding.offload_optimizer:
-        host += (2 * FLOAT32 + MOMENTS) * parameters
-        return States(weights, 0, 0, host)
-    gradients = FLOAT32 * (parameters if sharding.stage == 1 else share)
-    if sharding.stage == 2:
-        gradients += BFLOAT16 * parameters
-    return States(weights, gradients, (FLOAT32 + MOMENTS) * share, host)
 
 
 @dataclass(frozen=True)

@@ -149,9 +149,9 @@ def sharding_of(execution: Execution, stage: Recipe, runtime: Runtime) -> Shardi
         return Sharding("whole", 1)
     devices, offload = execution.devices, execution.cpu_offload
     if execution.parallelism == "zero3":
-        return Sharding("zero", devices, 3, offload)
+        return Sharding("zero3", devices, offload)
     if execution.parallelism == "fsdp2":
-        return Sharding("fsdp2", devices, offload_optimizer=offload)
+        return Sharding("fsdp2", devices, offload)
     return Sharding("ddp" if devices > 1 else "whole", devices)
 
 

@@ -103,17 +103,17 @@ def test_the_model_of_our_own_is_the_one_that_is_made(store, tmp_path):
 @pytest.mark.parametrize(
     ("words", "kind"),
     [
-        (["runtime=a800x8"], ("zero", 8, 3, True, False)),
-        (["runtime=fsdp2"], ("fsdp2", 8, 3, False, False)),
-        (["runtime=fsdp2", "runtime.execution.cpu_offload=true"], ("fsdp2", 8, 3, True, False)),
-        (["runtime=one_gpu"], ("whole", 1, 3, False, False)),
+        (["runtime=a800x8"], ("zero3", 8, True)),
+        (["runtime=fsdp2"], ("fsdp2", 8, False)),
+        (["runtime=fsdp2", "runtime.execution.cpu_offload=true"], ("fsdp2", 8, True)),
+        (["runtime=one_gpu"], ("whole", 1, False)),
         (
             [
                 "runtime.execution.devices=2",
                 "runtime.execution.strategy=ddp",
                 "runtime.torchrun=[cpt]",
             ],
-            ("ddp", 2, 3, False, False),
+            ("ddp", 2, False),
         ),
     ],
     ids=["zero3", "fsdp2", "fsdp2-offloaded", "one", "ddp"],
