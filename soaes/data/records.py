@@ -15,7 +15,8 @@ JSON files have one record per line, in UTF-8. `id` is unique within a file.
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from collections.abc import Mapping
+from typing import Any, Literal, NotRequired, TypedDict
 
 LETTERS = "ABCD"  # of the options of an exam question
 
@@ -40,7 +41,7 @@ class DialogueRecord(TypedDict):
     """A general dialogue for stage-1 SFT."""
 
     id: str
-    category: str  # stage 1 reads the categories that data.categories lists
+    category: str | list[str]  # one or several; stage 1 reads those that data.categories lists
     messages: list[Message]  # user and assistant in turn, an answer at the end
 
 
@@ -68,3 +69,11 @@ class ExamQuestion(TypedDict):
 
 
 ExamSplits = dict[str, list[ExamQuestion]]  # "dev" (few-shot examples) and "test"
+
+
+def categories_of(record: Mapping[str, Any]) -> list[str]:
+    """Return the categories of a record; [] of a plain text, which has none."""
+    category = record.get("category")
+    if category is None:
+        return []
+    return [category] if isinstance(category, str) else category

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from soaes.pipeline.validation import check_one_of
+from soaes.pipeline.validation import check_flag, check_one_of
 
 Algorithm = Literal["best_fit", "sum_of_squares"]
 Overflow = Literal["auto", "split", "drop", "error"]
+Language = Literal["any", "zh"]
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,22 @@ class PackingSettings:
     def __post_init__(self) -> None:
         check_one_of("algorithm", self.algorithm, get_args(Algorithm))
         check_one_of("overflow", self.overflow, get_args(Overflow))
+
+
+@dataclass(frozen=True)
+class DialogueSettings:
+    """Which dialogues of a user's folder are kept (conf/data/files.yaml).
+
+    Attributes:
+        language: `any`, or `zh`: those whose questions or answers are Chinese, judged by the share
+            of Han characters.
+        drop_refusals: leave out dialogues of which an answer declines its question and does nothing
+            else.
+    """
+
+    language: Language = "any"
+    drop_refusals: bool = True
+
+    def __post_init__(self) -> None:
+        check_one_of("language", self.language, get_args(Language))
+        check_flag("drop_refusals", self.drop_refusals, "leave out answers that decline")

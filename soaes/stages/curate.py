@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from soaes.data import splits
-from soaes.data.curation import exam_files, readers, sources
+from soaes.data.curation import dialogue_filters, exam_files, readers, sources
 from soaes.data.curation.curation_report import MAX_LISTED, CurationReport, printable
 from soaes.data.curation.decontamination import HeldOutQuestions
 from soaes.data.jsonl import write_jsonl
 from soaes.data.records import QuestionRecord
+from soaes.data.settings import DialogueSettings
 from soaes.metrics.schema import write_metrics
 from soaes.pipeline.store import write_json
 from soaes.pipeline.validation import check_in_range, check_whole
@@ -52,6 +53,7 @@ def files(
     held_out: float = 0.2,
     split_one_in: int = 10,
     min_chars: int = 20,
+    dialogue: DialogueSettings | None = None,
     out: Path,
 ) -> None:
     """Read a user's folder.
@@ -68,6 +70,7 @@ def files(
         held_out: share of the corpus that becomes general text, in (0, 1), if the user has none.
         split_one_in: a missing dev or test split takes one in so many of the train questions.
         min_chars: shortest document that is kept, in characters.
+        dialogue: which dialogues are kept; None: the defaults.
         out: the stage's output folder.
 
     Raises:
@@ -90,13 +93,15 @@ def files(
     questions = HeldOutQuestions()
     exam = _exams(base, names["exam"], questions, report, out)
     qa = _qa(base, names["qa"], split_one_in, seed, questions, report, out)
-    dialogue = _dialogues(base, names["dialogue"], questions, report, out)
+    dialogues = _dialogues(
+        base, names["dialogue"], dialogue or DialogueSettings(), questions, report, out
+    )
     general = _documents(base, names, held_out, min_chars, seed, questions, report, out)
     _check_sufficient(root, report, qa)
     summary = {
         "general": general,
         "corpus": report.counts("corpus"),
-        "dialogue": dialogue,
+        "dialogue": dialogues,
         "qa": qa,
         "exam": exam,
         "not_read": [printable(name) for name in sources.unread_names(root)],
@@ -158,28 +163,33 @@ def _hold_out(out: Path, share: float, seed: int, report: CurationReport) -> Non
 def _dialogues(
     base: Path,
     names: list[str],
+    settings: DialogueSettings,
     questions: HeldOutQuestions,
     report: CurationReport,
     out: Path,
 ) -> dict[str, Any]:
     """Write the dialogues, and count them by category."""
-    rows = (
-        {"category": readers.category(dialogue), "messages": dialogue.messages}
-        for dialogue in readers.dialogues(base, "dialogue", names, report)
-    )
-    clean_rows = _decontaminated(rows, "dialogue", questions.in_record, report)
-    categories: Counter[str] = Counter()
+
+    def wanted() -> Iterator[dict[str, Any]]:
+        for dialogue in readers.dialogues(base, "dialogue", names, report):
+            if reason := dialogue_filters.reason_to_drop(dialogue.messages, settings):
+                report.drop("dialogue", reason)
+            else:
+                yield {"category": readers.categories(dialogue), "messages": dialogue.messages}
+
+    clean_rows = _decontaminated(wanted(), "dialogue", questions.in_record, report)
+    counts: Counter[str] = Counter()
 
     def counted(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for record in records:
-            categories[record["category"]] += 1
+            counts.update(record["category"])
             yield record
 
     unique = _unique(clean_rows, "dialogue", lambda row: row["messages"], set(), report)
     write_jsonl(out / "dialogue.jsonl", counted(unique))
     way_out = "or remove it: Instruct and stage 1 are then refused"
     _check_given("dialogue", names, report.kept["dialogue"], report, way_out)
-    return {**report.counts("dialogue"), "categories": dict(categories.most_common(MAX_LISTED))}
+    return {**report.counts("dialogue"), "categories": dict(counts.most_common(MAX_LISTED))}
 
 
 def _qa(

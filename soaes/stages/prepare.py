@@ -26,6 +26,7 @@ from soaes.data.chat import AnyTokenizer
 from soaes.data.curation import exam_files
 from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.data.packing import ALGORITHMS
+from soaes.data.records import categories_of
 from soaes.data.settings import PackingSettings
 from soaes.metrics.schema import write_metrics
 from soaes.model import folder as model_folder
@@ -228,7 +229,8 @@ def pack(
         documents: folder of the documents.
         tokenizer: folder of the tokenizer.
         sources: any of general, corpus, dialogue, qa.
-        categories: the dialogue categories to keep; None or empty: all.
+        categories: the dialogue categories to keep, each dialogue that has one of them; None or
+            empty: all.
         context: tokens of a row.
         packing: how documents are placed, and what becomes of one longer than a row.
         replay: share of general text among the tokens to train on, in [0, 1). It comes on top of
@@ -303,7 +305,8 @@ def _check_sources(documents: Path, sources: list[str], categories: list[str] | 
     if categories and "dialogue" in sources:
         validation.check_words("categories", categories, "the dialogue categories to keep")
         dialogues = read_jsonl(documents / "dialogue.jsonl")
-        existing = sorted({record["category"] for record in dialogues})
+        labels = {label for record in dialogues for label in categories_of(record)}
+        existing = sorted(labels)
         for category in categories:
             if category not in existing:
                 raise ValueError(
@@ -329,13 +332,18 @@ def _read(
         return read_jsonl(documents / "qa" / f"{split}.jsonl")
     records = read_jsonl(documents / f"{source}.jsonl")
     if categories:
-        wanted = (None, *categories)  # plain text has no category
-        records = [record for record in records if record.get("category") in wanted]
+        records = [record for record in records if _is_wanted(record, categories)]
     period = min(dev_one_in, len(records))  # of few documents, the last one
     in_dev = split == "dev"
     return [
         record for index, record in enumerate(records) if (index % period == period - 1) == in_dev
     ]
+
+
+def _is_wanted(record: Record, categories: list[str]) -> bool:
+    """Tell whether a record has one of the categories, or is plain text, which has none."""
+    own = categories_of(record)
+    return not own or not set(own).isdisjoint(categories)
 
 
 def _replay(

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from soaes.data import chat, packing, token_store
-from soaes.data.jsonl import read_jsonl
+from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.data.packing import best_fit, sum_of_squares
 from soaes.data.settings import PackingSettings
 from soaes.pipeline.progress import headline
@@ -405,6 +405,25 @@ def test_a_category_that_no_dialogue_has_is_refused(texts, tmp_path, categories,
             PackingSettings(),
             out=tmp_path,
         )
+
+
+def test_a_dialogue_of_several_labels_is_kept_for_any_of_them(texts, tmp_path):
+    labelled = shutil.copytree(texts["documents"], tmp_path / "labelled")
+    dialogues = read_jsonl(labelled / "dialogue.jsonl")
+    for dialogue in dialogues:
+        dialogue["category"] = ["能力", dialogue["category"]]
+    write_jsonl(labelled / "dialogue.jsonl", dialogues)
+
+    def documents_of(folder, *categories):
+        (out := tmp_path / "-".join(categories) / folder.name).mkdir(parents=True)
+        arguments = (["dialogue"], list(categories), 128, PackingSettings())
+        prepare.pack(folder, texts["tokenizer"], *arguments, out=out)
+        report = json.loads((out / "packing_report.json").read_text())
+        return sum(report[split]["documents"] for split in ("train", "dev"))
+
+    finance = documents_of(texts["documents"], "finance")
+    assert documents_of(labelled, "finance") == finance
+    assert documents_of(labelled, "finance", "能力") == len(dialogues) > finance
 
 
 def test_a_source_without_documents_is_refused_beside_others_too(texts, tmp_path):

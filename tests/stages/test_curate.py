@@ -9,6 +9,7 @@ import pytest
 
 from soaes.data import splits
 from soaes.data.curation import chat_formats, exam_files, sources, text_cleaning
+from soaes.data.settings import DialogueSettings
 from soaes.stages import curate
 
 LAW = "国有资产监督管理机构代表本级人民政府履行出资人职责，依法享有资产收益等权利。"
@@ -162,7 +163,8 @@ def test_a_broken_line_is_named_and_the_rest_goes_on(tmp_path):
     places = [problem.split(": ")[0] for problem in report["problems"]]
     assert places == [f"dialogue/law/bad.jsonl:{line}" for line in (2, 3, 4, 6, 7, 9)]
     assert report["dialogue"]["kept"] == 3 and report["problems_total"] == 6
-    assert {row["category"] for row in rows(tmp_path / "out/dialogue.jsonl")} == {"law"}
+    dialogues = rows(tmp_path / "out/dialogue.jsonl")
+    assert [row["category"] for row in dialogues] == [["law"]] * 3
 
 
 def test_a_broken_array_keeps_what_can_be_read(tmp_path):
@@ -180,7 +182,7 @@ def test_a_broken_array_keeps_what_can_be_read(tmp_path):
         "dialogue/gbk.json:2: not UTF-8",
         "dialogue/gbk.json:7: broken JSON",
     ]
-    assert [row["category"] for row in rows(tmp_path / "out/dialogue.jsonl")] == ["cut", "gbk"]
+    assert [row["category"] for row in rows(tmp_path / "out/dialogue.jsonl")] == [["cut"], ["gbk"]]
 
 
 def test_the_list_of_problems_is_bounded_and_the_count_is_not(tmp_path):
@@ -201,9 +203,62 @@ def test_a_record_names_its_own_category(tmp_path):
     )
     curated(root, tmp_path / "out")
     assert [row["category"] for row in rows(tmp_path / "out/dialogue.jsonl")] == [
-        "法律",
-        "财务、问答",
+        ["法律"],
+        ["财务", "问答"],
     ]
+
+
+INFINITY = {
+    "id": 4217,
+    "conversations": [
+        {"from": "gpt", "value": "You are an AI assistant. Help as much as you can."},
+        {"from": "human", "value": "什么是国有资本收益？"},
+        {"from": "gpt", "value": "国家以所有者身份依法取得的国有资本投资收益。"},
+    ],
+    "label": {
+        "ability_en": ["financial knowledge"],
+        "ability_zh": ["金融知识"],
+        "cate_ability_zh": ["财务、金融和商业知识"],
+        "cate_ability_en": ["financial, financial and business knowledge"],
+    },
+    "langdetect": "zh-cn",
+}
+
+
+def test_published_dialogues_are_read_as_they_are(tmp_path):
+    question, answer = (turn["value"] for turn in INFINITY["conversations"][1:])
+    messages = dialogue_of(question + "（长文）", answer)["messages"]
+    other = [turn | {"value": turn["value"] + "。"} for turn in INFINITY["conversations"][1:]]
+    infinity_3m = {"id": "b7", "conversations": other, "label": "金融知识"}
+    greeted = [{"from": "gpt", "value": "今天天气很好。"}, *INFINITY["conversations"][1:]]
+    texts = {
+        "dialogue/infinity.jsonl": lines(INFINITY, infinity_3m, {"conversations": greeted}),
+        "dialogue/longwriter.jsonl": lines({"messages": messages}),
+    }
+    report = curated(whole(tmp_path / "in", **texts), tmp_path / "out")["dialogue"]
+    first, second, third = rows(tmp_path / "out/dialogue.jsonl")
+    assert [turn["role"] for turn in first["messages"]] == ["system", "user", "assistant"]
+    assert first["category"] == [label for labels in INFINITY["label"].values() for label in labels]
+    assert (second["category"], third["category"]) == (["金融知识"], ["longwriter"])
+    assert third["messages"] == messages
+    assert report["categories"]["金融知识"] == 2
+    assert list(report["repaired"].values()) == [1]
+    assert report["dropped"] == {"turns out of order": 1}
+
+
+def test_refusals_and_other_languages_are_counted_out_by_name(tmp_path):
+    refusal = pair(200) | {"output": "抱歉，作为一个语言模型，我无法回答这个问题。"}
+    english = {"instruction": "Who supervises it?", "output": "The commission does."}
+    empty = pair(201) | {"output": " "}
+    root = whole(tmp_path / "in", **{"dialogue/a.jsonl": lines(pair(202), refusal, english, empty)})
+    dropped = {"an answer is a refusal": 1, "empty answer": 1}
+    assert curated(root, tmp_path / "any")["dialogue"]["dropped"] == dropped
+    settings = DialogueSettings(language="zh", drop_refusals=False)
+    curate.files(
+        sources.digest(root), root=str(root), seed=0, dialogue=settings, out=tmp_path / "zh"
+    )
+    report = json.loads((tmp_path / "zh/curation_report.json").read_text("utf-8"))["dialogue"]
+    assert (report["kept"], report["dropped"]) == (2, {"not Chinese": 1, "empty answer": 1})
 
 
 def test_no_question_is_in_two_splits(tmp_path):

@@ -6,6 +6,8 @@ field that is not read is named, so that it can be counted.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +31,14 @@ FORMATS = {
 READ_ELSEWHERE = ("id", "category", "label", "task")
 # Names under which formats take an answer out of the loss (0 or false) or leave it in.
 LOSS_FLAGS = ("weight", "train", "loss", "loss_mask")
+# How a text addresses the assistant. Infinity-Instruct has such system prompts as answers that
+# stand before the first question.
+SYSTEM_PROMPT = re.compile(
+    r"\Z|you (?:are|should|will|must|have)\b|your (?:task|job|goal|role)\b|user will\b|given an?\b"
+    r"|explain how you\b|act as\b|imagine you\b|你是|您是|你现在是|你的(?:任务|角色|职责)"
+    r"|你(?:将|需要|应|必须)|请你?扮演|扮演|假设你|假如你|作为一[个名位]",
+    re.IGNORECASE,
+)
 EMPTY: tuple[object, ...] = (None, "", [], {})
 
 
@@ -60,6 +70,7 @@ class Dialogue(NamedTuple):
     messages: list[Message]
     num_removed: int  # control tokens that were removed from them
     unread: set[str]  # fields that hold something and were not read
+    moved_system: bool = False  # whether the system prompt stood as an answer
 
 
 def messages(record: dict[str, Any]) -> Dialogue:
@@ -72,6 +83,10 @@ def messages(record: dict[str, Any]) -> Dialogue:
         RecordFormatError: if the record is no such dialogue.
     """
     turns, unread = _turns(record)
+    moved_system = _begins_with_system(turns)
+    if moved_system:
+        turns = [Turn("system", turns[0].content), *turns[1:]]
+    turns = _with_system(record.get("system"), turns)
     cleaned: list[Message] = []
     num_removed = 0
     for turn in turns:
@@ -87,16 +102,20 @@ def messages(record: dict[str, Any]) -> Dialogue:
     answers = [message for message in cleaned if message["role"] == "assistant"]
     if not any(answer.get("loss", True) for answer in answers):
         raise RecordFormatError("no answer bears loss")
-    return Dialogue(cleaned, num_removed, unread)
+    return Dialogue(cleaned, num_removed, unread, moved_system)
 
 
-def category(record: dict[str, Any]) -> str:
-    """Return the record's category or label; "" if it has none. Several labels are joined."""
+def categories(record: dict[str, Any]) -> list[str]:
+    """Return the record's categories or labels, each once, in their order; [] if it has none.
+
+    A label is a text, a list of texts, an object of such lists (Infinity-Instruct: abilities and
+    their categories, in two languages), or one of these written as JSON.
+    """
     for field in ("category", "label"):
-        label = "、".join(_strings(record.get(field)))
-        if label:
-            return clean(label)[0]
-    return ""
+        labels = [clean(label)[0] for label in _strings(_parsed(record.get(field)))]
+        if any(labels):
+            return list(dict.fromkeys(filter(None, labels)))
+    return []
 
 
 def first_filled(record: dict[str, Any], fields: Sequence[str]) -> str | None:
@@ -123,7 +142,7 @@ def _turns(record: dict[str, Any]) -> tuple[list[Turn], set[str]]:
     else:
         turns, unread_in_turns = _listed(record[field], field)
         unread |= unread_in_turns
-    return _with_system(record.get("system"), turns), unread
+    return turns, unread
 
 
 def _listed(rows: object, field: str) -> tuple[list[Turn], set[str]]:
@@ -180,6 +199,13 @@ def _history(rows: object) -> list[list[object]]:
     return rows
 
 
+def _begins_with_system(turns: Sequence[Turn]) -> bool:
+    """Tell whether a system prompt stands as an answer before the first question."""
+    if [turn.role for turn in turns[:2]] != ["assistant", "user"]:
+        return False
+    return SYSTEM_PROMPT.match(turns[0].content.strip()) is not None
+
+
 def _with_system(system: object, turns: list[Turn]) -> list[Turn]:
     """Put the record's own system prompt in front of its turns."""
     if _is_absent(system):
@@ -226,6 +252,16 @@ def _check_order(turns: list[Message]) -> None:
             raise RecordFormatError("empty question" if role == "user" else "empty answer")
     if len(body) % 2:
         raise RecordFormatError("no answer at the end")
+
+
+def _parsed(value: object) -> object:
+    """Return what a label holds that is written as JSON: a list or an object in a string."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def _strings(value: object, depth: int = 2) -> list[str]:

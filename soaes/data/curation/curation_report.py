@@ -15,6 +15,7 @@ class KindCounts(TypedDict):
     files: int  # files that were read
     kept: int  # records that were kept
     dropped: dict[str, int]  # reason -> records that were dropped
+    repaired: dict[str, int]  # repair -> records that were read after it
     markers_removed: int  # control tokens that were removed from texts
     fields_not_read: dict[str, int]  # field -> kept or dropped records in which it holds something
 
@@ -29,6 +30,7 @@ class CurationReport:
         self.files: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
         self.dropped: dict[str, Counter[str]] = defaultdict(Counter)
+        self.repaired: dict[str, Counter[str]] = defaultdict(Counter)
         self.markers: Counter[str] = Counter()
         self.unread: dict[str, Counter[str]] = defaultdict(Counter)
         self.num_contaminated = 0
@@ -71,6 +73,7 @@ class CurationReport:
             "files": self.files[kind],
             "kept": self.kept[kind],
             "dropped": dict(self.dropped[kind]),
+            "repaired": dict(self.repaired[kind]),
             "markers_removed": self.markers[kind],
             "fields_not_read": dict(self.unread[kind].most_common(MAX_LISTED)),
         }

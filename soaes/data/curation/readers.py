@@ -101,20 +101,24 @@ def dialogues(
                 continue
             report.markers[kind] += dialogue.num_removed
             report.unread[kind].update(dialogue.unread)
+            if dialogue.moved_system:
+                report.repaired[kind][
+                    "an answer before the first question is the system prompt"
+                ] += 1
             yield SourcedDialogue(file, line, record, dialogue.messages)
 
 
-def category(dialogue: SourcedDialogue) -> str:
-    """Return a dialogue's category.
+def categories(dialogue: SourcedDialogue) -> list[str]:
+    """Return a dialogue's categories.
 
-    It is the record's own, else the name of the folder below dialogue/, else the file's name
+    They are the record's own, else the name of the folder below dialogue/, else the file's name
     without its suffix.
     """
-    own = chat_formats.category(dialogue.record)
+    own = chat_formats.categories(dialogue.record)
     if own:
         return own
     path = PurePosixPath(printable(dialogue.file))
-    return path.parts[1] if len(path.parts) > 2 else path.stem
+    return [path.parts[1] if len(path.parts) > 2 else path.stem]
 
 
 def questions(root: Path, files: list[str], report: CurationReport) -> dict[str, ExamSplits]:
