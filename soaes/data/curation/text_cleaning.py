@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from soaes.data.curation.characters import without_invisible
+
 LINE_BREAKS = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
-# Control characters except tab and newline; lone surrogates (a JSON escape can make one, and no
-# UTF-8 file can hold it); byte order marks and zero-width characters.
-INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\u200b\ufffe\uffff]")
 CONTROL_TOKEN = re.compile(r"<\|[^<>|\s]{1,64}\|>")
 CONTROL_TOKEN_AT_END = re.compile(CONTROL_TOKEN.pattern + r"\Z")
 MAX_TOKEN_CHARS = 68
@@ -34,23 +33,27 @@ def clean(text: str) -> tuple[str, int]:
 def remove_control_tokens(text: str) -> tuple[str, int]:
     """Remove what a tokenizer would read as a control token; the rest keeps its layout.
 
+    The result is in NFC, with one kind of line breaks and without invisible characters.
+
     Returns:
         The text, and the number of control tokens that were removed.
     """
     text = unicodedata.normalize("NFC", text)
     text = LINE_BREAKS.sub("\n", text)
-    text = INVISIBLE.sub("", text)
-    if not CONTROL_TOKEN.search(text):
-        return text, 0
-    return _without_nested_tokens(text)
+    return without_control_tokens(without_invisible(text))
 
 
-def _without_nested_tokens(text: str) -> tuple[str, int]:
+def without_control_tokens(text: str) -> tuple[str, int]:
     """Remove control tokens, also those that only the removal of others makes.
 
     In <|im_<|x|>end|> the outer one becomes a control token once the inner one is gone. One pass
     with a stack finds them all, since two control tokens cannot overlap.
+
+    Returns:
+        The text, and the number of control tokens that were removed.
     """
+    if not CONTROL_TOKEN.search(text):
+        return text, 0
     kept: list[str] = []
     num_removed = 0
     for character in text:

@@ -1,0 +1,111 @@
+"""Settings of curation that conf/ builds. They are checked when a job is composed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from soaes.pipeline.validation import check_in_range, check_one_of, check_whole
+
+Versions = Literal["all", "newest"]
+
+# In alphabetical order; soaes.data.curation.cleaning says in which they run.
+CLEANING_RULES = (
+    "broken lines",
+    "character table",
+    "comments",
+    "control tokens",
+    "indentation",
+    "invisible characters",
+    "line breaks",
+    "navigation",
+    "page numbers",
+    "repeated lines",
+    "running heads",
+    "spaces between Han",
+    "tables of contents",
+    "white space",
+)
+
+
+@dataclass(frozen=True)
+class CleaningSettings:
+    """How documents are cleaned (conf/cleaning).
+
+    Attributes:
+        rules: Names of the rules that run, out of `CLEANING_RULES`, in any order.
+        boilerplate: Regular expressions by name; a line that one of them matches as a whole is
+            removed, and counted under the name.
+        min_chars: Shortest document that is kept, in characters.
+    """
+
+    rules: Sequence[str]
+    boilerplate: Mapping[str, str]
+    min_chars: int = 20
+
+    def __post_init__(self) -> None:
+        for rule in self.rules:
+            check_one_of("cleaning.rules", rule, CLEANING_RULES)
+        for name, pattern in self.boilerplate.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(
+                    f"cleaning.boilerplate.{name}={pattern}: must be a regular expression "
+                    f"({error}; put a backslash before a bracket that stands for itself)"
+                ) from None
+        check_whole("min_chars", self.min_chars, 0, "the shortest document kept, in characters")
+
+
+@dataclass(frozen=True)
+class DeduplicationSettings:
+    """What counts as a near-duplicate (conf/deduplication).
+
+    Attributes:
+        jaccard: Share of common n-grams from which two documents are near-duplicates, in (0, 1].
+        recall: Share of the pairs at exactly `jaccard` that are to be found, in (0, 1); of more
+            similar pairs more are. The bands are derived from both.
+        num_hashes: Hashes of a signature. More of them find the same with fewer comparisons; 4
+            bytes a document each on the disk.
+        n: Characters of an n-gram.
+        versions: What becomes of versions of one text, which have one title and different dates:
+            `all` stay, or the `newest` of those that share `version_jaccard`.
+        version_jaccard: Similarity from which `newest` takes two texts of one title for versions.
+    """
+
+    jaccard: float = 0.8
+    recall: float = 0.995
+    num_hashes: int = 256
+    n: int = 5
+    versions: Versions = "all"
+    version_jaccard: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_in_range("jaccard", self.jaccard, "(0, 1]", "the similarity of near-duplicates")
+        check_in_range("recall", self.recall, "(0, 1)", "the share of them that is found")
+        check_whole("num_hashes", self.num_hashes, 1, "the hashes of a signature")
+        check_whole("n", self.n, 1, "characters of an n-gram")
+        check_one_of("versions", self.versions, get_args(Versions))
+        check_in_range("version_jaccard", self.version_jaccard, "(0, 1]", "of two versions")
+        assert self.bands
+
+    @property
+    def bands(self) -> tuple[int, int]:
+        """Return the number of bands and the hashes of each.
+
+        Two documents are compared if all hashes of a band are equal: with probability
+        1 - (1 - J^rows)^bands. The longest bands that reach the recall compare the fewest others.
+
+        Raises:
+            ValueError: No bands of `num_hashes` reach it.
+        """
+        for rows in range(self.num_hashes, 0, -1):
+            bands = self.num_hashes // rows
+            if 1 - (1 - self.jaccard**rows) ** bands >= self.recall:
+                return bands, rows
+        raise ValueError(
+            f"recall={self.recall}: not reached at jaccard={self.jaccard} with "
+            f"num_hashes={self.num_hashes}; raise num_hashes, or ask for less"
+        )
