@@ -65,7 +65,7 @@ bench-train: .venv/ready-dev  ## compare our training with the Hugging Face Trai
 gpu-report:  ## measure training and decoding on one GPU, in eight minutes; ARGS=dry=1 tries it on a processor
 	$(if $(wildcard .venv/ready),$(PYTHON),python3) -m benchmarks.gpu $(ARGS)
 
-serve: .venv/ready .venv-vllm/ready  ## serve the fastest measured pair with vLLM, until Ctrl-C
+serve: .venv/ready  ## serve the fastest measured pair with vLLM (make vllm), until Ctrl-C
 	$(PYTHON) -m soaes.serve scale=$(SCALE) $(ARGS)
 
 # Interrupted, it goes on when it is called again; before .venv-vllm/ready is there, no job uses it.
