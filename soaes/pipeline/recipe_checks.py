@@ -76,7 +76,10 @@ PARENTS: dict[str, tuple[str, ...]] = {
     "teacher_logits": ("teach", "teach_vllm"),
     "target_trace": ("target_trace",),
     "prediction": ("predict_acceptance",),
+    "read": ("read",),
 }
+# The steps of soaes.stages.corpus, in their order: `documents` of these and of `files`.
+CORPUS_STEPS = ("read", "clean", "deduplicate", "decontaminate", "score", "select")
 
 # The parameters of a stage that no recipe holds: the worker gives them.
 GIVEN_BY_THE_WORKER = ("execution", "root", "models", "tracker", "out")
@@ -266,10 +269,8 @@ def _check_kind(stage: str, name: str, value: Any, annotation: str) -> None:
         )
     if isinstance(value, Recipe) and "Path" not in words:
         raise ValueError(f"{name}: must be {annotation}, and {value.stage} is a stage")
-    if isinstance(value, Recipe) and value.stage not in PARENTS.get(name, (value.stage,)):
-        raise ValueError(
-            f"{name}={value.stage}: {stage} reads the output of one of {', '.join(PARENTS[name])}"
-        )
+    if isinstance(value, Recipe):
+        _check_parent(stage, name, value.stage)
     is_option = isinstance(value, dict) and "_target_" in value
     if is_option and name not in SETTINGS and name not in PARTIALS:
         raise ValueError(
@@ -278,6 +279,16 @@ def _check_kind(stage: str, name: str, value: Any, annotation: str) -> None:
         )
     if annotation == "bool":
         validation.check_flag(name, value)
+
+
+def _check_parent(stage: str, name: str, parent: str) -> None:
+    """Check that a stage can read the output of a parent under this name."""
+    allowed = PARENTS.get(name, (parent,))
+    if name == "documents" and stage in (*CORPUS_STEPS, "files"):
+        allowed = CORPUS_STEPS
+    if parent not in allowed:
+        expected = ", ".join(allowed)
+        raise ValueError(f"{name}={parent}: {stage} reads the output of one of {expected}")
 
 
 # -------------------------------------------------------------------- settings and partials

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from soaes.data.curation.sources import digest
+from soaes.data.curation.sources import KINDS, digest
 from soaes.decode.backends.vllm_environment import library
 from soaes.model import folder
 from soaes.pipeline import command_line, origins
@@ -26,15 +26,19 @@ def cache_folder(arguments: list[str]) -> Path:
     return Path(store or os.environ.get("SOAES_STORE", "store")) / ".cache"
 
 
-def data_digest(root: str) -> str:
+def data_digest(root: str, *kinds: str) -> str:
     """Return the digest by which a user's data folder enters a recipe.
+
+    Args:
+        root: The folder.
+        kinds: Of its files, those of these kinds (soaes.data.curation.sources); none: all.
 
     Raises:
         ValueError: There is no such folder.
     """
     if not str(root).strip() or not Path(root).is_dir():
         raise ValueError(f"data.root={root}: there is no such folder; README says what it may hold")
-    return digest(root, cache_folder([]))
+    return digest(root, cache_folder([]), kinds or KINDS)
 
 
 def local_model(path: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 The path of the data, kind by kind (general, corpus, dialogue, qa, exam):
 
-    sources.listing         lists the files
+    soaes.stages.corpus     reads the documents of general and corpus, in stages of its own
+    sources.listing         lists the files of dialogue, qa and exam
     readers                 turn a file into records; problems are reported line by line
     decontamination         drops what holds a question of dev, of test or of an exam
     _unique                 gives ids computed from the content, and drops exact duplicates
@@ -28,6 +29,8 @@ from soaes.data import splits
 from soaes.data.curation import dialogue_filters, exam_files, readers, sources
 from soaes.data.curation.curation_report import MAX_LISTED, CurationReport, printable
 from soaes.data.curation.decontamination import HeldOutQuestions
+from soaes.data.curation.document import DROPS, read_accounts, read_documents
+from soaes.data.curation.text_cleaning import clean
 from soaes.data.jsonl import write_jsonl
 from soaes.data.records import QuestionRecord
 from soaes.data.settings import DialogueSettings
@@ -38,14 +41,17 @@ from soaes.pipeline.validation import check_in_range, check_whole
 Record = TypeVar("Record", bound=Mapping[str, Any])
 
 EXPECTED = (
-    "corpus/**.{txt,md,jsonl} and qa/{train,dev,test}.jsonl, and optionally "
-    "general/**.{txt,md,jsonl}, dialogue/**.{json,jsonl}, exam/NAME/{dev,test}/SUBJECT.csv"
+    "corpus/**.{txt,md,html,pdf,docx,jsonl,...} and qa/{train,dev,test}.jsonl, and optionally "
+    "general/**, dialogue/**.{json,jsonl}, exam/NAME/{dev,test}/SUBJECT.csv"
 )
+KINDS = ("dialogue", "qa", "exam")  # whose files this stage reads itself
 QA_SPLITS = ("train", "dev", "test")
 DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".xlsx")
 
 
 def files(
+    documents: Path,
+    read: Path,
     digest: str,
     *,
     root: str,
@@ -56,15 +62,17 @@ def files(
     dialogue: DialogueSettings | None = None,
     out: Path,
 ) -> None:
-    """Read a user's folder.
+    """Make a data folder of a user's documents, dialogues, questions and exams.
 
     Writes general.jsonl, corpus.jsonl, dialogue.jsonl and qa/SPLIT.jsonl, exam/ as CSV, and
     curation_report.json: what was kept, and what was dropped and why. A broken file or line is
     listed there and does not stop the rest, unless nothing of a part is left.
 
     Args:
-        digest: digest of the folder's content (soaes.data.curation.sources), which stands for it
-            in the recipe.
+        documents: the folder of the last stage of soaes.stages.corpus.
+        read: the folder of its stage `read`, which names the files that are no documents.
+        digest: digest of the dialogues, questions and exams (soaes.data.curation.sources), which
+            stands for them in the recipe.
         root: the user's folder.
         seed: decides which documents and questions are held out.
         held_out: share of the corpus that becomes general text, in (0, 1), if the user has none.
@@ -80,12 +88,7 @@ def files(
     check_in_range("held_out", held_out, "(0, 1)", "the corpus's share that becomes general text")
     check_whole("split_one_in", split_one_in, 2, "of so many train questions one is split off")
     check_whole("min_chars", min_chars, 0, "the shortest document that is kept, in characters")
-    digest_now = sources.digest(root)
-    if digest_now != digest:
-        raise ValueError(
-            f"the data under {root} changed since it was planned "
-            f"({digest[:12]}, now {digest_now[:12]}); run again"
-        )
+    sources.check_unchanged(root, digest, KINDS)
     names = sources.listing(root)
     base = Path(root)
     report = CurationReport()
@@ -96,7 +99,8 @@ def files(
     dialogues = _dialogues(
         base, names["dialogue"], dialogue or DialogueSettings(), questions, report, out
     )
-    general = _documents(base, names, held_out, min_chars, seed, questions, report, out)
+    _count_unread(read, report)
+    general = _documents(documents, names, held_out, min_chars, seed, questions, report, out)
     _check_sufficient(root, report, qa)
     summary = {
         "general": general,
@@ -104,6 +108,7 @@ def files(
         "dialogue": dialogues,
         "qa": qa,
         "exam": exam,
+        "steps": [_without_samples(account) for account in read_accounts(documents)],
         "not_read": [printable(name) for name in sources.unread_names(root)],
         "contaminated": report.num_contaminated,
         "problems_total": report.num_problems,
@@ -115,8 +120,28 @@ def files(
     write_metrics(out, {**counts, **kept})
 
 
+def _count_unread(read: Path, report: CurationReport) -> None:
+    """Report the files that were read, and what of them became no document."""
+    account = read_accounts(read)[-1]
+    report.files.update(account["files"])
+    for kind, fields in account["fields_not_read"].items():
+        report.unread[kind].update(fields)
+    for drop in _lines(read / DROPS):
+        kind = drop["source"].partition("/")[0]
+        report.problem(kind, drop["source"], 0, drop["rule"], drop["detail"])
+
+
+def _without_samples(account: dict[str, Any]) -> dict[str, Any]:
+    """Return a step's account without the samples of its rules, which stand in its own folder."""
+    rules = {
+        name: {key: count for key, count in counts.items() if key != "samples"}
+        for name, counts in account["rules"].items()
+    }
+    return {**account, "rules": rules}
+
+
 def _documents(
-    base: Path,
+    documents: Path,
     names: dict[str, list[str]],
     held_out: float,
     min_chars: int,
@@ -131,8 +156,7 @@ def _documents(
     """
     seen: set[str] = set()
     for kind in ("general", "corpus"):
-        documents = readers.documents(base, kind, names[kind], report, min_chars)
-        rows = (document._asdict() for document in documents)
+        rows = _long_documents(documents, kind, min_chars, report)
         clean_rows = _decontaminated(rows, kind, questions.in_record, report)
         unique = _unique(clean_rows, kind, lambda row: row["text"], seen, report)
         write_jsonl(out / f"{kind}.jsonl", unique)
@@ -144,6 +168,21 @@ def _documents(
         _hold_out(out, held_out, seed, report)
     source = f"{100 * held_out:.0f} % of corpus, held out from CPT"
     return {**report.counts("general"), "source": source}
+
+
+def _long_documents(
+    documents: Path, kind: str, min_chars: int, report: CurationReport
+) -> Iterator[dict[str, Any]]:
+    """Yield the documents of a kind that are long enough, without control tokens."""
+    for document in read_documents(documents):
+        if document["kind"] != kind:
+            continue
+        text, num_removed = clean(document["text"])
+        report.markers[kind] += num_removed
+        if len(text) < min_chars:
+            report.drop(kind, f"shorter than {min_chars} characters")
+        else:
+            yield {"text": text, "source": document["source"]}
 
 
 def _hold_out(out: Path, share: float, seed: int, report: CurationReport) -> None:

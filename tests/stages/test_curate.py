@@ -10,7 +10,7 @@ import pytest
 from soaes.data import splits
 from soaes.data.curation import chat_formats, exam_files, sources, text_cleaning
 from soaes.data.settings import DialogueSettings
-from soaes.stages import curate
+from soaes.stages import corpus, curate
 
 LAW = "国有资产监督管理机构代表本级人民政府履行出资人职责，依法享有资产收益等权利。"
 
@@ -45,7 +45,10 @@ def whole(root: Path, **more: str | bytes) -> Path:
 
 
 def curated(root: Path, out: Path, seed: int = 0) -> dict:
-    curate.files(sources.digest(root), root=str(root), seed=seed, out=out)
+    read = out.with_name(f"{out.name}-read")
+    corpus.read(sources.digest(root, kinds=corpus.KINDS), root=str(root), out=read)
+    digest = sources.digest(root, kinds=curate.KINDS)
+    curate.files(read, read, digest, root=str(root), seed=seed, out=out)
     return json.loads((out / "curation_report.json").read_text("utf-8"))
 
 
@@ -356,7 +359,7 @@ def gbk(*found: object) -> bytes:
         ("qa/test.csv", "question,answer\n", "file type not read"),
         ("qa/val.jsonl", lines(pair(50)), "qa/val.jsonl is not read.*dev.jsonl.*is missing"),
         ("qa/test/a.jsonl", lines(pair(50)), "qa/test/a.jsonl is not read.*test.jsonl is missing"),
-        ("general/a.txt", LAW.encode("gbk"), "not UTF-8.*20 % of corpus"),
+        ("general/a.txt", b"\0\1\2" * 30, "not text.*20 % of corpus"),
         ("general/a.txt", "short", "shorter than 20 characters"),
         ("dialogue/a.json", gbk(pair(50)), "Instruct and stage 1"),
         ("dialogue/a.jsonl", lines({"text": LAW}), "no conversations, messages"),
@@ -370,7 +373,7 @@ def gbk(*found: object) -> bytes:
         "test as CSV",
         "dev called val",
         "test in a folder",
-        "GBK general",
+        "general that is no text",
         "too short general",
         "GBK dialogues",
         "documents as dialogues",
@@ -397,11 +400,14 @@ def test_categories_and_fields_that_are_not_read_are_counted(tmp_path):
     found = [
         pair(n) | {"category": "法律" if n % 3 else "金融", "tools": "x"} for n in range(30, 36)
     ]
-    more = {"dialogue/a.jsonl": lines(*found), "corpus/a.jsonl": lines({"text": LAW, "title": "t"})}
+    more = {
+        "dialogue/a.jsonl": lines(*found),
+        "corpus/a.jsonl": lines({"text": LAW, "author": "t"}),
+    }
     report = curated(whole(tmp_path / "in", **more, **{"scripts/x.py": ""}), tmp_path / "out")
     assert report["dialogue"]["categories"] == {"法律": 4, "金融": 2}
     assert report["dialogue"]["fields_not_read"] == {"tools": 6}
-    assert report["corpus"]["fields_not_read"] == {"title": 1}
+    assert report["corpus"]["fields_not_read"] == {"author": 1}
     assert report["not_read"] == ["scripts"]
 
 
@@ -480,7 +486,7 @@ def test_cleaning_keeps_layout_and_punctuation():
     "texts, message",
     [
         ({}, "no usable file under"),
-        ({"corpus/a.pdf": b"%PDF"}, "file type not read"),
+        ({"corpus/a.doc": b"x"}, "file type not read"),
         ({"corpus/a.txt": LAW, "corpus/b.txt": LAW + "b"}, "/qa (questions with answers"),
         ({"qa/train.jsonl": lines(*map(pair, range(9)))}, "/corpus (documents to pre-train on)"),
         ({"corpus/a.txt": LAW, "qa/train.jsonl": lines(*map(pair, range(9)))}, "or general/"),
@@ -502,10 +508,16 @@ def test_the_digest_is_of_names_and_contents(tmp_path):
     first = sources.digest(root, cache)
     put(root, **{"notes.txt": "not data", "corpus/.hidden": "not data"})
     assert sources.digest(root, cache) == first == sources.digest(root)
+    others = [sources.digest(root, cache, kinds) for kinds in (corpus.KINDS, curate.KINDS)]
     put(root, **{"corpus/laws/0.txt": LAW + "!"})  # the same size
     assert first != sources.digest(root, cache) == sources.digest(root)
+    assert others[0] != sources.digest(root, cache, corpus.KINDS)
+    assert others[1] == sources.digest(root, cache, curate.KINDS)
     with pytest.raises(ValueError, match="run again"):
-        curate.files(first, root=str(root), seed=0, out=tmp_path / "out")
+        corpus.read(others[0], root=str(root), out=tmp_path / "out")
+    with pytest.raises(ValueError, match="run again"):
+        read = tmp_path / "read"
+        curate.files(read, read, others[0], root=str(root), seed=0, out=tmp_path / "out")
 
 
 def test_the_digest_survives_a_torn_cache_and_a_link_to_itself(tmp_path):

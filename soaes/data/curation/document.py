@@ -9,9 +9,10 @@ documents of the step before it and writes, through `StepOutput`, one folder:
 | drops.jsonl | a `Drop` a line: each document that was dropped, each file or record rejected |
 | account.json | documents and characters in and out; what each rule took, with samples |
 
-Nothing gets lost: documents in = out + dropped, and characters in = kept + removed by named rules.
-`StepOutput` asserts both, so a step that forgets to name a rule fails. The memory of a step grows
-with its rules and origins only, not with the documents.
+account.json also has the accounts of the steps before (`earlier`), so that the last folder tells
+the whole story. Nothing gets lost: documents in = out + dropped, and characters in = kept + removed
+by named rules. `StepOutput` asserts both, so a step that forgets to name a rule fails. The memory
+of a step grows with its rules and origins only, not with the documents.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NotRequired, TextIO, TypedDict
 
-from soaes.pipeline.store import damaged, write_json
+from soaes.pipeline.store import damaged, read_json, write_json
 
 DOCUMENTS = "documents.jsonl"
 DROPS = "drops.jsonl"
@@ -49,6 +50,7 @@ class SourceDocument:
         date: ISO date; "" where it is unknown.
         url: "" where it is unknown.
         page_starts: Offsets in `text` at which pages begin, in characters; empty without pages.
+        unread: Fields of its record that hold something and were not read.
     """
 
     text: str
@@ -57,6 +59,7 @@ class SourceDocument:
     date: str = ""
     url: str = ""
     page_starts: tuple[int, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,12 @@ def read_documents(folder: Path) -> Iterator[CuratedDocument]:
                 raise damaged(path, error) from None
 
 
+def read_accounts(folder: Path) -> list[dict[str, Any]]:
+    """Return the accounts of all steps up to that of a folder, each as in account.json."""
+    account = read_json(folder / ACCOUNT)
+    return [*account.pop("earlier"), account]
+
+
 class Account:
     """Counts what a step takes, changes, keeps and drops, by rule and by origin.
 
@@ -195,6 +204,7 @@ class Account:
         self.documents: Counter[str] = Counter()  # in, out, dropped
         self.characters: Counter[str] = Counter()  # in, out, removed, dropped
         self.num_rejected = 0
+        self.extra: dict[str, Any] = {}  # further entries of account.json
         self._rules: dict[str, Counter[str]] = defaultdict(Counter)
         self._samples: dict[str, list[Sample]] = defaultdict(list)
         self._origins: dict[str, Counter[str]] = defaultdict(Counter)
@@ -286,6 +296,7 @@ class Account:
             "rules": self.rules(),
             "origins": {place: dict(counts) for place, counts in sorted(self._origins.items())},
             "warnings": self.warnings(),
+            **self.extra,
         }
 
     def metrics(self) -> dict[str, int]:
@@ -332,6 +343,7 @@ class StepOutput:
     def __init__(self, step: str, out: Path) -> None:
         self.account = Account(step)
         self._out = out
+        self._earlier: list[dict[str, Any]] = []
         self._documents: TextIO
         self._drops: TextIO
 
@@ -351,10 +363,12 @@ class StepOutput:
         self._drops.close()
         if error is None:
             self.account.check()
-            write_json(self._out / ACCOUNT, self.account.summary())
+            summary = {**self.account.summary(), "earlier": self._earlier}
+            write_json(self._out / ACCOUNT, summary)
 
     def documents(self, parent: Path) -> Iterator[CuratedDocument]:
         """Yield the documents of the step before, each counted as taken."""
+        self._earlier = read_accounts(parent)
         for document in read_documents(parent):
             self.account.take(document)
             yield document

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ParseError:
     detail: str = ""
 
 
-BOM = b"\xef\xbb\xbf"
+MAX_CELL = 32 << 20  # characters of a CSV cell
 WHITESPACE = " \t\r\n"
 SEPARATORS = WHITESPACE + ",[]"  # what may stand between the records of a JSON file
 MAX_OPEN = 8  # arrays in arrays around a record
@@ -41,33 +41,23 @@ HAN = re.compile("[\u4e00-\u9fff]")
 BROKEN_BYTES = ParseError("not UTF-8", "broken bytes in a file that is UTF-8 otherwise")
 
 
-def text(path: Path) -> tuple[int, str | ParseError]:
-    """Read a text file.
-
-    Returns:
-        (line, content). For a file in another encoding the line is 0, for broken bytes in a UTF-8
-        file it is that of the first one.
-    """
-    try:
-        if error := _encoding_error(path):
-            return 0, error
-        content = path.read_bytes()
-    except OSError as error:
-        return 0, _unreadable(error)
-    return _decoded(content.removeprefix(BOM))
-
-
-def objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | ParseError]]:
+def objects(
+    path: Path, max_bytes: int | None = None
+) -> Iterator[tuple[int, dict[str, Any] | ParseError]]:
     """Yield the objects of a JSON file.
 
     They may stand one a line, in an array, in several arrays or in none.
+
+    Args:
+        path: The file.
+        max_bytes: Of one line, and of an array over several lines; None: as memory allows.
     """
     try:
-        if error := _encoding_error(path):
+        if error := encoding_error(path):
             yield 0, error
             return
         with open(path, "rb") as handle:
-            for line, value in _values(handle):
+            for line, value in _values(handle, max_bytes):
                 if isinstance(value, (dict, ParseError)):
                     yield line, value
                 else:
@@ -76,18 +66,30 @@ def objects(path: Path) -> Iterator[tuple[int, dict[str, Any] | ParseError]]:
         yield 0, _unreadable(error)
 
 
-def table(path: Path) -> Iterator[tuple[int, dict[str, str] | ParseError]]:
-    """Yield the rows of a CSV file with a header, as dicts with lower-case keys."""
+def table(
+    path: Path, max_bytes: int | None = None
+) -> Iterator[tuple[int, dict[str, str] | ParseError]]:
+    """Yield the rows of a CSV file with a header, as dicts with lower-case keys.
+
+    Args:
+        path: The file.
+        max_bytes: Of one line; None: as memory allows.
+    """
+    csv.field_size_limit(MAX_CELL)
     try:
-        if error := _encoding_error(path):
+        if error := encoding_error(path):
             yield 0, error
             return
-        raw = path.read_bytes()
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
+            yield from _table_rows(handle, max_bytes)
     except OSError as error:
         yield 0, _unreadable(error)
-        return
-    content = raw.removeprefix(BOM).replace(b"\0", b"").decode("utf-8", "surrogateescape")
-    reader = csv.reader(io.StringIO(content, newline=""), strict=True)
+
+
+def _table_rows(
+    handle: TextIO, max_bytes: int | None
+) -> Iterator[tuple[int, dict[str, str] | ParseError]]:
+    reader = csv.reader(_table_lines(handle, max_bytes), strict=True)
     header: list[str] | None = None
     while True:
         line = reader.line_num + 1
@@ -104,6 +106,15 @@ def table(path: Path) -> Iterator[tuple[int, dict[str, str] | ParseError]]:
             yield line, _table_row(header, row)
 
 
+def _table_lines(handle: TextIO, max_bytes: int | None) -> Iterator[str]:
+    """Yield the lines of a table; one that is too long ends it with an error."""
+    limit = -1 if max_bytes is None else max_bytes
+    while line := handle.readline(limit):
+        if len(line) == max_bytes:
+            raise csv.Error(f"a line of more than {limit:,} characters")
+        yield line.replace("\0", "")
+
+
 def _table_row(header: list[str], row: list[str]) -> dict[str, str] | ParseError:
     if ESCAPED_BYTE.search("".join(row)):
         return BROKEN_BYTES
@@ -115,7 +126,7 @@ def _table_row(header: list[str], row: list[str]) -> dict[str, str] | ParseError
 # ------------------------------------------------------------------------------------- encodings
 
 
-def _encoding_error(path: Path) -> ParseError | None:
+def encoding_error(path: Path) -> ParseError | None:
     """Judge the encoding of a file as a whole; None for UTF-8, also with a few broken bytes.
 
     Judged row by row, a GBK file would keep its rows in ASCII and misread those whose bytes happen
@@ -163,35 +174,35 @@ def _guessed_encoding(beginning: bytes, has_many_nul: bool) -> str:
     return likeliest if shares[likeliest] > 0.01 else ""
 
 
-def _decoded(raw: bytes) -> tuple[int, str | ParseError]:
-    try:
-        return 1, raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return raw.count(b"\n", 0, error.start) + 1, BROKEN_BYTES
-
-
 # ------------------------------------------------------------------------------------------ JSON
 
 
-def _values(handle: io.BufferedReader) -> Iterator[tuple[int, object]]:
+def _values(handle: io.BufferedReader, max_bytes: int | None) -> Iterator[tuple[int, object]]:
     """Yield the values of a file, line by line where a line is one by itself.
 
     Lines that are none, such as those of an indented array, are parsed together. So large files of
     JSON lines need not fit into memory.
     """
-    lines = (line.decode("utf-8", "surrogateescape") for line in handle)
+    lines = _lines(handle, max_bytes)
     block: list[str] = []  # lines that are no value by themselves
     start = 1  # number of its first line
     is_empty = True
     for number, line in enumerate(lines, start=1):
+        if isinstance(line, ParseError):
+            yield from _parsed("".join(block), start)
+            yield number, line
+            block, start, is_empty = [], number + 1, False
+            continue
         line = line.removeprefix("\ufeff") if number == 1 else line
         starts_file = is_empty
         is_empty = is_empty and not line.strip(WHITESPACE)
         value = _value_of_line(line)
         if value is None:
             block.append(line)
-            if starts_file and line.startswith("["):
-                block += lines  # an array: the rest of the file is read with it
+            if starts_file and line.startswith("["):  # an array: the rest of the file is in it
+                if error := _append_all(block, lines, max_bytes):
+                    yield number, error
+                    return
             continue
         yield from _parsed("".join(block), start)
         block = []
@@ -201,6 +212,41 @@ def _values(handle: io.BufferedReader) -> Iterator[tuple[int, object]]:
     if is_empty:
         yield 1, ParseError("empty file")
     yield from _parsed("".join(block), start, is_end=True)
+
+
+def _lines(handle: io.BufferedReader, max_bytes: int | None) -> Iterator[str | ParseError]:
+    """Yield the lines of a file, and an error in place of one that is too long."""
+    limit = -1 if max_bytes is None else max_bytes
+    while line := handle.readline(limit):
+        num_bytes = len(line)
+        if num_bytes == max_bytes:
+            rest = line
+            while not rest.endswith(b"\n") and (rest := handle.readline(CHUNK)):
+                num_bytes += len(rest)
+        if num_bytes > len(line):
+            yield _too_large(f"a line of {num_bytes:,} bytes", limit)
+        else:
+            yield line.decode("utf-8", "surrogateescape")
+
+
+def _append_all(
+    block: list[str], lines: Iterator[str | ParseError], max_bytes: int | None
+) -> ParseError | None:
+    """Append the rest of a file to a block; return an error where that is too much."""
+    num_bytes = sum(map(len, block))
+    for line in lines:
+        if isinstance(line, ParseError):
+            return line
+        block.append(line)
+        num_bytes += len(line.encode("utf-8", "surrogateescape")) if max_bytes else 0
+        if max_bytes and num_bytes > max_bytes:
+            return _too_large("an array", max_bytes)
+    return None
+
+
+def _too_large(what: str, max_bytes: int) -> ParseError:
+    advice = "write a record a line, as jq -c '.[]' does"
+    return ParseError("too large", f"{what}, of at most {max_bytes:,}; {advice}")
 
 
 def _value_of_line(line: str) -> object:

@@ -1,4 +1,4 @@
-"""Read a user's files of one kind: documents, dialogues, exam questions.
+"""Read a user's files of one kind: dialogues, exam questions. Documents: soaes.data.readers.
 
 Readers report what does not fit, and yield the rest; what becomes of a record is decided by
 soaes.stages.curate.
@@ -11,24 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple, cast
 
-from soaes.data.curation import chat_formats, exam_files, parsing
+from soaes.data.curation import chat_formats, exam_files, parsing, sources
 from soaes.data.curation.curation_report import CurationReport, printable
 from soaes.data.curation.parsing import ParseError
-from soaes.data.curation.text_cleaning import clean, remove_control_tokens
+from soaes.data.curation.text_cleaning import remove_control_tokens
 from soaes.data.records import ExamQuestion, ExamSplits, Message
 
-PLAIN_SUFFIXES = (".txt", ".md")
 JSON_SUFFIXES = (".jsonl", ".json")
 SPLITS = ("dev", "val", "test")
 COLUMNS = ("question", "a", "b", "c", "d", "answer")
-TEXT_FIELDS = ("text", "content")  # of a document in JSON
-
-
-class SourcedText(NamedTuple):
-    """A document before it has an id."""
-
-    text: str
-    source: str  # the file, and the line of a JSON record
 
 
 @dataclass(frozen=True)
@@ -50,46 +41,11 @@ class ExamFile(NamedTuple):
     file: str
 
 
-def documents(
-    root: Path, kind: str, files: list[str], report: CurationReport, min_chars: int
-) -> Iterator[SourcedText]:
-    """Yield every document of at least `min_chars` characters, cleaned."""
-    for file in _readable(kind, files, (*PLAIN_SUFFIXES, *JSON_SUFFIXES), report):
-        for source, line, raw_text in _raw_documents(root, kind, file, report):
-            if isinstance(raw_text, ParseError):
-                report.problem(kind, file, line, raw_text.reason, raw_text.detail)
-                continue
-            text, num_removed = clean(raw_text)
-            report.markers[kind] += num_removed
-            if len(text) < min_chars:
-                report.drop(kind, f"shorter than {min_chars} characters")
-            else:
-                yield SourcedText(text, source)
-
-
-def _raw_documents(
-    root: Path, kind: str, file: str, report: CurationReport
-) -> Iterator[tuple[str, int, str | ParseError]]:
-    """Yield source, line and text of each document of a file."""
-    if _suffix(file) in PLAIN_SUFFIXES:
-        line, content = parsing.text(root / file)
-        yield printable(file), line, content
-        return
-    for line, value in parsing.objects(root / file):
-        source = f"{printable(file)}:{line}"
-        if isinstance(value, ParseError):
-            yield source, line, value
-            continue
-        field = chat_formats.first_filled(value, TEXT_FIELDS) or ""
-        report.unread[kind].update(chat_formats.unread_fields(value, (field, "id")))
-        yield source, line, _text_field(value, field)
-
-
 def dialogues(
     root: Path, kind: str, files: list[str], report: CurationReport
 ) -> Iterator[SourcedDialogue]:
     """Yield every record that is a dialogue."""
-    for file in _readable(kind, files, JSON_SUFFIXES, report):
+    for file in _readable(root, kind, files, JSON_SUFFIXES, report):
         for line, record in parsing.objects(root / file):
             if isinstance(record, ParseError):
                 report.problem(kind, file, line, record.reason, record.detail)
@@ -131,7 +87,8 @@ def questions(root: Path, files: list[str], report: CurationReport) -> dict[str,
         Exam -> split (dev, test) -> questions.
     """
     exams: dict[str, ExamSplits] = {}
-    for exam_file in _exam_files(_readable("exam", files, (".csv",), report), report):
+    csv_files = _readable(root, "exam", files, (".csv",), report)
+    for exam_file in _exam_files(csv_files, report):
         splits = exams.setdefault(exam_file.exam, {"dev": [], "test": []})
         split = "dev" if exam_file.split == "dev" else "test"
         splits[split] += _questions(root, exam_file.file, exam_file.subject, report)
@@ -202,25 +159,20 @@ def _questions(
 
 
 def _readable(
-    kind: str, files: list[str], suffixes: tuple[str, ...], report: CurationReport
+    root: Path, kind: str, files: list[str], suffixes: tuple[str, ...], report: CurationReport
 ) -> Iterator[str]:
-    """Yield the files with one of the suffixes, and report the others."""
+    """Yield the files that have one of the suffixes and may be opened, and report the others."""
     for file in files:
-        if _suffix(file) in suffixes:
-            report.files[kind] += 1
-            yield file
-        else:
+        reason, detail = sources.refusal(root, file)
+        if reason:
+            report.problem(kind, file, 0, reason, detail)
+        elif _suffix(file) not in suffixes:
             detail = f"{kind}/ reads {', '.join(suffixes)}"
             report.problem(kind, file, 0, "file type not read", detail)
+        else:
+            report.files[kind] += 1
+            yield file
 
 
 def _suffix(file: str) -> str:
     return PurePosixPath(file).suffix.lower()
-
-
-def _text_field(record: dict[str, Any], field: str) -> str | ParseError:
-    """Return the text of a JSON record."""
-    text = record.get(field)
-    if isinstance(text, str):
-        return text
-    return ParseError("no text or content field", ", ".join(record)[:80])

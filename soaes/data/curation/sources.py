@@ -1,12 +1,15 @@
 """A user's data folder: its files by kind, and the digest that stands for its content in a recipe.
 
-Knows names and bytes only. Imports no library, since every dry run needs a digest.
+No file outside the folder is opened: not for its digest, and by no reader (`refusal`). Knows names
+and bytes only. Imports no library, since every dry run needs a digest.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -19,7 +22,7 @@ MISNAMED = 0.8  # similarity from which another name is taken for a slip
 def listing(root: str | Path) -> dict[str, list[str]]:
     """Return the files of each kind: paths relative to root, sorted, without hidden files.
 
-    A dangling link is listed, so that the report names it.
+    What cannot be read, such as a pipe or a dangling link, is listed, so that the report names it.
     """
     return {kind: sorted(_walk(Path(root), kind)) for kind in KINDS}
 
@@ -46,24 +49,83 @@ def check_names(root: str | Path) -> None:
         raise ValueError(f"data.root={root}: {'; '.join(slips)}: rename it, or move it elsewhere")
 
 
-def digest(root: str | Path, cache: Path | None = None) -> str:
+def refusal(root: str | Path, name: str) -> tuple[str, str]:
+    """Tell why a file must not be opened.
+
+    Args:
+        root: The user's folder.
+        name: A file of `listing`.
+
+    Returns:
+        The reason, one of few texts, and a detail; ("", "") for a file that may be opened.
+    """
+    path = Path(root) / name
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        return "file cannot be read", error.strerror or ""
+    if not stat.S_ISREG(mode):
+        return "not a file", "a pipe, a socket or a device"
+    # A folder of a kind may itself be a link, such as corpus/ to a disk of its own.
+    own = os.path.join(root, name.partition("/")[0])
+    allowed = [root, own] if os.path.islink(own) else [root]
+    real_path = os.path.realpath(path)
+    for folder in map(os.path.realpath, allowed):
+        if os.path.commonpath((folder, real_path)) == folder:
+            return "", ""
+    return "link to outside the data root", "move or copy the file, or link the whole of corpus/"
+
+
+def digest(root: str | Path, cache: Path | None = None, kinds: Sequence[str] = KINDS) -> str:
     """Return the SHA-256 over the sorted (relative path, SHA-256 of the file) of all files.
 
     Args:
-        root: the user's folder.
-        cache: folder of a cache; a file whose size and times have not changed is not read again.
+        root: The user's folder.
+        cache: Folder of a cache; a file whose size and times have not changed is not read again.
+        kinds: Those whose files count.
 
     Raises:
-        ValueError: if a name in root is a slip; see `check_names`.
+        ValueError: A name in root is a slip; see `check_names`.
     """
     root = Path(root)
     check_names(root)
-    names = [name for files in listing(root).values() for name in files]
-    return digests.digest(root, names, cache)
+    files = listing(root)
+    readable = []
+    refused = []
+    for name in (name for kind in kinds for name in files[kind]):
+        reason, _ = refusal(root, name)
+        if reason:
+            refused.append(f"{name}: {reason}")
+        else:
+            readable.append(name)
+    content = digests.digest(root, readable, cache)
+    if not refused:
+        return content
+    names = "\0".join([content, *sorted(refused)])
+    return hashlib.sha256(os.fsencode(names)).hexdigest()
+
+
+def check_unchanged(root: str | Path, planned: str, kinds: Sequence[str] = KINDS) -> None:
+    """Check that a folder is as it was when a job was planned.
+
+    Args:
+        root: The user's folder.
+        planned: Its digest at that time.
+        kinds: As of `digest`.
+
+    Raises:
+        ValueError: It changed.
+    """
+    now = digest(root, kinds=kinds)
+    if now != planned:
+        raise ValueError(
+            f"the data under {root} changed since it was planned "
+            f"({planned[:12]}, now {now[:12]}); run again"
+        )
 
 
 def _walk(root: Path, kind: str) -> Iterator[str]:
-    """Yield the files below a folder. Links are followed, except those to a folder above."""
+    """Yield what lies below a folder. Links are followed, except those to a folder above."""
     pending: list[tuple[Path, frozenset[str]]] = [(root / kind, frozenset())]
     while pending:
         folder, above = pending.pop()
@@ -75,6 +137,5 @@ def _walk(root: Path, kind: str) -> Iterator[str]:
                 continue
             if entry.is_dir():
                 pending.append((Path(entry.path), above | {real_path}))
-            elif entry.is_file() or entry.is_symlink():
-                # Not sockets and pipes: reading those would block forever.
+            else:
                 yield os.path.relpath(entry.path, root)

@@ -1,0 +1,106 @@
+"""Read .html: the main content of a page with its paragraphs, and what its head says of it.
+
+Nothing of a page runs and nothing that it links to is fetched. A page that is a list of links is no
+document.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.html import HTMLTree
+
+from soaes.data.curation.document import Rejection, SourceDocument
+from soaes.data.readers import encodings
+from soaes.data.readers.base import Unreadable, content, iso_date, unix_lines
+
+DECLARED = re.compile(rb"(?:charset|encoding)\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
+DECLARED_WITHIN = 4096  # bytes
+# Names of meta elements in order of precedence, in lower case; those of Chinese government sites
+# (ArticleTitle, PubDate) beside Open Graph and Dublin Core.
+TITLES = ("articletitle", "og:title", "dc.title", "title")
+DATES = ("pubdate", "article:published_time", "publishdate", "dc.date", "date")
+URLS = ("og:url", "url")
+MAX_LINK_SHARE = 0.6  # of the characters; beyond it a page is an index
+MIN_LINKS = 10  # of an index
+BULLETS = " \t\u3000•◦▪·*-–—0123456789.、>»›[]()"
+MAX_DEPTH = 2000  # elements in elements
+
+
+def read(path: Path, name: str) -> Iterator[SourceDocument | Rejection]:
+    """Yield the document of a page."""
+    raw = content(path)
+    declared = DECLARED.search(raw, 0, DECLARED_WITHIN)
+    charset = declared[1].decode("ascii", "ignore") if declared else ""
+    page = encodings.decode(raw, charset).text
+    tree = HTMLTree.parse(page)
+    text = unix_lines(_main_text(tree))
+    _check_no_index(tree, text)
+    text, rejection = encodings.repaired(text, name)
+    if rejection:
+        yield rejection
+    meta = _meta(tree)
+    title = _first(meta, TITLES) or " ".join((tree.title or "").split())
+    date = iso_date(_first(meta, DATES))
+    yield SourceDocument(text, name, title, date, _url(tree, meta))
+
+
+def _main_text(tree: HTMLTree) -> str:
+    """Return the main content of a page, else the whole of its text."""
+    if tree.body is None:
+        return ""
+    for main_content in (True, False):
+        text = extract_plain_text(
+            tree, main_content=main_content, alt_texts=False, comments=False, links=False
+        )
+        if text.strip():
+            return text
+    return ""
+
+
+def _check_no_index(tree: HTMLTree, text: str) -> None:
+    """Check that a page is no list of links.
+
+    Raises:
+        Unreadable: It is.
+    """
+    links = [] if tree.body is None else tree.body.get_elements_by_tag_name("a")
+    if len(links) < MIN_LINKS:
+        return
+    labels = {_label(link.text or "") for link in links}
+    lines = [_label(line) for line in text.split("\n")]
+    num_linked = sum(len(line) for line in lines if line in labels)
+    if num_linked > MAX_LINK_SHARE * sum(map(len, lines)):
+        raise Unreadable("index page", f"{len(links):,} links and hardly any other text")
+
+
+def _label(line: str) -> str:
+    """Return a line without bullets, numbers and dates around its words."""
+    return " ".join(line.split()).strip(BULLETS)
+
+
+def _meta(tree: HTMLTree) -> dict[str, str]:
+    """Return the meta elements of a page by name."""
+    values: dict[str, str] = {}
+    elements = [] if tree.head is None else tree.head.get_elements_by_tag_name("meta")
+    for element in elements:
+        name = element.getattr("name") or element.getattr("property") or ""
+        value = " ".join((element.getattr("content") or "").split())
+        if name and value:
+            values.setdefault(name.lower(), value)
+    return values
+
+
+def _first(meta: dict[str, str], names: tuple[str, ...]) -> str:
+    return next((meta[name] for name in names if name in meta), "")
+
+
+def _url(tree: HTMLTree, meta: dict[str, str]) -> str:
+    links = [] if tree.head is None else tree.head.get_elements_by_tag_name("link")
+    for link in links:
+        if link.getattr("rel") == "canonical" and link.getattr("href"):
+            return str(link.getattr("href"))
+    return _first(meta, URLS)
