@@ -29,8 +29,11 @@ def document(pages, to_unicode=True, extra=b"", password=None, broken=()):
         b"<</Type/FontDescriptor/FontName/F/Flags 4/FontBBox[0 0 1000 1000]/ItalicAngle 0"
         b"/Ascent 800/Descent -200/CapHeight 700/StemV 80>>",
         _stream(_to_unicode({char: numbers[char] for char in known})),
-        _stream(b"\0", b"/Type/XObject/Subtype/Image/Width 1/Height 1/BitsPerComponent 8"
-                b"/ColorSpace/DeviceGray"),
+        _stream(
+            b"\0",
+            b"/Type/XObject/Subtype/Image/Width 1/Height 1/BitsPerComponent 8"
+            b"/ColorSpace/DeviceGray",
+        ),
     ]
     kids = []
     for index, page in enumerate(pages):
@@ -103,7 +106,8 @@ def _encryption(password):
     key = hashlib.md5(padded + owner + permissions + b"\0").digest()[:5]
     user = _rc4(key, PADDING)
     return b"<</Filter/Standard/V 1/R 2/O<%s>/U<%s>/P -4>>" % (
-        owner.hex().encode(), user.hex().encode(),
+        owner.hex().encode(),
+        user.hex().encode(),
     )
 
 

@@ -64,6 +64,8 @@ def refusal(root: str | Path, name: str) -> tuple[str, str]:
         mode = os.stat(path).st_mode
     except OSError as error:
         return "file cannot be read", error.strerror or ""
+    if stat.S_ISDIR(mode):
+        return "folder cannot be read", "change its permissions"
     if not stat.S_ISREG(mode):
         return "not a file", "a pipe, a socket or a device"
     # A folder of a kind may itself be a link, such as corpus/ to a disk of its own.
@@ -132,10 +134,15 @@ def _walk(root: Path, kind: str) -> Iterator[str]:
         real_path = os.path.realpath(folder)
         if real_path in above or not folder.is_dir():
             continue
-        for entry in os.scandir(folder):
+        try:
+            entries = list(os.scandir(folder))
+        except OSError:
+            yield os.path.relpath(folder, root)
+            continue
+        for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if os.path.isdir(entry.path):  # False also for a link to itself
                 pending.append((Path(entry.path), above | {real_path}))
             else:
                 yield os.path.relpath(entry.path, root)

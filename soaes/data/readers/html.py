@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from html import unescape
+from itertools import islice
 from pathlib import Path
-
-from resiliparse.extract.html2text import extract_plain_text
-from resiliparse.parse.html import HTMLTree
+from typing import TYPE_CHECKING
 
 from soaes.data.curation.document import Rejection, SourceDocument
 from soaes.data.readers import encodings
 from soaes.data.readers.base import Unreadable, content, iso_date, unix_lines
+
+if TYPE_CHECKING:
+    from resiliparse.parse.html import HTMLTree
 
 DECLARED = re.compile(rb"(?:charset|encoding)\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 DECLARED_WITHIN = 4096  # bytes
@@ -24,21 +27,31 @@ DECLARED_WITHIN = 4096  # bytes
 TITLES = ("articletitle", "og:title", "dc.title", "title")
 DATES = ("pubdate", "article:published_time", "publishdate", "dc.date", "date")
 URLS = ("og:url", "url")
+MAX_ELEMENTS = 100  # of the head that are looked at; to find the next takes longer each time
 MAX_LINK_SHARE = 0.6  # of the characters; beyond it a page is an index
 MIN_LINKS = 10  # of an index
 BULLETS = " \t\u3000•◦▪·*-–—0123456789.、>»›[]()"
-MAX_DEPTH = 2000  # elements in elements
+TAG = re.compile(r"<(/?)([a-z][a-z0-9-]*)", re.IGNORECASE)
+# Elements that hold none, and those that the next of their kind closes.
+NOT_NESTED = frozenset("br hr img input meta link base area col embed source track wbr".split())
+NOT_NESTED |= frozenset("p li dt dd td th tr tbody thead tfoot option rp rt".split())
+LINK = re.compile(r"<a\b", re.IGNORECASE)
+MARKUP = re.compile(r"<[^<>]*>")
+MAX_DEPTH = 2000  # elements in elements; parsing takes time quadratic in it
 
 
 def read(path: Path, name: str) -> Iterator[SourceDocument | Rejection]:
     """Yield the document of a page."""
+    from resiliparse.parse.html import HTMLTree
+
     raw = content(path)
     declared = DECLARED.search(raw, 0, DECLARED_WITHIN)
     charset = declared[1].decode("ascii", "ignore") if declared else ""
     page = encodings.decode(raw, charset).text
+    _check_depth(page)
     tree = HTMLTree.parse(page)
     text = unix_lines(_main_text(tree))
-    _check_no_index(tree, text)
+    _check_no_index(page, text)
     text, rejection = encodings.repaired(text, name)
     if rejection:
         yield rejection
@@ -48,8 +61,25 @@ def read(path: Path, name: str) -> Iterator[SourceDocument | Rejection]:
     yield SourceDocument(text, name, title, date, _url(tree, meta))
 
 
+def _check_depth(page: str) -> None:
+    """Check how deeply elements are nested.
+
+    Raises:
+        Unreadable: More than MAX_DEPTH.
+    """
+    depth = 0
+    for end, tag in TAG.findall(page):
+        if tag.lower() in NOT_NESTED:
+            continue
+        depth = max(0, depth - 1) if end else depth + 1
+        if depth > MAX_DEPTH:
+            raise Unreadable("nested too deeply", f"more than {MAX_DEPTH:,} elements in another")
+
+
 def _main_text(tree: HTMLTree) -> str:
     """Return the main content of a page, else the whole of its text."""
+    from resiliparse.extract.html2text import extract_plain_text
+
     if tree.body is None:
         return ""
     for main_content in (True, False):
@@ -61,16 +91,17 @@ def _main_text(tree: HTMLTree) -> str:
     return ""
 
 
-def _check_no_index(tree: HTMLTree, text: str) -> None:
+def _check_no_index(page: str, text: str) -> None:
     """Check that a page is no list of links.
 
     Raises:
         Unreadable: It is.
     """
-    links = [] if tree.body is None else tree.body.get_elements_by_tag_name("a")
+    links = LINK.split(page)[1:]
     if len(links) < MIN_LINKS:
         return
-    labels = {_label(link.text or "") for link in links}
+    inner = (link.partition(">")[2].partition("</a")[0] for link in links)
+    labels = {_label(unescape(MARKUP.sub("", label))) for label in inner}
     lines = [_label(line) for line in text.split("\n")]
     num_linked = sum(len(line) for line in lines if line in labels)
     if num_linked > MAX_LINK_SHARE * sum(map(len, lines)):
@@ -86,7 +117,7 @@ def _meta(tree: HTMLTree) -> dict[str, str]:
     """Return the meta elements of a page by name."""
     values: dict[str, str] = {}
     elements = [] if tree.head is None else tree.head.get_elements_by_tag_name("meta")
-    for element in elements:
+    for element in islice(elements, MAX_ELEMENTS):
         name = element.getattr("name") or element.getattr("property") or ""
         value = " ".join((element.getattr("content") or "").split())
         if name and value:
@@ -100,7 +131,7 @@ def _first(meta: dict[str, str], names: tuple[str, ...]) -> str:
 
 def _url(tree: HTMLTree, meta: dict[str, str]) -> str:
     links = [] if tree.head is None else tree.head.get_elements_by_tag_name("link")
-    for link in links:
+    for link in islice(links, MAX_ELEMENTS):
         if link.getattr("rel") == "canonical" and link.getattr("href"):
             return str(link.getattr("href"))
     return _first(meta, URLS)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-
-import pypdfium2
+from typing import TYPE_CHECKING
 
 from soaes.data.curation.document import Rejection, SourceDocument
 from soaes.data.readers import encodings
 from soaes.data.readers.base import MAX_BYTES, Unreadable, unix_lines
+
+if TYPE_CHECKING:
+    import pypdfium2
 
 # What fonts leave that do not say which characters their glyphs are: control characters, private
 # use (without U+F000-F0FF, the bullets of symbol fonts), replacement characters, "(cid:12)".
@@ -26,6 +28,8 @@ OCR = "recognise its text first, as ocrmypdf does"
 
 def read(path: Path, name: str) -> Iterator[SourceDocument | Rejection]:
     """Yield the document, and a rejection for each page that is left out."""
+    import pypdfium2
+
     try:
         document = pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as error:
@@ -75,15 +79,17 @@ def _page(document: pypdfium2.PdfDocument, index: int) -> str:
     Raises:
         Unreadable: It is broken, or its fonts do not say which characters their glyphs are.
     """
+    from pypdfium2 import PdfiumError
+
     try:
         page = document[index]
-    except pypdfium2.PdfiumError as error:
+    except PdfiumError as error:
         raise Unreadable("broken page", str(error)) from None
     try:
         text_page = page.get_textpage()
         text = text_page.get_text_range(errors="replace")
         text_page.close()
-    except pypdfium2.PdfiumError as error:
+    except PdfiumError as error:
         raise Unreadable("broken page", str(error)) from None
     finally:
         page.close()

@@ -1,9 +1,9 @@
 """Choose the reader of a file by its suffix, and turn all that fails into named rejections.
 
 A reader is a function `read(path, name)` that yields `SourceDocument` and `Rejection`, or raises
-`Unreadable`. Readers are named by dotted path and imported when their first file is read, so that
-a folder of texts needs no library for PDF. Users register their own in the same way; its code then
-runs with the rights of whoever builds the stage.
+`Unreadable`. Readers are named by dotted path. Each is imported when the first file of its format
+is read, and its library with it, so that a folder of texts needs none for PDF. Users register their
+own in the same way; its code then runs with the rights of whoever builds the stage.
 """
 
 from __future__ import annotations
@@ -113,6 +113,8 @@ def _guarded(reader: Reader, path: Path, name: str) -> Iterator[SourceDocument |
         yield Rejection(name, error.reason, error.detail)
     except OSError as error:
         yield Rejection(name, "file cannot be read", error.strerror or "")
+    except ImportError as error:  # every file of the format would be lost
+        raise ValueError(f"{name}: {error}; install what its reader needs") from None
     except Exception as error:  # a library, or a user's reader, on a file it was not made for
         detail = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
         yield Rejection(name, "reader failed", detail)
