@@ -378,6 +378,17 @@ class TeachMetrics(TypedDict):
 # ---------------------------------------- data
 
 
+class CorpusMetrics(TypedDict):
+    """The stages of soaes.stages.corpus; account.json has what each of their rules took."""
+
+    files: NotRequired[int]  # files below general/ and corpus/; stage `read` alone
+    documents_in: int  # documents that came into the step
+    documents: int  # of these, those that it kept
+    characters_in: int
+    characters: int
+    rejected: int  # files, pages and records that became no document; stage `read` alone
+
+
 class FilesMetrics(TypedDict):
     """Stage `files`: records that were kept; curation_report.json has what was dropped and why."""
 

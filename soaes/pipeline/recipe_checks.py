@@ -15,7 +15,7 @@ from dataclasses import is_dataclass
 from importlib.util import find_spec
 from typing import Any, get_args
 
-from soaes.data.settings import PackingSettings
+from soaes.data.settings import DialogueSettings, PackingSettings
 from soaes.decode.backends import vllm_environment
 from soaes.decode.settings import DecoderSettings, SamplingSettings, speculation_spec
 from soaes.model.settings import (
@@ -38,6 +38,7 @@ from soaes.pipeline.validation import nearest
 SETTINGS: dict[str, tuple[type, ...]] = {
     "optim": (OptimizerSettings,),
     "packing": (PackingSettings,),
+    "dialogue": (DialogueSettings,),
     "validation": (ValidationSettings,),
     "probe": (ProbeSettings,),
     "sampling": (SamplingSettings,),

@@ -44,11 +44,11 @@ def whole(root: Path, **more: str | bytes) -> Path:
     return put(root, **corpus, **{"qa/train.jsonl": lines(*map(pair, range(20)))}, **more)
 
 
-def curated(root: Path, out: Path, seed: int = 0) -> dict:
+def curated(root: Path, out: Path, seed: int = 0, **options) -> dict:
     read = out.with_name(f"{out.name}-read")
     corpus.read(sources.digest(root, kinds=corpus.KINDS), root=str(root), out=read)
     digest = sources.digest(root, kinds=curate.KINDS)
-    curate.files(read, read, digest, root=str(root), seed=seed, out=out)
+    curate.files(read, read, digest, root=str(root), seed=seed, out=out, **options)
     return json.loads((out / "curation_report.json").read_text("utf-8"))
 
 
@@ -257,10 +257,7 @@ def test_refusals_and_other_languages_are_counted_out_by_name(tmp_path):
     dropped = {"an answer is a refusal": 1, "empty answer": 1}
     assert curated(root, tmp_path / "any")["dialogue"]["dropped"] == dropped
     settings = DialogueSettings(language="zh", drop_refusals=False)
-    curate.files(
-        sources.digest(root), root=str(root), seed=0, dialogue=settings, out=tmp_path / "zh"
-    )
-    report = json.loads((tmp_path / "zh/curation_report.json").read_text("utf-8"))["dialogue"]
+    report = curated(root, tmp_path / "zh", dialogue=settings)["dialogue"]
     assert (report["kept"], report["dropped"]) == (2, {"not Chinese": 1, "empty answer": 1})
 
 
