@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from soaes.pipeline.validation import check_in_range, check_one_of, check_whole
+from soaes.pipeline.validation import check_in_range, check_one_of, check_positive, check_whole
 
 Versions = Literal["all", "newest"]
+ISO_DATE = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])")
 
 # In alphabetical order; soaes.data.curation.cleaning says in which they run.
 CLEANING_RULES = (
@@ -109,3 +111,64 @@ class DeduplicationSettings:
             f"recall={self.recall}: not reached at jaccard={self.jaccard} with "
             f"num_hashes={self.num_hashes}; raise num_hashes, or ask for less"
         )
+
+
+@dataclass(frozen=True)
+class DomainSettings:
+    """What an expert says of a domain (conf/domain).
+
+    Attributes:
+        topics: Topic -> its terms: what an expert wants covered. Without labels, their density is
+            the relevance of a document.
+        tiers: Origin (first folder below corpus/) or end of a host -> tier, 1 for the most credible
+            sources to 5.
+        as_of: ISO date on which the corpus is looked at; null: the newest date of a document.
+    """
+
+    topics: Mapping[str, Sequence[str]]
+    tiers: Mapping[str, int]
+    as_of: str | None = None
+
+    def __post_init__(self) -> None:
+        for origin, tier in self.tiers.items():
+            if tier not in range(1, 6):
+                raise ValueError(f"tiers.{origin}={tier}: must be a whole number from 1 to 5")
+        for topic, terms in self.topics.items():
+            if isinstance(terms, str) or not all(terms) or not terms:
+                raise ValueError(f"topics.{topic}={terms}: must be a list of terms, none empty")
+        if self.as_of is not None and not ISO_DATE.fullmatch(self.as_of):
+            raise ValueError(f"as_of={self.as_of}: must be a date as in 2026-01-31, or null")
+
+
+@dataclass(frozen=True)
+class SelectionSettings:
+    """Which documents of the corpus are trained on (conf/data/files.yaml); all by default.
+
+    Attributes:
+        budget: Tokens at most, estimated; null for no limit. They are filled by tier, band of
+            relevance and importance.
+        threshold: Lowest relevance of a document, in [0, 1]; null for none.
+        lowest_tier: Least credible tier that is kept, 1 to 5.
+        max_origin_share: Share of the budget that an origin may fill, in (0, 1].
+        characters_per_token: By which tokens are estimated, since the tokenizer is not known yet.
+    """
+
+    budget: int | None = None
+    threshold: float | None = None
+    lowest_tier: int = 5
+    max_origin_share: float = 1.0
+    characters_per_token: float = 1.5
+
+    def __post_init__(self) -> None:
+        if self.budget is not None:
+            check_whole("budget", self.budget, 1, "tokens; null for no limit")
+        if self.threshold is not None:
+            check_in_range("threshold", self.threshold, "[0, 1]", "the lowest relevance; or null")
+        check_in_range("lowest_tier", self.lowest_tier, "[1, 5]", "the least credible tier kept")
+        check_whole("lowest_tier", self.lowest_tier, 1, "the least credible tier that is kept")
+        check_in_range("max_origin_share", self.max_origin_share, "(0, 1]", "of the budget")
+        check_positive("characters_per_token", self.characters_per_token, "1.5 for Chinese")
+
+    def tokens(self, text: str) -> int:
+        """Return the estimated tokens of a text."""
+        return math.ceil(len(text) / self.characters_per_token)
