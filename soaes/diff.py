@@ -13,15 +13,13 @@ answers it rightly. Builds nothing and imports no torch.
 from __future__ import annotations
 
 import argparse
-import re
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from soaes.pipeline.progress import escape_unencodable_text, one_line_errors
 from soaes.pipeline.recipe import Recipe
-from soaes.pipeline.store import Store
-from soaes.pipeline.validation import nearest
+from soaes.pipeline.store import STAGE, Store
 from soaes.report import recipe_diff, row_diff, store_diff
 from soaes.report.layout import columns, printable, terminal_width, wrap
 from soaes.report.recipe_diff import Setting
@@ -29,7 +27,6 @@ from soaes.report.results import TableRow, existing_store_of, read_row, read_sta
 from soaes.report.row_diff import CurvesDiff, MetricDifference, Parting, QuestionsDiff, Side
 
 SHOWN = 3  # questions gained, and lost, without --all
-STAGE = re.compile(r"[a-z_0-9]+-[0-9a-f]{1,12}")  # of a store, by its name or how that begins
 INDENT = "  "
 DECIMALS = 9  # of an interval's ends, which rounding leaves a little off zero
 
@@ -98,22 +95,12 @@ def find(name: str, overrides: list[str]) -> Side:
         return _stage(name, Store(path.parent), path.name)
     store = existing_store_of(overrides)
     if STAGE.fullmatch(name):
-        return _stage(name, store, _full_name(store, name))
+        return _stage(name, store, store.full_name(name))
     table, _, key = name.partition(".")
     row = read_row(table, key, overrides)
     if not row.recipes:
         raise ValueError(f"{name}: {row.missing} under these overrides; {USAGE}")
     return Side(name, row, store)
-
-
-def _full_name(store: Store, name: str) -> str:
-    names = [full for full in store.all_names() if full.startswith(name)]
-    if len(names) > 1:
-        raise ValueError(f"{name}: {', '.join(names)} begin so; write more of its name")
-    if not names:
-        advice = nearest(name, store.all_names())
-        raise ValueError(f"{name}: {store.root} has no such stage; {advice}")
-    return names[0]
 
 
 def _stage(name: str, store: Store, folder: str) -> Side:

@@ -42,7 +42,7 @@ def find_format(folder: Path, choice: str = "auto") -> ChatFormat:
         else:
             found = chat.load_tokenizer(folder).chat_format
             if found == CHATML:
-                found = _own_format(folder, tokenizer)
+                found = own_format(folder)
         chat.check_format(ChatTokenizer(tokenizer, found))
     except ValueError as error:
         raise ValueError(f"chat_format={choice}: {folder}: {error}") from None
@@ -58,8 +58,13 @@ def write_format(folder: Path, choice: str) -> None:
         path.write_text(json.dumps(asdict(found), ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def _own_format(folder: Path, tokenizer: Tokenizer) -> ChatFormat:
-    """Read a model's template, and by it the tokens of its format."""
+def own_format(folder: Path) -> ChatFormat:
+    """Return how conversations are written by the template in a model's folder, as a server does.
+
+    Raises:
+        ValueError: There is no template, or an answer ends with no token of its own.
+    """
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     settings = _read_json(folder / "tokenizer_config.json")
     template = _template(folder, settings)
     if not template:

@@ -365,7 +365,7 @@ def build_stage(store: Store, recipe: Recipe, runtime: Runtime, exclusive: bool)
             "soaes.pipeline.worker",
             str(out),
         ]
-        if subprocess.run(command, preexec_fn=_die_with_parent).returncode:
+        if subprocess.run(command, preexec_fn=die_with_parent).returncode:
             if not (out / "reason.txt").exists():
                 (out / "reason.txt").write_text(worker.LOST_RANK, encoding="utf-8")
             sys.exit(1)
@@ -388,7 +388,7 @@ def sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Let the kernel end the ranks with the process that holds their lock (PR_SET_PDEATHSIG)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)

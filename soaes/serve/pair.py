@@ -1,0 +1,316 @@
+"""Find the target and the draft to serve, and the speeds that were measured of them.
+
+A model is named by a node of the graph (`target.chat`, `distill`), by a stage of the store
+(`sft-a36daa18d715`, or how that begins) or by a folder. Without names it is the target of the given
+settings with the draft that was measured to be the fastest for it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from soaes.data.jsonl import read_jsonl
+from soaes.metrics import bootstrap
+from soaes.model import folder as model_folder
+from soaes.pipeline import compose, labels, origins, sweep
+from soaes.pipeline.recipe import PARENT
+from soaes.pipeline.store import STAGE, Store, read_recipe
+from soaes.report.results import read_stage
+
+TARGET = "target.chat"
+DRAFTS = ("distill", "draft.chat")  # of the settings, where none was measured
+DRAFTED = 3  # tokens in a block, where neither a measured row nor the settings have a number
+BIASED = "biased"  # the proof of a row whose text is not the target's, see schema.SpeedMetrics
+
+# A question for a model whose data are not known.
+QUESTION = "国有企业改革的重点是什么？"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to serve."""
+
+    role: str  # target or draft
+    folder: Path
+    name: str = ""  # of the stage that made it; empty for a folder that no stage of ours made
+
+    @property
+    def title(self) -> str:
+        """Its stage, or its folder."""
+        return self.name or str(self.folder)
+
+    @property
+    def stage(self) -> str:
+        """The declared name of its stage: sft, distill ..."""
+        return self.name.rpartition("-")[0]
+
+    @property
+    def setting(self) -> str:
+        """How it is named on the command line, for messages."""
+        return f"{self.role}={self.title}"
+
+    @property
+    def store(self) -> Store:
+        """The store that holds it, if it has a name."""
+        return Store(self.folder.parent)
+
+    @property
+    def label(self) -> str:
+        """What it is in words, as tables call it; empty if no stage of ours made it."""
+        return labels.label(read_recipe(self.store, self.name)) if self.name else ""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A measured speed of a target with a draft: a row of the store."""
+
+    name: str  # of the stage that measured it
+    store: Store
+    draft: str  # name of the draft's stage
+    n: int  # drafted tokens in a block
+    sampling: str
+    library: str  # what decoded, and its version
+    machine: str
+    proof: str  # why the output may count, see schema.SpeedMetrics
+    speedup: float  # over autoregression
+
+    @property
+    def is_of_vllm(self) -> bool:
+        """Whether vLLM decoded, as it will when the pair is served."""
+        return "vllm" in self.library
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """The greatest is the best: vLLM's own rows before others, then by speedup."""
+        return self.is_of_vllm, self.speedup
+
+    def interval(self) -> tuple[float, float]:
+        """Compute the speedup's 95 % interval over the row's prompts."""
+        measured = read_stage(self.store, self.name).measured[0]["speedup"]
+        effect = bootstrap.effect([[measured]], lambda terms: terms[0])
+        return effect.low, effect.high
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked to see that the server answers."""
+
+    text: str
+    reference: str = ""  # the expected answer, where the data have it
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What is served."""
+
+    target: Model
+    draft: Model
+    n: int  # drafted tokens in a block
+    store: Store  # of the settings; holds what is written to serve the pair
+    device: str  # of the settings
+    speeds: tuple[Speed, ...]  # that were measured of the two, the best first
+    choice: str  # why this draft, in words; empty where the user named it
+    measure: str  # the command that measures the settings' pair
+    question: Question
+
+
+def find_pair(
+    words: list[str], target: str | None, draft: str | None, n: int | None = None
+) -> Pair:
+    """Find the models to serve.
+
+    Args:
+        words: Overrides, as given to soaes.run.
+        target: A node, a stage or a folder; None: target.chat of the overrides.
+        draft: Likewise; None: the fastest that was measured for the target, else the distilled
+            draft of the overrides, else the undistilled.
+        n: Drafted tokens in a block; None: as many as the best row of the pair had.
+
+    Raises:
+        ValueError: There is no such model, or it is not built; one line with the way out.
+    """
+    jobs = sweep.combinations(words)
+    if len(jobs) > 1:
+        raise ValueError(
+            f"{' '.join(words)}: these are {len(jobs)} jobs and one pair is served; give every "
+            "override one value"
+        )
+    cfg = compose.compose_job(jobs[0][1])
+    runtime = compose.runtime_settings(cfg)
+    finder = _Finder(words, cfg, Store(runtime.store))
+    target_model = finder.model("target", TARGET if target is None else target)
+    measured = _speeds_of(target_model, finder.store)
+    choice = ""
+    if draft is not None:
+        draft_model = finder.model("draft", draft)
+    elif measured:
+        draft_model = Model("draft", measured[0].store.folder(measured[0].draft), measured[0].draft)
+        count = len({speed.draft for speed in measured})
+        choice = f"the fastest of {count} that were measured" if count > 1 else "measured"
+    else:
+        draft_model, choice = finder.unmeasured_draft(target_model)
+    speeds = [speed for speed in measured if speed.draft == draft_model.name]
+    if n is None:
+        n = speeds[0].n if speeds else OmegaConf.select(cfg, "speed.decode.n", default=DRAFTED)
+    return Pair(
+        target_model,
+        draft_model,
+        n,
+        finder.store,
+        runtime.execution.device,
+        tuple(speeds),
+        choice,
+        finder.command("speed subject=distill"),
+        find_question(target_model),
+    )
+
+
+class _Finder:
+    """Finds models by what a user calls them."""
+
+    def __init__(self, words: list[str], cfg: DictConfig, store: Store) -> None:
+        self.words = words
+        self.cfg = cfg
+        self.store = store
+
+    def command(self, goal: str) -> str:
+        """Return the command that builds a goal of these settings."""
+        return " ".join(["python -m soaes.run", f"goal={goal}", shlex.join(self.words)]).rstrip()
+
+    def model(self, role: str, word: str) -> Model:
+        """Find a model by a node, a stage or a folder."""
+        folder = Path(word).expanduser()
+        if "/" in word or folder.is_dir():
+            model = _of_folder(role, word, folder)
+        elif STAGE.fullmatch(word):
+            name = self.store.full_name(word)
+            model = Model(role, self.store.folder(name), name)
+        else:
+            model = self._at_node(role, word)
+        model_folder.check(f"{role}={word}", model.folder)
+        return model
+
+    def _at_node(self, role: str, key: str) -> Model:
+        recipe = compose.recipe_at(self.cfg, key)
+        if self.store.holds(recipe.name):
+            return Model(role, self.store.folder(recipe.name), recipe.name)
+        raise ValueError(
+            f"{role}={key}: {recipe.name} of these settings is not in {self.store.root}; build it "
+            f"with `{self.command(key)}`{self._others()}"
+        )
+
+    def _others(self) -> str:
+        """Name the fastest pair that the store does hold, of other settings."""
+        written_speeds = _written_speeds(self.store).values()
+        pairs = []
+        for name in sorted({_parent(written, "target") for written in written_speeds}):
+            if self.store.holds(name):
+                target = Model("target", self.store.folder(name), name)
+                speeds = _speeds_of(target, self.store)
+                pairs += [(speed.rank, name, speed.draft) for speed in speeds]
+        if not pairs:
+            return ""
+        _, name, draft = max(pairs)
+        return f", or serve the fastest pair that is there: target={name} draft={draft}"
+
+    def unmeasured_draft(self, target: Model) -> tuple[Model, str]:
+        """Take the draft of the settings for a target of which no speed was measured."""
+        for key in DRAFTS:
+            recipe = compose.recipe_at(self.cfg, key)
+            if self.store.holds(recipe.name):
+                model = Model("draft", self.store.folder(recipe.name), recipe.name)
+                return model, f"{key} of these settings, since none was measured"
+        raise ValueError(
+            f"{target.setting}: {self.store.root} has no draft for it; build one with "
+            f"`{self.command('distill')}`, or name one with draft=PATH"
+        )
+
+
+def _of_folder(role: str, word: str, folder: Path) -> Model:
+    """A model in a folder, which a store may hold."""
+    if not folder.exists():
+        fetch = ""
+        if origins.PUBLISHED.fullmatch(word):
+            fetch = (
+                "; a published model is fetched first: `python -m soaes.run "
+                f"goal=target.origin.base target.model={word}`"
+            )
+        raise ValueError(
+            f"{role}={word}: there is no such folder; give the path of a model's folder, a stage "
+            f"of the store, or a node such as {TARGET}{fetch}"
+        )
+    folder = folder.resolve()
+    is_stage = (folder / "manifest.json").exists() and (folder / "recipe.yaml").exists()
+    return Model(role, folder, folder.name if is_stage else "")
+
+
+# ---------------------------------------------------------------- what was measured
+
+
+def _speeds_of(target: Model, store: Store) -> list[Speed]:
+    """Return the speeds of a target with drafts that are still there, the best first."""
+    if not target.name:
+        return []
+    stores = {each.root.resolve(): each for each in (store, target.store)}
+    speeds = []
+    for each in stores.values():
+        for name, written in _written_speeds(each).items():
+            draft = _parent(written, "draft")
+            if _parent(written, "target") == target.name and draft and each.holds(draft):
+                speeds.append(_speed(each, name, written, draft))
+    exact = [speed for speed in speeds if speed.proof != BIASED]
+    return sorted(exact, key=lambda speed: speed.rank, reverse=True)
+
+
+def _written_speeds(store: Store) -> dict[str, dict[str, Any]]:
+    return {name: store.recipe(name) for name in store.names("speed")}
+
+
+def _parent(written: dict[str, Any], role: str) -> str:
+    """Return the name of a model that a stage reads; empty if it reads none."""
+    parent = written.get(role)
+    return parent[PARENT] if isinstance(parent, dict) else ""
+
+
+def _speed(store: Store, name: str, written: dict[str, Any], draft: str) -> Speed:
+    metrics = store.metrics(name)
+    sampling = written["sampling"]
+    temperature, top_p = sampling["temperature"], sampling["top_p"]
+    return Speed(
+        name,
+        store,
+        draft,
+        metrics["n"],
+        f"temperature {temperature:g}, top-p {top_p:g}" if temperature else "greedy",
+        metrics["library"],
+        metrics["machine"],
+        metrics["proof"],
+        metrics["speedup"],
+    )
+
+
+# ---------------------------------------------------------------- what is asked
+
+
+def find_question(target: Model) -> Question:
+    """Take the first question of the test split that a target of ours was trained for."""
+    if not target.name:
+        return Question(QUESTION)
+    for name in read_recipe(target.store, target.name).ancestry():
+        path = target.store.folder(name) / "qa" / "test.jsonl"
+        if path.exists():
+            return _first_question(path)
+    return Question(QUESTION)
+
+
+def _first_question(path: Path) -> Question:
+    for sample in read_jsonl(path):
+        question, answer = sample["messages"][:2]
+        if sample.get("task") == "qa":
+            return Question(question["content"], answer["content"])
+    return Question(QUESTION)
