@@ -59,7 +59,7 @@ def files(
     held_out: float = 0.2,
     split_one_in: int = 10,
     min_chars: int = 20,
-    dialogue: DialogueSettings | None = None,
+    dialogue: DialogueSettings = DialogueSettings(),
     out: Path,
 ) -> None:
     """Make a data folder of a user's documents, dialogues, questions and exams.
@@ -96,9 +96,7 @@ def files(
     questions = HeldOutQuestions()
     exam = _exams(base, names["exam"], questions, report, out)
     qa = _qa(base, names["qa"], split_one_in, seed, questions, report, out)
-    dialogues = _dialogues(
-        base, names["dialogue"], dialogue or DialogueSettings(), questions, report, out
-    )
+    dialogues = _dialogues(base, names["dialogue"], dialogue, questions, report, out)
     _count_unread(read, report)
     general = _documents(documents, names, held_out, min_chars, seed, questions, report, out)
     _check_sufficient(root, report, qa)
