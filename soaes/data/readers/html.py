@@ -42,15 +42,12 @@ MAX_DEPTH = 2000  # elements in elements; parsing takes time quadratic in it
 
 def read(path: Path, name: str) -> Iterator[SourceDocument | Rejection]:
     """Yield the document of a page."""
-    from resiliparse.parse.html import HTMLTree
-
     raw = content(path)
     declared = DECLARED.search(raw, 0, DECLARED_WITHIN)
     charset = declared[1].decode("ascii", "ignore") if declared else ""
     page = encodings.decode(raw, charset).text
-    _check_depth(page)
-    tree = HTMLTree.parse(page)
-    text = unix_lines(_main_text(tree))
+    tree = parse(page)
+    text = main_text(tree)
     _check_no_index(page, text)
     text, rejection = encodings.repaired(text, name)
     if rejection:
@@ -76,8 +73,20 @@ def _check_depth(page: str) -> None:
             raise Unreadable("nested too deeply", f"more than {MAX_DEPTH:,} elements in another")
 
 
-def _main_text(tree: HTMLTree) -> str:
-    """Return the main content of a page, else the whole of its text."""
+def parse(page: str) -> HTMLTree:
+    """Parse a page.
+
+    Raises:
+        Unreadable: It is nested too deeply.
+    """
+    from resiliparse.parse.html import HTMLTree
+
+    _check_depth(page)
+    return HTMLTree.parse(page)
+
+
+def main_text(tree: HTMLTree) -> str:
+    """Return the main content of a page, with its paragraphs; else the whole of its text."""
     from resiliparse.extract.html2text import extract_plain_text
 
     if tree.body is None:
@@ -87,7 +96,7 @@ def _main_text(tree: HTMLTree) -> str:
             tree, main_content=main_content, alt_texts=False, comments=False, links=False
         )
         if text.strip():
-            return text
+            return unix_lines(text)
     return ""
 
 
