@@ -1,6 +1,7 @@
 """Laws of the readers: what a file says is read as it stands, whatever its format or encoding."""
 
 import re
+from pathlib import Path
 
 import pyarrow
 import pytest
@@ -255,3 +256,20 @@ def test_a_reader_of_ones_own_is_named_by_suffix_and_its_failure_is_a_rejection(
     assert last == Rejection("corpus/a.sql", "reader failed", "RuntimeError: broken")
     with pytest.raises(ValueError, match="data.read.readers: no.such cannot be imported"):
         Readers({"sql": "no.such"})
+
+
+DUMP = (
+    "INSERT INTO pages (id, title, html) VALUES (1, '公司法', '<p>It''s law (a, b).</p>\\n"
+    "<p>第二段，在此。</p>');\nINSERT INTO pages (id, title, html) VALUES (2, null, '<p>x</p>');\n"
+)
+
+
+def test_the_reader_that_is_documented_reads_a_dump(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[3] / "docs/own_data.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "documented.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    first, second = read(tmp_path, "a.sql", DUMP, {"sql": "documented.read_sql"})
+    assert (first.source, first.title) == ("corpus/a.sql:1", "公司法")
+    assert first.text.split() == ["It''s", "law", "(a,", "b).", "第二段，在此。"]
+    assert (second.source, second.text) == ("corpus/a.sql:2", "x")
