@@ -108,13 +108,13 @@ def run(words: list[str]) -> int:
     store = Store(jobs[0].runtime.store)
     recipes = [job.recipe for job in jobs]
     model_checks.check(store, recipes, jobs[0].runtime)
-    check_libraries(store, recipes)
     warning = dry_run.slow_precision(store, recipes, jobs[0].runtime)
     if warning:
         say(warning)
     if jobs[0].runtime.dry:
         say("\n".join(dry_run.plan(store, recipes, jobs[0].runtime)))
         return 0
+    check_libraries(store, recipes, jobs[0].runtime)
     check_peft(store, recipes)
     _check_memory(store, recipes, jobs[0].runtime)
     if not all(store.holds(job.recipe.name) and _recorded(store, job) for job in jobs):

@@ -14,9 +14,11 @@ from soaes.bill import formulas, workload
 from soaes.bill.formulas import BFLOAT16, FLOAT32, Memory, Sharding, Step
 from soaes.bill.machine import Machine
 from soaes.bill.shape import ModelShape
+from soaes.decode.backends import vllm_environment
 from soaes.model.settings import LAYER_MATRICES
 from soaes.pipeline import labels, lineage
 from soaes.pipeline.recipe import Recipe, declared_name
+from soaes.pipeline.recipe_checks import is_cut_by_vllm
 from soaes.pipeline.runtime import TRAINING_STAGES, Execution, Runtime
 from soaes.pipeline.store import Store
 
@@ -257,6 +259,16 @@ def soft_target_bytes(soft_targets: Mapping[str, Any], shape: ModelShape) -> flo
     return taus * (soft_targets["draws"] * 4 + FLOAT32)
 
 
+def _devices_of_vllm(shape: ModelShape, execution: Execution) -> int:
+    """Return over how many devices vLLM cuts a model."""
+    config = {
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "intermediate_size": shape.mlp_width,
+    }
+    return vllm_environment.tensor_parallel(shape.name, config, execution)
+
+
 def _teaching_bill(
     bill: StageBill, store: Store, stage: Recipe, shape: ModelShape, runtime: Runtime
 ) -> StageBill:
@@ -265,14 +277,16 @@ def _teaching_bill(
     context = int(stage.arguments["rows"].arguments["context"])
     soft_targets = stage.arguments["soft_targets"]
     needs_logits = _format(stage) != "Hidden"
-    by_vllm = stage.stage == "teach_vllm"
+    by_vllm = is_cut_by_vllm(stage)
     dtype = stage.arguments.get("dtype", "float32") if by_vllm else "float32"
     logits = context if needs_logits else 0
     memory = formulas.inference_memory(shape, BYTES[dtype], context, 0, logits)
     devices = 1
-    if by_vllm:  # cut over the devices
-        devices = runtime.execution.devices
-        memory = replace(memory, weights=memory.weights / devices)
+    if by_vllm:  # the first device also holds the output matrix
+        devices = _devices_of_vllm(shape, runtime.execution)
+        matrix = FLOAT32 * shape.matrix_parameters
+        weights = memory.weights / devices
+        memory = replace(memory, weights=weights, logits=memory.logits + matrix)
     bill = replace(bill, memory=memory, devices=devices)
     if runtime.execution.device != "cpu" and not by_vllm:
         bill = replace(bill, loading=FLOAT32 * shape.parameters)

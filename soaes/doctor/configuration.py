@@ -119,7 +119,7 @@ def vllm(case: Case) -> Iterator[Finding]:
     plan = case.plan
     if plan is None:
         return
-    check_libraries(plan.store, plan.recipes)
+    check_libraries(plan.store, plan.recipes, plan.runtime)
     interpreter = vllm_environment.python()
     if vllm_environment.is_installed():
         yield ok("vLLM", f"{vllm_environment.library('vllm')}, {interpreter}")

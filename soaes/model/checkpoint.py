@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     GenerationConfig,
     PreTrainedModel,
@@ -21,7 +24,8 @@ from transformers import (
 
 from soaes.data import chat
 from soaes.model import attention, sharding
-from soaes.model.folder import TOKENIZER_FILES
+from soaes.model.folder import TOKENIZER_FILES, weight_files
+from soaes.model.output_head import OutputHead
 from soaes.pipeline.model_checks import state_layers
 from soaes.pipeline.runtime import first_rank
 from soaes.pipeline.store import read_json, write_json
@@ -118,6 +122,39 @@ def load(folder: Path, dtype: torch.dtype | str = torch.float32) -> PreTrainedMo
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     _finish(model, folder)
     return model
+
+
+def load_head(folder: Path) -> OutputHead:
+    """Load what a model computes behind its final hidden states, in float32, and nothing else.
+
+    Args:
+        folder: A Hugging Face folder.
+
+    Raises:
+        ValueError: The folder holds no model, or no weight of its head by the model's own name.
+    """
+    check_loadable(folder)
+    model = sharding.empty_model(AutoConfig.from_pretrained(folder))
+    head = OutputHead.of(model)
+    names = {id(tensor): name for name, tensor in sharding.saved_tensors(model).items()}
+    weight_VD = _read_tensor(folder, names[id(head.weight_VD)])
+    bias_V = head.bias_V
+    if bias_V is not None:
+        bias_V = _read_tensor(folder, names[id(bias_V)])
+    return replace(head, weight_VD=weight_VD, bias_V=bias_V)
+
+
+def _read_tensor(folder: Path, name: str) -> torch.Tensor:
+    """Read one weight of a folder, in float32."""
+    for file in weight_files(folder):
+        with safe_open(folder / file, "pt") as tensors:
+            if name in tensors.keys():
+                tensor: torch.Tensor = tensors.get_tensor(name)
+                return tensor.float()
+    raise ValueError(
+        f"{folder} has no {name} among its safetensors, so that the output matrix cannot be read "
+        "by itself; set teacher_logits=transformers, which reads what transformers reads"
+    )
 
 
 def check_loadable(folder: Path) -> None:

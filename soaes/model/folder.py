@@ -39,7 +39,7 @@ def files(folder: Path) -> list[str]:
     """Return the files that make a model, relative to its folder: the rest is not read."""
     small = [name for name in (*OTHER_FILES, *TOKENIZER_FILES) if (folder / name).is_file()]
     index = [INDEX] if (folder / INDEX).is_file() else []
-    return [*small, *index, *_weight_files(folder)]
+    return [*small, *index, *weight_files(folder)]
 
 
 def content(folder: Path, cache: Path | None) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _problem_of_config(folder: Path) -> str:
 
 def _problem_of_weights(folder: Path) -> str:
     try:
-        names = _weight_files(folder)
+        names = weight_files(folder)
     except ValueError as error:
         return f"{INDEX} cannot be read ({error}); save or download the model again"
     pickled = sorted(path.name for path in folder.glob("*.bin"))
@@ -192,7 +192,7 @@ def _problem_of_tokenizer(folder: Path) -> str:
     )
 
 
-def _weight_files(folder: Path) -> list[str]:
+def weight_files(folder: Path) -> list[str]:
     """Return the names of the files of weights; without any, an empty list."""
     if (folder / INDEX).is_file():
         index = _read_json(folder / INDEX)

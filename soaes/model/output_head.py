@@ -121,3 +121,8 @@ class OutputHead:
         """Return the head without gradients."""
         bias_V = None if self.bias_V is None else self.bias_V.detach()
         return OutputHead(self.weight_VD.detach(), bias_V, self.scale, self.soft_cap)
+
+    def to(self, device: str) -> OutputHead:
+        """Return the head on another device."""
+        bias_V = None if self.bias_V is None else self.bias_V.to(device)
+        return OutputHead(self.weight_VD.to(device), bias_V, self.scale, self.soft_cap)

@@ -393,35 +393,6 @@ def check_probed(soft_targets: SoftTargets, probe: ProbeSettings, tau: float) ->
     )
 
 
-def check_vllm_supports(soft_targets: SoftTargets, vocabulary: int | None = None) -> None:
-    """Check that vLLM can give what a format stores.
-
-    Args:
-        soft_targets: The format's settings.
-        vocabulary: The teacher's number of ids, if it is known.
-
-    Raises:
-        ValueError: It cannot; the message has the way out.
-    """
-    way_out = "or teacher_logits=transformers, which supports every format"
-    if not isinstance(soft_targets, TopK):
-        raise ValueError(
-            f"soft_targets={soft_targets.name}: vLLM returns the likeliest ids alone; "
-            f"set soft_targets=topk 'soft_targets.taus=[1]', {way_out}"
-        )
-    if list(soft_targets.taus) != [1]:
-        taus = ", ".join(f"{tau:g}" for tau in soft_targets.taus)
-        raise ValueError(
-            f"soft_targets.taus=[{taus}]: vLLM normalises at temperature 1 alone; "
-            f"set 'soft_targets.taus=[1]', {way_out}"
-        )
-    if vocabulary and soft_targets.vocab not in (None, vocabulary):
-        raise ValueError(
-            f"soft_targets.vocab={soft_targets.vocab}: vLLM normalises over all {vocabulary:,} ids "
-            f"of the teacher; set soft_targets.vocab=null, {way_out}"
-        )
-
-
 def _check_divergence(tau: float, kind: str) -> None:
     check_tau(tau)
     check_one_of("divergence", kind, DIVERGENCES)

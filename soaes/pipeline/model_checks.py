@@ -238,7 +238,7 @@ def _reasons(config: dict[str, Any], stage: Recipe, attention: str) -> Iterable[
         )
     if stage.stage in (*TRAINING_STAGES, "teach"):
         yield from _reasons_of_attention(config, attention)
-    if stage.stage == "teach":
+    if stage.stage in ("teach", "teach_vllm"):
         soft_targets = declared_name(stage.arguments["soft_targets"]["_target_"])
         extras = _extras(config)
         if soft_targets == "Hidden" and extras:

@@ -24,11 +24,10 @@ from soaes.model.settings import (
     SoftTargets,
     ValidationSettings,
     check_probed,
-    check_vllm_supports,
 )
-from soaes.pipeline import labels, lineage, signatures, validation
+from soaes.pipeline import labels, lineage, model_checks, signatures, validation
 from soaes.pipeline.recipe import Recipe, declared_name
-from soaes.pipeline.runtime import SHARDED, TRAINING_STAGES, Runtime
+from soaes.pipeline.runtime import SHARDED, TRAINING_STAGES, Execution, Runtime
 from soaes.pipeline.signatures import Parameter
 from soaes.pipeline.store import Store
 from soaes.pipeline.validation import nearest
@@ -117,8 +116,6 @@ def check_recipe(recipe: Recipe) -> None:
         _check_prediction(recipe)
     if recipe.stage == "speed":
         _check_backend(recipe)
-    if recipe.stage == "teach_vllm":
-        check_vllm_supports(instantiate_settings(recipe.arguments["soft_targets"]))
 
 
 def check_execution(recipe: Recipe, runtime: Runtime) -> None:
@@ -129,7 +126,7 @@ def check_execution(recipe: Recipe, runtime: Runtime) -> None:
             them, its precision would be another one on this device or under this strategy, or
             vLLM does not read its model on this device.
     """
-    _check_heads(recipe, runtime.execution.device)
+    _check_vllm_reads(recipe, runtime.execution)
     if recipe.stage not in TRAINING_STAGES:
         return
     execution = runtime.execution
@@ -174,8 +171,9 @@ def _lora(recipe: Recipe) -> dict[str, Any] | None:
     return node
 
 
-def _check_heads(recipe: Recipe, device: str) -> None:
-    """Check that vLLM reads the heads of the models of our own that a stage gives it."""
+def _check_vllm_reads(recipe: Recipe, execution: Execution) -> None:
+    """Check that vLLM reads the models of our own that a stage gives it, and cuts them so."""
+    device = execution.device
     if recipe.stage == "teach_vllm":
         names, way_out = ["model"], "teacher_logits=transformers"
     elif recipe.stage == "speed" and _backend(recipe) == "vllm":
@@ -190,6 +188,18 @@ def _check_heads(recipe: Recipe, device: str) -> None:
         if model.stage == "pretrain":
             width, heads = model.arguments["width"], model.arguments["heads"]
             vllm_environment.check_heads(name, width, heads, device, way_out)
+            if is_cut_by_vllm(recipe):
+                config = {
+                    "num_attention_heads": heads,
+                    "num_key_value_heads": model.arguments["kv_heads"],
+                    "intermediate_size": int(model.arguments.get("mlp_ratio", 3) * width),
+                }
+                vllm_environment.tensor_parallel(name, config, execution)
+
+
+def is_cut_by_vllm(recipe: Recipe) -> bool:
+    """Tell whether vLLM runs a stage's model, cut over the devices of a stage."""
+    return recipe.stage == "teach_vllm"
 
 
 def trains_adapters(store: Store, recipes: Iterable[Recipe]) -> bool:
@@ -214,19 +224,25 @@ def check_peft(store: Store, recipes: Iterable[Recipe]) -> None:
         )
 
 
-def check_libraries(store: Store, recipes: Iterable[Recipe]) -> None:
-    """Check that the libraries of all that is to be built are there.
+def check_libraries(store: Store, recipes: Iterable[Recipe], runtime: Runtime) -> None:
+    """Check that the libraries of all that is to be built are there, and cut its models.
 
-    Soft targets that vLLM has stored before need none of it. A speed is valid for one library
-    alone, so `check_recipe` looks for that one.
+    What vLLM has stored before needs none of it. A speed is valid for one library alone, so
+    `check_recipe` looks for that one.
 
     Raises:
-        ValueError: vLLM is to read the teacher and is not installed.
+        ValueError: vLLM is to read a model and is not installed, or cannot cut it as the runtime
+            says.
     """
     for recipe in recipes:
         for name, ancestor in recipe.ancestry().items():
-            if ancestor.stage == "teach_vllm" and not store.holds(name):
-                vllm_environment.check_installed("teacher_logits=transformers")
+            if not is_cut_by_vllm(ancestor) or store.holds(name):
+                continue
+            vllm_environment.check_installed("teacher_logits=transformers")
+            origin = lineage.origin(ancestor.arguments["model"])
+            model = model_checks.given(store, origin, runtime)
+            if model is not None:
+                vllm_environment.tensor_parallel(model.title, model.config, runtime.execution)
 
 
 # ------------------------------------------------------------------------- names and kinds
@@ -476,8 +492,7 @@ def _check_distillation(arguments: dict[str, Any]) -> None:
     stored = instantiate_settings(teacher.arguments["soft_targets"])
     tau = arguments["tau"]
     stored.check_supports(tau, arguments["module"].get("divergence", "forward"))
-    if teacher.stage == "teach":
-        probe = ProbeSettings()
-        if "probe" in teacher.arguments:
-            probe = instantiate_settings(teacher.arguments["probe"])
-        check_probed(stored, probe, tau)
+    probe = ProbeSettings()
+    if "probe" in teacher.arguments:
+        probe = instantiate_settings(teacher.arguments["probe"])
+    check_probed(stored, probe, tau)

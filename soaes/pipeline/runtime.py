@@ -66,6 +66,9 @@ class Execution:
     with its share of weights, gradients and optimizer state; `auto`, `fsdp2` where there are
     several devices."""
 
+    tensor_parallel: int | None = None
+    """Devices over which vLLM cuts a model, at most `devices`; None: as many as cut it evenly."""
+
     attention: str = "sdpa"
     """`documents` (soaes.model.attention), or an implementation of transformers."""
 
@@ -98,6 +101,14 @@ class Execution:
         check_at_least("checkpoint_every", self.checkpoint_every, 0, interval)
         check_one_of("attention", self.attention, ATTENTIONS, "how attention is computed")
         check_one_of("strategy", self.strategy, STRATEGIES, "how a model lies on the devices")
+        if self.tensor_parallel is not None:
+            over = f"devices that vLLM cuts a model over, of devices={self.devices}; null for most"
+            check_whole("tensor_parallel", self.tensor_parallel, 1, over)
+            if self.tensor_parallel > self.devices:
+                raise ValueError(
+                    f"tensor_parallel={self.tensor_parallel}: there are devices={self.devices}; "
+                    "set runtime.execution.devices, or tensor_parallel=null for as many as divide"
+                )
         self._check_sharding()
         if self.compile and self.attention == "documents":
             raise ValueError(

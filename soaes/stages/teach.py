@@ -2,19 +2,18 @@
 
 The path of the data: packed rows (data.token_store) -> the teacher's final hidden states, row by
 row -> what a format keeps of each token (model.soft_targets) -> shards (data.teacher_store).
-`teach` runs the teacher in one process of transformers, `teach_vllm` over several devices in vLLM.
-The student is trained elsewhere.
+`teach` runs the teacher in one process of transformers; `teach_vllm` gets the hidden states from
+vLLM, which cuts the teacher over several devices. The student is trained elsewhere.
 
-# N loss tokens, T tokens of a row, D the teacher's width, V its vocabulary, K kept ids
+# N loss tokens, T tokens of a row, D the teacher's width, V its vocabulary
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,18 +21,28 @@ from transformers import PreTrainedModel
 
 from soaes.data import teacher_store, token_store
 from soaes.data.chat import tokenizer_digest
-from soaes.decode.backends import vllm_environment, vllm_prompts
+from soaes.decode.backends import vllm_environment, vllm_hidden
 from soaes.metrics.schema import write_metrics
 from soaes.model import attention, checkpoint, self_check, train_state
 from soaes.model import soft_targets as formats
 from soaes.model.fidelity import Fidelity, measure_fidelity
+from soaes.model.folder import text_config
 from soaes.model.output_head import OutputHead
-from soaes.model.settings import ProbeSettings, SoftTargets, check_vllm_supports
-from soaes.model.soft_targets import TopK, bits
+from soaes.model.settings import ProbeSettings, SoftTargets
 from soaes.pipeline.runtime import Execution
 from soaes.pipeline.validation import DTYPES, check_one_of
 
 IN_METRICS = ("bytes_per_token", "tokens", "packed_rows", "fidelity")
+
+
+class Teacher(NamedTuple):
+    """What soft targets are computed from."""
+
+    hidden_of_row: Callable[[int], torch.Tensor]
+    """Index of a row -> hidden_ND, the final hidden states where the next token bears loss."""
+
+    head: OutputHead
+    """What turns hidden states into logits, on the device where they are encoded."""
 
 
 def teach(
@@ -67,46 +76,53 @@ def teach(
     """
     device = execution.device
     train = token_store.load(rows / "train", tokenizer_digest(model))
-    teacher = checkpoint.load(model).to(device).eval()
-    attention.set_attention(teacher, execution.attention)
-    _check_head(teacher, soft_targets)
-    self_check.check(teacher, partial(_packed_logits, teacher), train.ids_RT.shape[1], 1)
-    encoder = formats.from_settings(soft_targets)
-    contract = teacher_store.write(
-        out,
-        encoder,
-        _head(teacher).weight_VD,
-        train.loss_tokens_R,
-        partial(_fields, teacher, train, encoder, device, seed),
-        partial(_fidelity, teacher, train, encoder, device, seed, probe),
-        **_provenance(model, rows, train, seed),
-    )
-    _write_metrics(out, contract)
+    network = checkpoint.load(model).to(device).eval()
+    attention.set_attention(network, execution.attention)
+    head = OutputHead.of(network).detached()
+    _check_head(model, head, soft_targets)
+    self_check.check(network, partial(_packed_logits, network, head), train.ids_RT.shape[1], 1)
+    teacher = Teacher(partial(_hidden, network, train, device), head)
+    provenance = _provenance(model, rows, train, seed)
+    _write_store(out, teacher, train, soft_targets, seed, probe, provenance)
 
 
-def _head(teacher: PreTrainedModel) -> OutputHead:
-    return OutputHead.of(teacher).detached()
-
-
-def _check_head(teacher: PreTrainedModel, soft_targets: SoftTargets) -> None:
+def _check_head(model: Path, head: OutputHead, soft_targets: SoftTargets) -> None:
     """Check that a format of hidden states has a teacher whose logits are a product with them."""
-    extras = _head(teacher).extras
-    if soft_targets.name == "hidden" and extras:
+    if soft_targets.name == "hidden" and head.extras:
         raise ValueError(
             f"soft_targets=hidden stores hidden states and one matrix, and the output of "
-            f"{teacher.config.model_type} also has {' and '.join(extras)}; "
+            f"{text_config(model)['model_type']} also has {' and '.join(head.extras)}; "
             "set soft_targets=topk, sampled or full"
         )
 
 
 @torch.no_grad()
 def _packed_logits(
-    teacher: PreTrainedModel, ids_BT: torch.Tensor, positions_BT: torch.Tensor
+    network: PreTrainedModel, head: OutputHead, ids_BT: torch.Tensor, positions_BT: torch.Tensor
 ) -> torch.Tensor:
     """Compute the logits of packed rows as the store does."""
-    hidden_BTD = attention.final_hidden(teacher, ids_BT, positions_BT)
-    logits_NV = formats.logits_of(hidden_BTD.flatten(0, 1), _head(teacher))
+    hidden_BTD = attention.final_hidden(network, ids_BT, positions_BT)
+    logits_NV = formats.logits_of(hidden_BTD.flatten(0, 1), head)
     return logits_NV.view(*ids_BT.shape, -1)
+
+
+@torch.no_grad()
+def _hidden(
+    network: PreTrainedModel, train: token_store.Rows, device: str, row: int
+) -> torch.Tensor:
+    """Compute hidden_ND: final hidden states where the next token bears loss.
+
+    They are those of `CausalLM.loss_positions`. One row at a time: the last bits of a
+    state depend on what is computed beside it, and a row of a few hundred tokens is as fast alone.
+    """
+    arrays = [array[row : row + 1].astype(np.int64) for array in train]
+    ids_1T, labels_1T, positions_1T = (torch.from_numpy(array).to(device) for array in arrays)
+    bears_loss_1T = token_store.loss_mask(labels_1T, positions_1T)
+    hidden_1TD = attention.final_hidden(network, ids_1T, positions_1T)
+    return hidden_1TD[:, :-1][bears_loss_1T[:, 1:]]
+
+
+# -------------------------------------------------------------------------- from states to a store
 
 
 def _provenance(
@@ -126,59 +142,51 @@ def _provenance(
     }
 
 
-def _write_metrics(out: Path, contract: dict[str, Any]) -> None:
+def _write_store(
+    out: Path,
+    teacher: Teacher,
+    train: token_store.Rows,
+    soft_targets: SoftTargets,
+    seed: int,
+    probe: ProbeSettings,
+    provenance: dict[str, str | int],
+) -> None:
+    """Write the soft targets of all rows, what their format loses, and metrics.json."""
+    encoder = formats.from_settings(soft_targets)
+    contract = teacher_store.write(
+        out,
+        encoder,
+        teacher.head.weight_VD,
+        train.loss_tokens_R,
+        partial(_fields, teacher, encoder, seed),
+        partial(_fidelity, teacher, encoder, len(train.ids_RT), seed, probe),
+        **provenance,
+    )
     write_metrics(out, {name: contract[name] for name in IN_METRICS})
 
 
 def _fields(
-    teacher: PreTrainedModel,
-    train: token_store.Rows,
-    soft_targets: Any,
-    device: str,
-    seed: int,
-    rows: range,
+    teacher: Teacher, soft_targets: Any, seed: int, rows: range
 ) -> Iterator[teacher_store.Fields]:
     """Encode the soft targets of each row."""
-    head = _head(teacher)
+    device = teacher.head.weight_VD.device
     for row in rows:
-        hidden_ND = _hidden(teacher, train, row, device)
-        yield soft_targets.encode(hidden_ND, head, _generator(seed, row, device))
-
-
-@torch.no_grad()
-def _hidden(
-    teacher: PreTrainedModel, train: token_store.Rows, row: int, device: str
-) -> torch.Tensor:
-    """Compute hidden_ND: final hidden states where the next token bears loss.
-
-    They are those of `CausalLM.loss_positions`. One row at a time: the last bits of a
-    state depend on what is computed beside it, and a row of a few hundred tokens is as fast alone.
-    """
-    arrays = [array[row : row + 1].astype(np.int64) for array in train]
-    ids_1T, labels_1T, positions_1T = (torch.from_numpy(array).to(device) for array in arrays)
-    bears_loss_1T = token_store.loss_mask(labels_1T, positions_1T)
-    hidden_1TD = attention.final_hidden(teacher, ids_1T, positions_1T)
-    return hidden_1TD[:, :-1][bears_loss_1T[:, 1:]]
+        hidden_ND = teacher.hidden_of_row(row)
+        yield soft_targets.encode(hidden_ND, teacher.head, _generator(seed, row, device))
 
 
 def _fidelity(
-    teacher: PreTrainedModel,
-    train: token_store.Rows,
-    soft_targets: Any,
-    device: str,
-    seed: int,
-    probe: ProbeSettings,
+    teacher: Teacher, soft_targets: Any, num_rows: int, seed: int, probe: ProbeSettings
 ) -> list[Fidelity]:
     """Measure what the format loses on a sample of tokens; one entry a temperature."""
-    num_rows = len(train.ids_RT)
-    hidden = [_hidden(teacher, train, row, device) for row in _spread(num_rows, probe.rows)]
-    hidden_ND = torch.cat(hidden)
+    hidden_ND = torch.cat([teacher.hidden_of_row(row) for row in _spread(num_rows, probe.rows)])
     hidden_ND = hidden_ND[_spread(len(hidden_ND), probe.tokens)]
-    head = _head(teacher)
+    head = teacher.head
     student_logits_NV = formats.logits_of(hidden_ND, head) / probe.student_temperature
     every_tau = tuple(float(tau) for tau in probe.taus)
     taus = getattr(soft_targets, "taus", every_tau)
-    generator = _generator(seed, num_rows, device)  # the stream after those of the rows
+    # the stream after those of the rows
+    generator = _generator(seed, num_rows, head.weight_VD.device)
     return measure_fidelity(
         soft_targets, hidden_ND, head, student_logits_NV, taus, probe.repeats, generator
     )
@@ -189,7 +197,7 @@ def _spread(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, most).astype(int))
 
 
-def _generator(seed: int, row: int, device: str) -> torch.Generator:
+def _generator(seed: int, row: int, device: torch.device) -> torch.Generator:
     """Make the generator of a row: a function of (seed, row), whatever was drawn before."""
     state = np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(state[0]))
@@ -205,71 +213,55 @@ def teach_vllm(
     dtype: str = "float32",
     execution: Execution = Execution(),
     seed: int = 0,
+    probe: ProbeSettings = ProbeSettings(),
     *,
     out: Path,
 ) -> None:
-    """Store the soft targets of a teacher that vLLM reads: the format `topk` at tau 1 alone.
+    """Store the soft targets of a teacher that vLLM cuts over several devices, in any format.
 
-    vLLM reads a row at a time, so a row's soft targets are a function of teacher and row; a killed
-    writer resumes at the first shard that is not whole. How near the format comes to the exact
-    loss is not measured, since vLLM does not return hidden states: the store's fidelity is empty,
-    and no temperature is refused because of it.
+    vLLM returns the final hidden states (its token embeddings); what a format keeps of them is
+    computed here, with the output matrix alone, on the first device. As in `teach`, a row's soft
+    targets are a function of teacher, row and (seed, row index), and a killed writer resumes at
+    the first shard that is not whole.
 
     Args:
-        dtype: of the teacher's weights and arithmetic in vLLM.
-        seed: enters the store's provenance; nothing is drawn.
+        dtype: of the teacher's weights and arithmetic in vLLM; logits are float32 in any case.
 
-    The other arguments are those of `teach`.
+    The other arguments are those of `teach`; `execution.tensor_parallel` says over how many
+    devices the teacher is cut.
 
     Raises:
-        ValueError: for any other format, and where vLLM's environment is missing.
+        ValueError: if vLLM's environment is missing, it cannot cut the teacher so, the rows are of
+            another tokenizer, or the format cannot hold the teacher's head.
     """
     check_one_of("dtype", dtype, DTYPES)
-    config = json.loads((model / "config.json").read_text("utf-8"))
-    vocabulary, width = config["vocab_size"], config["hidden_size"]
-    check_vllm_supports(soft_targets, vocabulary)
-    encoder = formats.TopK(**vars(soft_targets))
     train = token_store.load(rows / "train", tokenizer_digest(model))
-    head_VD = torch.empty(vocabulary, width, device="meta")  # only its shape is used
+    head = checkpoint.load_head(model).to(execution.device)
+    _check_head(model, head, soft_targets)
     provenance = {
         **_provenance(model, rows, train, seed),
         "library": vllm_environment.library("vllm"),
         "dtype": dtype,
     }
-    with vllm_prompts.open_vllm_reader(
-        model,
-        min(encoder.k, vocabulary),
-        train.ids_RT.shape[1],
-        dtype=dtype,
-        device=execution.device,
-        devices=execution.devices,
-        threads=execution.threads,
-    ) as read:
-        contract = teacher_store.write(
-            out,
-            encoder,
-            head_VD,
-            train.loss_tokens_R,
-            partial(_vllm_fields, read, train, encoder),
-            list,  # no fidelity
-            **provenance,
-        )
-    _write_metrics(out, contract)
+    longest = train.ids_RT.shape[1]
+    with vllm_hidden.open_vllm_reader(model, longest, dtype, execution) as read:
+        teacher = Teacher(partial(_hidden_by_vllm, read, train, head), head)
+        _write_store(out, teacher, train, soft_targets, seed, probe, provenance)
 
 
-def _vllm_fields(
-    read: vllm_prompts.Read, train: token_store.Rows, soft_targets: TopK, rows: range
-) -> Iterator[teacher_store.Fields]:
-    """Read the soft targets of each row."""
-    for row in rows:
-        ids_T, labels_T, positions_T = (array[row] for array in train)
-        ids_NK, logprobs_NK = read(loss_texts(ids_T, labels_T, positions_T))
-        yield topk_fields(soft_targets, ids_NK, logprobs_NK)
+def _hidden_by_vllm(
+    read: vllm_hidden.Read, train: token_store.Rows, head: OutputHead, row: int
+) -> torch.Tensor:
+    """The same as `_hidden`; documents of a row are read together, and apart from other rows."""
+    texts = loss_texts(*(array[row] for array in train))
+    if not texts:
+        return head.weight_VD.new_empty(0, head.weight_VD.shape[1])
+    return read(texts).to(head.weight_VD.device)
 
 
 def loss_texts(
     ids_T: np.ndarray, labels_T: np.ndarray, positions_T: np.ndarray
-) -> vllm_prompts.Texts:
+) -> vllm_hidden.Texts:
     """Split a row into its documents that bear loss.
 
     Args:
@@ -291,27 +283,3 @@ def loss_texts(
         if places:
             texts.append((ids[: places[-1] + 1].tolist(), places))
     return texts
-
-
-def topk_fields(
-    soft_targets: TopK, ids_NK: np.ndarray, logprobs_NK: np.ndarray
-) -> teacher_store.Fields:
-    """Convert log-probabilities to the arrays of TopK at tau 1.
-
-    The tail's mass is 1 less that of the kept ids, known to some 3e-6, and at least float32's
-    epsilon. The forward KL weighs its log by this mass; the reverse KL by the student's, so that
-    the reverse KL of a student far from its teacher is the less sure (0.1 % of a random one's).
-
-    Args:
-        soft_targets: the format.
-        ids_NK: the most likely ids of each token, the most likely first.
-        logprobs_NK: their log-probabilities in nats.
-    """
-    logprobs = torch.from_numpy(logprobs_NK.astype(np.float64))
-    epsilon = torch.finfo(torch.float32).eps
-    tail_mass_N1 = (1 - logprobs.exp().sum(1, keepdim=True)).clamp_min(epsilon)
-    return {
-        "logits": bits(logprobs - logprobs[:, :1], soft_targets.dtype),
-        "ids": torch.from_numpy(ids_NK.astype(np.int64)),
-        "tail": bits(tail_mass_N1.log(), "float32"),
-    }

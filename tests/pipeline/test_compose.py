@@ -628,9 +628,9 @@ def test_the_papers_scale_carries_the_papers_settings():
             id="lora-in-shares",
         ),
         pytest.param(
-            ["teacher_logits=vllm", "subject=distill", "+teacher_logits.probe.rows=3"],
-            "probe: teach_vllm has no such argument",
-            id="probe-rows-3",
+            ["teacher_logits=vllm", "subject=distill", "+teacher_logits.k=3"],
+            "k: teach_vllm has no such argument",
+            id="teacher-k-3",
         ),
         pytest.param(
             ["subject=tokenizer"], "model=tokenizer: evaluate reads the output", id="subject-kind"

@@ -20,6 +20,7 @@ from soaes.pipeline.recipe_checks import (
     check_libraries,
     check_peft,
 )
+from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.store import Store
 from soaes.run import run
 from soaes.stages import train
@@ -77,12 +78,12 @@ def test_a_vllm_that_is_to_read_a_teacher_is_missed_before_the_teacher_is_traine
     read = Recipe("soaes.stages.teach.teach_vllm", {"model": teacher})
     distill = Recipe("soaes.stages.train.distill", {"teacher_logits": read})
     with pytest.raises(ValueError, match="`make vllm` installs it.*teacher_logits=transformers"):
-        check_libraries(store, [distill])
+        check_libraries(store, [distill], Runtime(store.root))
     with pytest.raises(ValueError, match="`make vllm` installs it.*teacher_logits=transformers"):
         run([f"runtime.store={tmp_path}", "goal=distill", "teacher_logits=vllm"])
     with store.build(read):
         pass
-    check_libraries(store, [distill])
+    check_libraries(store, [distill], Runtime(store.root))
 
 
 def test_vllm_on_a_cpu_speculates_under_greedy_decoding_alone(monkeypatch, tmp_path):

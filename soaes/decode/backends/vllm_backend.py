@@ -10,8 +10,6 @@ keeps the target's distribution and costs acceptance.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,27 +18,18 @@ from typing import Any
 
 import torch
 
-from soaes.decode.backends import vllm_environment, vllm_process
+from soaes.decode.backends import vllm_engine, vllm_environment
 from soaes.decode.backends.base import (
     BackendSettings,
     DecoderPair,
     ExternalGeneration,
 )
+from soaes.decode.backends.vllm_engine import VllmProcess
 from soaes.decode.base import check_request
 from soaes.decode.settings import SpeculationSpec, speculation_spec
 from soaes.model import checkpoint
 from soaes.model.folder import text_config
 from soaes.model.vocabulary import pad_draft
-
-ENVIRONMENT = {
-    # no further process behind the engine's, which would spin while the other engine is timed
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
-}
 
 
 @contextmanager
@@ -70,15 +59,20 @@ def open_vllm(folders: dict[str, Path], settings: BackendSettings) -> Iterator[D
         "stop_token_ids": [settings.eos],
     }
     with ExitStack() as processes:
+
+        def start(engine: dict[str, Any]) -> VllmProcess:
+            started = vllm_engine.started(engine, request, settings.device, settings.threads)
+            return processes.enter_context(started)
+
         draft = folders.get("draft")
         if draft is not None:
             draft = processes.enter_context(with_equal_rows(draft, folders["target"]))
-        plain = processes.enter_context(started(engine, request, settings.threads))
+        plain = start(engine)
         baseline = method = VllmDecoder(plain, 0)
         if spec.kind != "none":
             speculation = _speculation(spec, draft, sampling.greedy)
             engine = engine | {"speculative_config": speculation}
-            speculating = processes.enter_context(started(engine, request, settings.threads))
+            speculating = start(engine)
             method = VllmDecoder(speculating, spec.n)
         yield DecoderPair(method, baseline, spec.n, positions)
 
@@ -106,18 +100,14 @@ def _engine_arguments(target: Path, settings: BackendSettings, positions: int) -
 
     No prefix cache: every round reads its prompts, as the other backends do.
     """
-    arguments = {
-        "model": str(target.absolute()),
-        "dtype": settings.dtype,
+    arguments = vllm_engine.arguments(target, settings.dtype, settings.device) | {
         "max_model_len": positions,
         "max_num_seqs": 1,
         "enable_prefix_caching": False,
-        "generation_config": "vllm",
         "skip_tokenizer_init": True,
-        "seed": 0,
     }
     if settings.device == "cpu":
-        return arguments | {"enforce_eager": True}
+        return arguments
     return arguments | {"gpu_memory_utilization": 0.45}  # two engines share a GPU
 
 
@@ -138,65 +128,6 @@ def _speculation(spec: SpeculationSpec, draft: Path | None, greedy: bool) -> dic
         "prompt_lookup_max": spec.max_ngram,
         "prompt_lookup_min": 1,
     }
-
-
-@contextmanager
-def started(
-    engine: dict[str, Any], sampling: dict[str, Any], threads: int
-) -> Iterator[VllmProcess]:
-    """Start a process with one engine; it ends when its input is closed.
-
-    Args:
-        engine: Arguments of vllm.LLM.
-        sampling: Arguments of vllm.SamplingParams for every request.
-        threads: CPU threads.
-    """
-    # a path to our libraries would hide vLLM's
-    inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    # numba uses all cores by default, which made ngram 80 times slower
-    thread_counts = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
-    # -P: no module beside vllm_process.py hides one of vLLM's environment
-    command = [str(vllm_environment.python()), "-P", vllm_process.__file__]
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-        bufsize=1,
-        env=ENVIRONMENT | inherited | thread_counts,
-    ) as process:
-        running = VllmProcess(process)
-        running.ask({"engine": engine, "sampling": sampling})
-        yield running
-
-
-class VllmProcess:
-    """A running vLLM process: one line of JSON asked, one line answered."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Send a request and wait for its answer; vllm_process.py lists both.
-
-        Raises:
-            RuntimeError: vLLM reported an error, or its process ended.
-        """
-        assert self.process.stdin is not None and self.process.stdout is not None
-        try:
-            self.process.stdin.write(json.dumps(request) + "\n")
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise RuntimeError(
-                f"the vLLM process ended with exit code {self.process.wait()}; "
-                "the log above has its last words"
-            )
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise RuntimeError(f"vLLM: {answer['error']}")
-        return answer
 
 
 class VllmDecoder:

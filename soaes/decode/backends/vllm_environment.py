@@ -6,10 +6,13 @@ Looks at files and imports none of the libraries, so that a job is checked when 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from soaes.decode.settings import SamplingSettings, SpeculationSpec
+from soaes.pipeline.runtime import Execution
 
 VLLM = "SOAES_VLLM_PYTHON"  # names another environment than the one that `make vllm` fills
 READY = "ready"  # the file that `make vllm` writes into its environment at last
@@ -107,6 +110,40 @@ def check_heads(model: str, width: int, heads: int, device: str, otherwise: str)
             f"on a CPU vLLM reads heads of {sizes}; set width and heads of its origin.base to give "
             f"one of these, or {otherwise}"
         )
+
+
+def tensor_parallel(model: str, config: Mapping[str, Any], execution: Execution) -> int:
+    """Return over how many devices vLLM cuts a model, so that each has as many heads and units.
+
+    Key heads are copied where there are fewer of them than devices.
+
+    Args:
+        model: The model, for the message.
+        config: Of the language model, as config.json has it.
+        execution: Says how many devices there are, and over how many it is to be cut.
+
+    Raises:
+        ValueError: It cannot be cut over so many.
+    """
+    heads = config["num_attention_heads"]
+    kv_heads = config.get("num_key_value_heads") or heads
+    units = config.get("intermediate_size") or 0
+    possible = []
+    for devices in range(1, execution.devices + 1):
+        cuts_keys = kv_heads % devices == 0 or devices % kv_heads == 0
+        if cuts_keys and heads % devices == 0 and units % devices == 0:
+            possible.append(devices)
+    wanted = execution.tensor_parallel
+    if wanted is None:
+        return possible[-1]
+    if wanted not in possible:
+        numbers = ", ".join(map(str, possible))
+        raise ValueError(
+            f"runtime.execution.tensor_parallel={wanted}: vLLM cuts {model}, of {heads} query and "
+            f"{kv_heads} key heads, evenly over {numbers} of devices={execution.devices}; "
+            "set one of these, or null for the most"
+        )
+    return wanted
 
 
 def library(backend: str) -> str:

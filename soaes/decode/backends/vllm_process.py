@@ -4,16 +4,19 @@ Runs under the Python of vLLM's own environment, where this package is not insta
 
     in   {"engine": {...}, "sampling": {...}}         once: arguments of LLM and SamplingParams
     out  {"ready": true}
-    in   {"ids": [...], "max_tokens": 40, "seed": 7}  a prompt
+    in   {"ids": [...], "max_tokens": 40, "seed": 7}  a prompt, timed
     out  {"tokens": [...], "steps": 9, "seconds": 0.2, "before": {...}, "after": {...}}
+    in   {"prompts": [[...]], "max_tokens": 40}       prompts, as many at once as there is room for
+    out  {"answers": [[...]]}
+    in   {"texts": [{"ids": [...], "start": 9, "next": [...]}]}
+    out  {"scores": [{"ids": [...], "next": [...], "is_greedy": [...]}]}
     in   {"documents": [[...]], "wanted": [[...]]}    texts, and the positions of tokens in each
-    out  {"ids": "...", "logs": "..."}                the k likeliest there: int32, float32, base64
+    out  {"shape": [90, 64]}                          and float32 behind the line: hidden states
     out  {"error": "..."}                             in place of any answer
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import sys
@@ -27,25 +30,32 @@ COUNTERS = ("num_drafts", "num_draft_tokens", "num_accepted_tokens", "num_accept
 
 def main() -> None:
     """Answer requests from standard input until it ends."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever vLLM prints goes to the log, not between the answers
     llm: Any = None
     sampling: dict[str, Any] = {}
     answer: dict[str, Any]
     for line in sys.stdin:
         request = json.loads(line)
+        array = np.empty(0, np.float32)
         try:
             if llm is None:
                 llm = start(request["engine"])
                 sampling = request["sampling"]
                 answer = {"ready": True}
             elif "documents" in request:
-                answer = read(llm, sampling, **request)
+                array = hidden_states(llm, **request)
+                answer = {"shape": array.shape}
+            elif "prompts" in request:
+                answer = {"answers": write(llm, sampling, **request)}
+            elif "texts" in request:
+                answer = {"scores": score(llm, **request)}
             else:
                 answer = generate(llm, sampling, **request)
         except Exception as error:  # whatever it is, the parent is to read it
             answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers, flush=True)
+        answers.write(json.dumps(answer).encode() + b"\n" + array.tobytes())
+        answers.flush()
 
 
 def start(engine: dict[str, Any]) -> Any:
@@ -88,42 +98,83 @@ def generate(
     }
 
 
-def read(
-    llm: Any,
-    sampling: dict[str, Any],
-    documents: list[list[int]],
-    wanted: list[list[int]],
-) -> dict[str, str]:
-    """Read texts and return what precedes each wanted token predicts for it, document by document.
+def write(
+    llm: Any, sampling: dict[str, Any], prompts: list[list[int]], max_tokens: int
+) -> list[list[int]]:
+    """Answer prompts; return the new tokens of each."""
+    from vllm import SamplingParams
+
+    params = SamplingParams(**sampling, max_tokens=max_tokens, detokenize=False)
+    outputs = llm.generate(as_prompts(prompts), params, use_tqdm=False)
+    return [list(output.outputs[0].token_ids) for output in outputs]
+
+
+def score(llm: Any, texts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return how likely texts are, and what may follow them.
+
+    Args:
+        llm: The engine.
+        texts: Of each its token ids, the position from which on they are scored, and the tokens
+            that may follow it.
 
     Returns:
-        ids_NK and logs_NK of the N wanted tokens, the likeliest first, encoded.
+        Of each text the log-probabilities in nats of its scored tokens and of those that may
+        follow, and of every one of these (ids first) whether it is the likeliest. A text of which
+        no token is scored reads what it shares with earlier ones from the cache.
     """
     from vllm import SamplingParams
 
-    params = SamplingParams(**sampling, max_tokens=1, flat_logprobs=True, detokenize=False)
-    prompts = [{"prompt_token_ids": ids} for ids in documents]
-    outputs = llm.generate(prompts, params, use_tqdm=False)
-    ids, logs = [], []
-    for output, positions in zip(outputs, wanted):
-        logprobs = output.prompt_logprobs
-        ids.append(likeliest(logprobs.token_ids, len(logprobs), positions))
-        logs.append(likeliest(logprobs.logprobs, len(logprobs), positions))
-    return {"ids": encode(ids, "int32"), "logs": encode(logs, "float32")}
+    params = []
+    for text in texts:
+        scored = 0 if text["start"] < len(text["ids"]) else None  # 0: the prompt's tokens alone
+        following = list(dict.fromkeys(text["next"]))
+        params.append(
+            SamplingParams(
+                temperature=0,
+                max_tokens=1,
+                prompt_logprobs=scored,
+                logprob_token_ids=following,
+                detokenize=False,
+            )
+        )
+    outputs = llm.generate(as_prompts([text["ids"] for text in texts]), params, use_tqdm=False)
+    scores = []
+    for text, output in zip(texts, outputs):
+        scored_ids = text["ids"][text["start"] :]
+        prompt_logprobs = (output.prompt_logprobs or [])[text["start"] :]
+        entries = [at[token] for at, token in zip(prompt_logprobs, scored_ids)]
+        answer = output.outputs[0]
+        following = [answer.logprobs[0][token].logprob for token in text["next"]]
+        is_greedy = [entry.rank == 1 for entry in entries]
+        is_greedy += [token == answer.token_ids[0] for token in text["next"]]
+        logprobs = [entry.logprob for entry in entries]
+        scores.append({"ids": logprobs, "next": following, "is_greedy": is_greedy})
+    return scores
 
 
-def likeliest(values: list[Any], tokens: int, positions: list[int]) -> np.ndarray:
-    """Select [positions, k] of vLLM's flat list of a text of `tokens` tokens.
+def hidden_states(llm: Any, documents: list[list[int]], wanted: list[list[int]]) -> np.ndarray:
+    """Return the final hidden states before each wanted token, document by document.
 
-    The list has nothing for the first token, and for every other the token's own value, then those
-    of the k likeliest.
+    As the model's last norm leaves them: what is multiplied with the output matrix to predict it.
+
+    Returns:
+        hidden_ND, float32.
     """
-    return np.array(values).reshape(tokens - 1, -1)[np.array(positions) - 1, 1:]
+    from vllm import PoolingParams
+
+    params = PoolingParams(use_activation=False)  # not scaled to unit length
+    prompts = as_prompts(documents)
+    outputs = llm.encode(prompts, pooling_params=params, pooling_task="token_embed", use_tqdm=False)
+    parts = []
+    for output, positions in zip(outputs, wanted):
+        states_TD = output.outputs.data.float().numpy()
+        parts.append(states_TD[np.array(positions) - 1])
+    return np.concatenate(parts)
 
 
-def encode(parts: list[np.ndarray], dtype: str) -> str:
-    """Concatenate arrays and encode them in base64."""
-    return base64.b64encode(np.concatenate(parts).astype(dtype).tobytes()).decode()
+def as_prompts(texts: list[list[int]]) -> list[dict[str, list[int]]]:
+    """Return texts of token ids as vLLM takes them."""
+    return [{"prompt_token_ids": ids} for ids in texts]
 
 
 def counters(engine: Any) -> dict[str, Any]:
