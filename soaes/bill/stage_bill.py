@@ -6,6 +6,7 @@ Knows recipes, the store and settings. Imports no torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,6 +34,10 @@ GPU_PROCESS = 0.7e9
 # tokens whose logits are held at once where references are scored (soaes.model.reference_loss).
 CACHED_TOKENS = 8192
 SCORED_TOKENS = 1024
+
+# Tokens of a step, and answers at once, where vLLM writes them (soaes.decode.backends.vllm_model).
+VLLM_TOKENS = 1024
+VLLM_ANSWERS = 256
 
 # Arrays of int32 that a packed row has, and bytes of a token in them.
 ROW_BYTES = 3 * 4
@@ -308,7 +313,9 @@ def _reading_bill(
     runtime: Runtime,
     machine: Machine,
 ) -> StageBill:
-    """Return the bill of a stage that reads or answers questions with one device."""
+    """Return the bill of a stage that reads or answers questions."""
+    if is_cut_by_vllm(stage):
+        return _vllm_bill(bill, stage, shape, runtime, machine)
     if stage.stage == "benchmark":
         at_once = workload.EXAM_TOKENS * (stage.arguments.get("shots", 0) + 1)
         memory = formulas.inference_memory(shape, FLOAT32, at_once, 0, at_once)
@@ -339,6 +346,35 @@ def _reading_bill(
     together = max(1, CACHED_TOKENS // longest) if in_batches else 1
     steps = answers.tokens // together
     return replace(bill, seconds=formulas.decoding_seconds(shape, steps, value, machine.bandwidth))
+
+
+def _vllm_bill(
+    bill: StageBill, stage: Recipe, shape: ModelShape, runtime: Runtime, machine: Machine
+) -> StageBill:
+    """Return the bill of a stage that answers questions by vLLM, cut over several devices.
+
+    Of the cache no more is counted than one text needs; vLLM takes what is left for more at once.
+    """
+    dtype = stage.arguments["backend"].get("dtype", "float32")
+    value = BYTES[dtype]
+    answers = workload.answers_of(stage)
+    longest = answers.longest if answers else 0
+    if stage.stage == "benchmark":
+        longest = workload.EXAM_TOKENS * (stage.arguments.get("shots", 0) + 1)
+    memory = formulas.inference_memory(shape, value, VLLM_TOKENS, longest, VLLM_TOKENS)
+    devices = _devices_of_vllm(shape, runtime.execution)
+    memory = replace(memory, weights=memory.weights / devices, kv_cache=memory.kv_cache / devices)
+    bill = replace(bill, memory=memory, devices=devices)
+    if stage.stage == "benchmark":
+        return _with_reading(bill, shape, workload.exam_tokens(stage))
+    if answers is None:
+        return bill
+    bill = _with_reading(bill, shape, answers.tokens)
+    if machine.bandwidth is None:
+        return bill
+    steps = math.ceil(answers.tokens / min(VLLM_ANSWERS, answers.num_answers))
+    bandwidth = devices * machine.bandwidth
+    return replace(bill, seconds=formulas.decoding_seconds(shape, steps, value, bandwidth))
 
 
 def _with_reading(bill: StageBill, shape: ModelShape, tokens: int) -> StageBill:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from soaes.bill.machine import GB, Machine
 from soaes.bill.stage_bill import StageBill, stage_bill
 from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.recipe_checks import ANSWERING, is_cut_by_vllm
 from soaes.pipeline.runtime import SHARDED, TRAINING_STAGES, Runtime
 from soaes.pipeline.store import Store
 
@@ -19,6 +20,10 @@ MARGIN = 0.95
 
 # The adapters of conf/optim/lora.yaml, as far as they take memory.
 LORA = {"rank": 64}
+
+# The nodes by which vLLM runs a model, of conf/teacher_logits and conf/backend.
+TEACH_VLLM = "soaes.stages.teach.teach_vllm"
+VLLM = {"_target_": "soaes.decode.backends.vllm_model.open_vllm", "_partial_": True}
 
 
 def overflow(bill: StageBill, machine: Machine) -> str:
@@ -71,12 +76,10 @@ def way_out(store: Store, stage: Recipe, runtime: Runtime, machine: Machine) -> 
     larger = [each for each in _larger_changes(stage, runtime) if each.fits(store, machine)]
     if larger:
         return f"set {', or '.join(change.words for change in larger)}"
+    by_vllm = _by_vllm(stage, runtime)
+    if by_vllm is not None and by_vllm.fits(store, machine):
+        return f"set {by_vllm.words}"
     bill = stage_bill(store, stage, runtime, machine)
-    if stage.stage == "teach":
-        whole = bill.device_bytes or 0.0
-        share = whole / runtime.execution.devices
-        if machine.device_memory and share < MARGIN * machine.device_memory:
-            return "set teacher_logits=vllm, which cuts the model over the devices"
     if bill.device_bytes and machine.device_memory and bill.device_bytes > machine.device_memory:
         needed, name = bill.device_bytes, "device_memory_gb"
         what = "a machine with more memory" if machine.is_cpu else "a larger card"
@@ -152,6 +155,18 @@ def _larger_changes(stage: Recipe, runtime: Runtime) -> Iterator[Change]:
         words.append("runtime=a800x8")
         whole = _with_optim(stage, optim | {"lora": None})
         yield Change(f"{' '.join(words)}, on eight GPUs", whole, on_eight, elsewhere=True)
+
+
+def _by_vllm(stage: Recipe, runtime: Runtime) -> Change | None:
+    """Return the change by which vLLM runs a stage; None if it does, or cannot."""
+    cut = "which cuts the model over the devices"
+    if stage.stage == "teach":
+        teach = replace(stage, target=TEACH_VLLM)
+        return Change(f"teacher_logits=vllm, {cut}", teach, runtime)
+    if stage.stage in ANSWERING and not is_cut_by_vllm(stage):
+        answering = replace(stage, arguments=stage.arguments | {"backend": VLLM})
+        return Change(f"backend=vllm, {cut}", answering, runtime)
+    return None
 
 
 def _with_optim(stage: Recipe, optim: dict[str, Any]) -> Recipe:

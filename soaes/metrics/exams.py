@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import yaml
@@ -58,8 +58,26 @@ Subject = tuple[str, str, list[Row], list[Row]]  # exam, subject, its dev and it
 Judgement = tuple[float, bool]  # log-likelihood of an answer in nats, whether it is the greedy one
 
 
-class Reader(TemplateLM):
-    """A causal model as the harness asks for it.
+class Asked(NamedTuple):
+    """Answers that follow one prompt."""
+
+    tokens: tuple[int, ...]  # to be read: the prompt, and the answers without their last tokens
+    answers: list[list[int]]  # token ids of each; they differ in the last alone
+
+
+class Judge(Protocol):
+    """A causal model that tells how likely answers are."""
+
+    positions: int
+    """Tokens that it reads at once."""
+
+    def __call__(self, asked: list[Asked]) -> list[list[Judgement]]:
+        """Return the judgement of each answer."""
+        ...
+
+
+class ModelJudge:
+    """A model of transformers.
 
     The harness's own wrapper takes the softmax of every position over the whole vocabulary and
     imports accelerate; an answer needs the last positions only.
@@ -67,57 +85,25 @@ class Reader(TemplateLM):
     Args:
         model: the model.
         head: computes logits of final hidden states [T, D].
-        tokenizer: of the model.
         batch: texts that are read at once.
     """
 
-    backend = "causal"
-
     def __init__(
-        self,
-        model: PreTrainedModel,
-        head: Callable[[torch.Tensor], torch.Tensor],
-        tokenizer: AnyTokenizer,
-        batch: int,
+        self, model: PreTrainedModel, head: Callable[[torch.Tensor], torch.Tensor], batch: int
     ) -> None:
-        super().__init__()
-        self.model, self.tokenizer, self.batch = model.eval(), tokenizer, batch
-        self.text_start = chat.text_start(tokenizer)
-        self.head = head
-        # the four letters of a question share its prompt
-        self._encode = lru_cache(maxsize=8)(self._encode_text)
+        self.model, self.head, self.batch = model.eval(), head, batch
+        self.positions: int = model.config.max_position_embeddings
 
-    @property
-    def eot_token_id(self) -> int:
-        """The token that ends a text."""
-        return self.model.config.eos_token_id
-
-    def tok_encode(
-        self, string: str, add_special_tokens: bool | None = None, **others: Any
-    ) -> list[int]:
-        """Encode a text without special tokens, whatever the harness asks for."""
-        return self._encode(string)
-
-    def _encode_text(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
-
-    def _loglikelihood_tokens(
-        self, requests: list[Any], disable_tqdm: bool = False, **others: Any
-    ) -> list[Judgement]:
-        """Judge (text, prompt, answer) requests, in their order."""
-        # tokens to read -> who asks: " A" .. " D" after one prompt are read once
-        askers: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for index, (_text, prompt, answer) in enumerate(requests):
-            askers[tuple(self.text_start + prompt + answer[:-1])].append(index)
-        order = sorted(askers, key=len, reverse=True)
-        _check_length(order, self.model.config.max_position_embeddings)
-        judged: dict[int, Judgement] = {}
+    def __call__(self, asked: list[Asked]) -> list[list[Judgement]]:
+        """See Judge."""
+        order = sorted(range(len(asked)), key=lambda index: len(asked[index].tokens), reverse=True)
+        judged: dict[int, list[Judgement]] = {}
         for start in range(0, len(order), self.batch):
             batch = order[start : start + self.batch]
-            for tokens, states_TD in zip(batch, self._states(batch), strict=True):
-                answers = [requests[index][2] for index in askers[tokens]]
-                judged |= zip(askers[tokens], self._judge(states_TD, answers), strict=True)
-        return [judged[index] for index in range(len(requests))]
+            states = self._states([asked[index].tokens for index in batch])
+            for index, states_TD in zip(batch, states, strict=True):
+                judged[index] = self._judge(states_TD, asked[index].answers)
+        return [judged[index] for index in range(len(asked))]
 
     @torch.inference_mode()
     def _states(self, batch: list[tuple[int, ...]]) -> list[torch.Tensor]:
@@ -145,6 +131,56 @@ class Reader(TemplateLM):
             greedy = bool((scores_AV.argmax(-1) == ids_A).all())
             judged.append((scores_AV.gather(1, ids_A[:, None]).sum().item(), greedy))
         return judged
+
+
+class Reader(TemplateLM):
+    """A causal model as the harness asks for it.
+
+    Args:
+        judge: the model.
+        tokenizer: of the model.
+    """
+
+    backend = "causal"
+
+    def __init__(self, judge: Judge, tokenizer: AnyTokenizer) -> None:
+        super().__init__()
+        self.judge_asked, self.tokenizer = judge, tokenizer
+        self.text_start = chat.text_start(tokenizer)
+        # the four letters of a question share its prompt
+        self._encode = lru_cache(maxsize=8)(self._encode_text)
+
+    @property
+    def eot_token_id(self) -> int:
+        """Not supported: no prompt is empty."""
+        raise NotImplementedError
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **others: Any
+    ) -> list[int]:
+        """Encode a text without special tokens, whatever the harness asks for."""
+        return self._encode(string)
+
+    def _encode_text(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _loglikelihood_tokens(
+        self, requests: list[Any], disable_tqdm: bool = False, **others: Any
+    ) -> list[Judgement]:
+        """Judge (text, prompt, answer) requests, in their order."""
+        # tokens to read -> who asks: " A" .. " D" after one prompt are read once
+        askers: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, (_text, prompt, answer) in enumerate(requests):
+            askers[tuple(self.text_start + prompt + answer[:-1])].append(index)
+        _check_length(list(askers), self.judge_asked.positions)
+        asked = [
+            Asked(tokens, [requests[index][2] for index in indices])
+            for tokens, indices in askers.items()
+        ]
+        judged: dict[int, Judgement] = {}
+        for indices, judgements in zip(askers.values(), self.judge_asked(asked), strict=True):
+            judged |= zip(indices, judgements, strict=True)
+        return [judged[index] for index in range(len(requests))]
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Judgement]:
         """Judge the harness's requests, without a progress bar in the log file.

@@ -89,6 +89,7 @@ class EvaluateMetrics(TypedDict):
     exact_match: float  # per cent of the answers that equal the reference; not written by task
     scoring: ScoringInfo  # how the scores are computed
     num_skipped: int  # samples whose prompt and answer do not fit the model's positions
+    library: NotRequired[str]  # name and version of the library that answered, where it is vLLM
 
 
 class EvaluatePrediction(TypedDict):
@@ -136,6 +137,7 @@ class BenchmarkMetrics(TypedDict):
     scoring: str  # what is scored of an option, its letter or its text, and how it is normalised
     chance: float  # accuracy of guessing among four options, in per cent
     harness: str  # name and version of the evaluation harness
+    library: NotRequired[str]  # name and version of the library that read, where it is vLLM
 
 
 class BenchmarkPrediction(TypedDict):

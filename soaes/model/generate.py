@@ -37,10 +37,25 @@ def generate(
     return [answer.text for answer in answers]
 
 
-@torch.inference_mode()
 def generate_answers(
     model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int
 ) -> list[Answer]:
+    """Return the answers of `generate_tokens` as text."""
+    answers = generate_tokens(model, tokenizer, prompts, max_new_tokens)
+    return [finish(tokenizer, tokens) for tokens in answers]
+
+
+def finish(tokenizer: Any, tokens: list[int]) -> Answer:
+    """Return the answer that a model's new tokens are."""
+    end_id = tokenizer.token_to_id(chat_format(tokenizer).end)
+    without_end = [token for token in tokens if token != end_id]
+    return Answer(tokenizer.decode(without_end), is_cut=end_id not in tokens)
+
+
+@torch.inference_mode()
+def generate_tokens(
+    model: Any, tokenizer: Any, prompts: list[list[int]], max_new_tokens: int
+) -> list[list[int]]:
     """Answer every prompt greedily, up to the token that ends an answer or max_new_tokens.
 
     Args:
@@ -50,7 +65,7 @@ def generate_answers(
         max_new_tokens: Largest number of new tokens per prompt.
 
     Returns:
-        The answer to each prompt.
+        The new tokens of each prompt, with the one that ends an answer.
     """
     end_id = tokenizer.token_to_id(chat_format(tokenizer).end)
     answers: list[list[int]] = [[] for _ in prompts]
@@ -62,11 +77,7 @@ def generate_answers(
             tokens = _generate_batch(model, batch, end_id, max_new_tokens)
             for index, answer in zip(indices, tokens, strict=True):
                 answers[index] = answer
-    finished = []
-    for answer in answers:
-        without_end = [token for token in answer if token != end_id]
-        finished.append(Answer(tokenizer.decode(without_end), is_cut=end_id not in answer))
-    return finished
+    return answers
 
 
 def batches(lengths: list[int]) -> Iterator[list[int]]:

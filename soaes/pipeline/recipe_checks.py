@@ -61,6 +61,7 @@ PARTIALS = {
     "backend": ("folders", "settings"),
 }
 GIVEN_BY_DISTILL = ("teacher_store", "alpha", "tau")
+GIVEN_TO_MODEL_BACKEND = ("model", "execution")  # by evaluate and benchmark
 
 # The stages whose output an argument of a name reads, whichever stage it is an argument of.
 MODEL_STAGES = (*lineage.GIVEN, *TRAINING_STAGES, "export")
@@ -80,6 +81,9 @@ PARENTS: dict[str, tuple[str, ...]] = {
 }
 # The steps of soaes.stages.corpus, in their order: `documents` of these and of `files`.
 CORPUS_STEPS = ("read", "clean", "deduplicate", "decontaminate", "score", "select")
+
+# The stages that may have a model run by vLLM; without a backend it is transformers'.
+ANSWERING = ("evaluate", "benchmark")
 
 # The parameters of a stage that no recipe holds: the worker gives them.
 GIVEN_BY_THE_WORKER = ("execution", "root", "models", "tracker", "out")
@@ -174,8 +178,8 @@ def _lora(recipe: Recipe) -> dict[str, Any] | None:
 def _check_vllm_reads(recipe: Recipe, execution: Execution) -> None:
     """Check that vLLM reads the models of our own that a stage gives it, and cuts them so."""
     device = execution.device
-    if recipe.stage == "teach_vllm":
-        names, way_out = ["model"], "teacher_logits=transformers"
+    if is_cut_by_vllm(recipe):
+        names, way_out = ["model"], _without_vllm(recipe)
     elif recipe.stage == "speed" and _backend(recipe) == "vllm":
         names, way_out = ["target"], "backend=native"
         if instantiate_settings(recipe.arguments["decode"]).uses_draft:
@@ -199,7 +203,14 @@ def _check_vllm_reads(recipe: Recipe, execution: Execution) -> None:
 
 def is_cut_by_vllm(recipe: Recipe) -> bool:
     """Tell whether vLLM runs a stage's model, cut over the devices of a stage."""
+    if recipe.stage in ANSWERING:
+        return "backend" in recipe.arguments and _backend(recipe) == "vllm"
     return recipe.stage == "teach_vllm"
+
+
+def _without_vllm(recipe: Recipe) -> str:
+    """The option under which another library runs a stage that vLLM runs."""
+    return "backend=native" if recipe.stage in ANSWERING else "teacher_logits=transformers"
 
 
 def trains_adapters(store: Store, recipes: Iterable[Recipe]) -> bool:
@@ -238,7 +249,7 @@ def check_libraries(store: Store, recipes: Iterable[Recipe], runtime: Runtime) -
         for name, ancestor in recipe.ancestry().items():
             if not is_cut_by_vllm(ancestor) or store.holds(name):
                 continue
-            vllm_environment.check_installed("teacher_logits=transformers")
+            vllm_environment.check_installed(_without_vllm(ancestor))
             origin = lineage.origin(ancestor.arguments["model"])
             model = model_checks.given(store, origin, runtime)
             if model is not None:
@@ -348,6 +359,8 @@ def _check_partial(stage: str, name: str, node: Any) -> None:
     given = PARTIALS[name]
     if (stage, name) == ("distill", "module"):
         given += GIVEN_BY_DISTILL
+    elif name == "backend" and stage in ANSWERING:
+        given = GIVEN_TO_MODEL_BACKEND
     untaken = [key for key in given if key not in parameters]
     lacking = [key for key in parameters if parameters[key].required and key not in given]
     if untaken or lacking:
@@ -455,7 +468,7 @@ def _check_backend(recipe: Recipe) -> None:
 
 
 def _backend(recipe: Recipe) -> str:
-    """The name of the library that a speed is measured with."""
+    """The name of the library that a backend is."""
     function = declared_name(recipe.arguments["backend"]["_target_"])
     return function.removeprefix("open_")
 

@@ -1,8 +1,9 @@
 """Score a model: its answers to held-out questions (`evaluate`) and its exams (`benchmark`).
 
-The path of the data: samples of a split -> prompts (data.chat) -> greedy answers (model.generate)
--> scores of each answer (metrics.rouge, metrics.bleu) -> means (metrics.estimators); the loss of
-the reference answers is measured beside them. Speed is measured elsewhere.
+The path of the data: samples of a split -> prompts (data.chat) -> greedy answers (by a backend,
+decode.backends.language_model) -> scores of each answer (metrics.rouge, metrics.bleu) -> means
+(metrics.estimators); the loss of the reference answers is measured beside them. Speed is measured
+elsewhere.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from soaes.data import splits
 from soaes.data.chat import AnyTokenizer, answer, load_tokenizer, prompt
 from soaes.data.curation import exam_files
 from soaes.data.jsonl import read_jsonl
+from soaes.decode.backends.language_model import LanguageModel, ModelBackend, open_transformers
 from soaes.metrics import bleu, exams, rouge
 from soaes.metrics.estimators import answer_scores
 from soaes.metrics.recall import Vocabulary, recall, vocabulary
 from soaes.metrics.schema import EvaluatePrediction, write_metrics, write_predictions
 from soaes.metrics.scoring_info import scoring_info
 from soaes.model import checkpoint
-from soaes.model.generate import Answer, generate_answers
+from soaes.model.folder import text_config
+from soaes.model.generate import Answer, finish
 from soaes.model.output_head import OutputHead
-from soaes.model.reference_loss import reference_nats
 from soaes.pipeline import validation
 from soaes.pipeline.runtime import Execution
 
@@ -43,6 +45,7 @@ def evaluate(
     unseen_samples: int | None = 0,
     sample_seed: int = 0,
     execution: Execution = Execution(),
+    backend: ModelBackend = open_transformers,
     *,
     out: Path,
 ) -> None:
@@ -62,6 +65,7 @@ def evaluate(
         unseen_samples: samples of qa/unseen.jsonl, drawn at random; None: all.
         sample_seed: of both draws. It is not the run's seed, so that all runs answer the same.
         execution: device.
+        backend: opens the model: transformers, or vLLM.
         out: folder for metrics.json (mean scores, 0 to 100; the loss of the references, nats a
             token) and predictions.jsonl (a line a sample).
 
@@ -81,16 +85,15 @@ def evaluate(
         paths = (documents / "qa").glob("*.jsonl")
         values = vocabulary(record for path in paths for record in read_jsonl(path))
     tokenizer = load_tokenizer(model)
-    network = checkpoint.load(model).to(execution.device).eval()
-    predictions = {
-        name: _predict(network, tokenizer, some, name, max_new_tokens, values)
-        for name, some in samples.items()
-    }
+    with backend(model, execution) as language_model:
+        predictions = {
+            name: _predict(language_model, tokenizer, some, name, max_new_tokens, values)
+            for name, some in samples.items()
+        }
     if not predictions[split]:
-        positions = network.config.max_position_embeddings
         raise ValueError(
-            f"none of {len(samples[split])} prompts fits {positions} positions with its answer; "
-            "set a larger context"
+            f"none of {len(samples[split])} prompts fits {language_model.positions} positions with "
+            "its answer; set a larger context"
         )
     skipped = {name: len(some) - len(predictions[name]) for name, some in samples.items()}
 
@@ -102,12 +105,14 @@ def evaluate(
     if predictions.get("unseen"):
         unseen = {**_scores(predictions["unseen"]), "num_skipped": skipped["unseen"]}
         metrics |= {f"unseen_{name}": value for name, value in unseen.items()}
+    if language_model.library is not None:
+        metrics["library"] = language_model.library
     write_predictions(out, [row for rows in predictions.values() for row in rows])
     write_metrics(out, metrics)
 
 
 def _predict(
-    network: PreTrainedModel,
+    language_model: LanguageModel,
     tokenizer: AnyTokenizer,
     samples: list[Sample],
     split: str,
@@ -115,7 +120,7 @@ def _predict(
     values: Vocabulary,
 ) -> list[EvaluatePrediction]:
     """Answer and score the samples that fit, task by task."""
-    positions = network.config.max_position_embeddings
+    positions = language_model.positions
     fitting: dict[str, list[tuple[Sample, list[int]]]] = {}
     for sample in samples:
         ids = prompt(tokenizer, sample["messages"][:-1])
@@ -128,10 +133,11 @@ def _predict(
         references = [
             _reference(tokenizer, sample, positions - len(ids)) for sample, ids in fitting[task]
         ]
-        answers = generate_answers(network, tokenizer, prompts, max_new_tokens[task])
-        nats = reference_nats(network, prompts, [reference.ids for reference in references])
+        answers = language_model.write(prompts, max_new_tokens[task])
+        reference_ids = [reference.ids for reference in references]
+        nats = language_model.reference_nats(prompts, reference_ids)
         for index, (sample, _) in enumerate(fitting[task]):
-            row = _prediction(sample, split, answers[index], values)
+            row = _prediction(sample, split, finish(tokenizer, answers[index]), values)
             row["reference_nats"] = nats[index]
             row["reference_tokens"] = len(references[index].ids)
             row["reference_is_cut"] = references[index].is_cut
@@ -213,6 +219,7 @@ def benchmark(
     limit: int | None = None,
     scoring: str = "letter",
     execution: Execution = Execution(),
+    backend: ModelBackend = open_transformers,
     *,
     out: Path,
 ) -> None:
@@ -229,28 +236,35 @@ def benchmark(
         limit: questions of each subject, drawn at random; None: all.
         scoring: what is scored of an option, its `letter` or its `text`.
         execution: device, and questions at once.
+        backend: opens the model: transformers, or vLLM.
         out: folder for metrics.json (accuracies in per cent) and predictions.jsonl (each question
             and the option that the model picked).
     """
     validation.check_one_of("scoring", scoring, validation.SCORINGS)
     questions = exam_files.read(documents / "exam")
     answers = exams.Answers([], [])
+    library = None
     if questions:
         tokenizer = load_tokenizer(model)
-        network = checkpoint.load(model)
-        networks = [network, *_untrained(model, network.config.max_position_embeddings)]
-        reader, *untrained = [
-            exams.Reader(
-                network.to(execution.device),
-                OutputHead.of(network).logits,
-                tokenizer,
-                execution.micro_batch_size,
-            )
-            for network in networks
+        positions = text_config(model)["max_position_embeddings"]
+        untrained = [
+            exams.Reader(_judge(network, execution), tokenizer)
+            for network in _untrained(model, positions)
         ]
-        answers = exams.answers(reader, questions, shots, limit, scoring, untrained)
+        with backend(model, execution) as language_model:
+            reader = exams.Reader(language_model.judge, tokenizer)
+            answers = exams.answers(reader, questions, shots, limit, scoring, untrained)
+            library = language_model.library
+    metrics = exams.summary(answers.rows, shots, scoring, answers.untrained)
+    if library is not None:
+        metrics["library"] = library
     write_predictions(out, answers.rows)
-    write_metrics(out, exams.summary(answers.rows, shots, scoring, answers.untrained))
+    write_metrics(out, metrics)
+
+
+def _judge(network: PreTrainedModel, execution: Execution) -> exams.ModelJudge:
+    logits = OutputHead.of(network).logits
+    return exams.ModelJudge(network.to(execution.device), logits, execution.micro_batch_size)
 
 
 def _untrained(model: Path, positions: int) -> list[PreTrainedModel]:

@@ -329,6 +329,27 @@ def test_a_teacher_of_one_device_that_is_too_large_is_given_to_vllm(store):
         report.check(store, composed.recipe.ancestry(), composed.runtime)
 
 
+@pytest.mark.parametrize("goal", ["evaluate", "benchmark"])
+def test_answers_of_a_model_that_is_too_large_are_given_to_vllm(store, goal):
+    words = ["scale=paper", "runtime=a800x8", f"goal={goal}"]
+    composed = job(store, *words, "runtime.hardware.host_memory_gb=4000")
+    with pytest.raises(ValueError, match=rf"{goal} 72\.7B: needs .* set backend=vllm, which cuts"):
+        report.check(store, composed.recipe.ancestry(), composed.runtime)
+    by_vllm = job(store, *words, "backend=vllm")
+    bill = billed(store, by_vllm, goal)
+    assert bill.devices == 8 and bill.memory.weights == 4 * bill.parameters / 8
+    draft = billed(store, job(store, *words, "backend=vllm", "subject=draft.chat"), goal)
+    assert draft.devices == 4  # of 28 heads
+
+
+def test_a_teacher_by_vllm_is_cut_and_its_output_matrix_is_held_whole(store):
+    composed = job(store, *PAPER, "teacher_logits=vllm")
+    bill = billed(store, composed, "teach_vllm")
+    shape = workload.model_of(store, stage(composed, "teach_vllm"), composed.runtime)
+    assert bill.devices == 8 and bill.memory.weights == 4 * shape.parameters / 8
+    assert bill.memory.logits == 4 * shape.matrix_parameters
+
+
 def test_a_host_that_cannot_hold_the_models_of_all_ranks_is_said(store):
     composed = job(store, *PAPER)
     bill = billed(store, composed, "cpt")

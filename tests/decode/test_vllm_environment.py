@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from soaes.decode.backends import vllm_environment
+from soaes.pipeline.runtime import Execution
 from tests.helpers.vllm_stand_in import stand_in
 
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
@@ -68,3 +69,33 @@ def test_a_named_environment_is_one_that_has_vllm(tmp_path, monkeypatch, package
     installed.rmdir()
     with pytest.raises(ValueError, match=f"{tmp_path} has no vLLM.*`make vllm` installs it"):
         vllm_environment.check_installed("backend=native")
+
+
+QWEN_7B = {"num_attention_heads": 28, "num_key_value_heads": 4, "intermediate_size": 18944}
+QWEN_72B = {"num_attention_heads": 64, "num_key_value_heads": 8, "intermediate_size": 29568}
+LLAMA_1B = {"num_attention_heads": 32, "num_key_value_heads": 4, "intermediate_size": 5632}
+
+
+@pytest.mark.parametrize(
+    ("config", "devices", "wanted", "cut"),
+    [
+        pytest.param(QWEN_7B, 8, None, 4, id="as-many-as-divide"),
+        pytest.param(QWEN_72B, 8, None, 8, id="all"),
+        pytest.param(QWEN_72B, 8, 2, 2, id="as-set"),
+        pytest.param(LLAMA_1B, 8, None, 8, id="key-heads-copied"),
+        pytest.param(QWEN_72B, 1, None, 1, id="one"),
+    ],
+)
+def test_a_model_is_cut_over_as_many_devices_as_divide_it(config, devices, wanted, cut):
+    execution = Execution("cuda", devices, tensor_parallel=wanted)
+    assert vllm_environment.tensor_parallel("model", config, execution) == cut
+
+
+def test_a_cut_that_is_uneven_or_of_too_many_devices_is_refused():
+    execution = Execution("cuda", 8, tensor_parallel=8)
+    with pytest.raises(ValueError, match="28 query and 4 key heads, evenly over 1, 2, 4 of dev"):
+        vllm_environment.tensor_parallel("model", QWEN_7B, execution)
+    with pytest.raises(ValueError, match="tensor_parallel=4: there are devices=2; set"):
+        Execution("cuda", 2, tensor_parallel=4)
+    with pytest.raises(ValueError, match="tensor_parallel=0"):
+        Execution("cuda", 2, tensor_parallel=0)

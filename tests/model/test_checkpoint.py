@@ -7,19 +7,28 @@ from functools import partial
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PhiConfig,
+    PhiForCausalLM,
+)
 
 from soaes.data import chat
 from soaes.data.jsonl import write_jsonl
 from soaes.data.settings import PackingSettings
 from soaes.decode.backends import vllm_environment
-from soaes.decode.backends.vllm_backend import ENVIRONMENT
+from soaes.decode.backends.vllm_engine import ENVIRONMENT
 from soaes.model import checkpoint
 from soaes.model.causal_lm import CausalLM
+from soaes.model.output_head import OutputHead
 from soaes.model.settings import ConstantSchedule, OptimizerSettings
 from soaes.model.vocabulary import pad_vocabulary
 from soaes.stages import export, prepare, train
+from tests.helpers.toys import toy
 
 PUBLISHED_TEMPLATE = (
     "{{ '<|im_start|>system\nYou are Qwen.<|im_end|>\n' }}"
@@ -253,3 +262,40 @@ def test_rows_of_another_tokenizer_are_refused_by_every_reader(published, tmp_pa
             pytest.fail(name)
     with pytest.raises(ValueError, match="must share one tokenizer"):
         train.distill(other, rows, store, 0.5, 2.0, partial(DistilledLM), OPTIM, 0, out=out)
+
+
+def phi():
+    """A random model whose output has a bias."""
+    config = PhiConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
+    model = PhiForCausalLM(config)
+    torch.nn.init.normal_(model.lm_head.bias)
+    return model
+
+
+@pytest.mark.parametrize(
+    "model",
+    [toy(1), toy(1, tie_word_embeddings=True), toy(1).to(torch.bfloat16), phi()],
+    ids=["own", "tied", "bfloat16", "bias"],
+)
+def test_a_head_is_read_without_its_model(tmp_path, model):
+    model.save_pretrained(tmp_path, max_shard_size="10KB")
+    head, own = checkpoint.load_head(tmp_path), OutputHead.of(model)
+    assert torch.equal(head.weight_VD, own.weight_VD.float())
+    assert head.extras == own.extras
+    if own.bias_V is not None:
+        assert torch.equal(head.bias_V, own.bias_V)
+
+
+def test_a_head_of_another_name_is_refused(tmp_path):
+    toy(1).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["output.weight"] = weights.pop("lm_head.weight")
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="no lm_head.weight .*set teacher_logits=transformers"):
+        checkpoint.load_head(tmp_path)

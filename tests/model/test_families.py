@@ -254,7 +254,9 @@ class Way:
 
     def benchmark(self):
         network = checkpoint.load(self.current)
-        reader = exams.Reader(network, OutputHead.of(network).logits, self.tokenizer, 2)
+        reader = exams.Reader(
+            exams.ModelJudge(network, OutputHead.of(network).logits, 2), self.tokenizer
+        )
         model, answer = reference(self.current), [60, 70]
         for ids in self.prompts():
             ((score, _),) = reader._loglikelihood_tokens([("", ids, answer)])

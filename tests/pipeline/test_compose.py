@@ -1194,5 +1194,9 @@ def test_no_argument_of_a_stage_or_of_settings_is_missing_in_conf(words, tmp_pat
                     names = missing_in(node, node["_target_"])
                     hidden |= {(node["_target_"], name) for name in names}
     assert len(stages) > 12
-    # conf/optim/lora.yaml alone has adapters: recipes without them keep their names
-    assert hidden == {("soaes.model.settings.OptimizerSettings", "lora")}
+    # only conf/optim/lora.yaml and conf/backend/vllm.yaml have them: other recipes keep their names
+    assert hidden == {
+        ("soaes.model.settings.OptimizerSettings", "lora"),
+        ("evaluate", "backend"),
+        ("benchmark", "backend"),
+    }

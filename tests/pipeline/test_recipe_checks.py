@@ -136,6 +136,60 @@ def test_heads_that_nothing_forbids_are_composed(monkeypatch, tmp_path, words):
     assert sweep.jobs(words)
 
 
+ANSWERING = pytest.mark.parametrize("goal", ["evaluate", "benchmark"])
+ANSWERS = ["goal=evaluate", "backend=vllm"]
+
+
+@ANSWERING
+def test_vllm_answers_by_one_option_and_other_recipes_keep_their_names(goal):
+    (by_default,), (by_vllm,) = (
+        sweep.jobs([f"goal={goal}", *words]) for words in ([], ["backend=vllm"])
+    )
+    assert "backend" not in by_default.recipe.written
+    written = by_vllm.recipe.written
+    assert written.pop("backend")["dtype"] == "float32"
+    assert written == by_default.recipe.written
+    (half,) = sweep.jobs([f"goal={goal}", "backend=vllm", "evaluate.backend.dtype=bfloat16"])
+    assert half.recipe.written["backend"]["dtype"] == "bfloat16"
+
+
+@ANSWERING
+def test_a_missing_vllm_is_said_before_a_stage_is_built_and_not_in_a_plan(
+    monkeypatch, tmp_path, goal
+):
+    monkeypatch.setenv(vllm_environment.VLLM, str(tmp_path / "none"))
+    words = [f"runtime.store={tmp_path}", f"goal={goal}", "backend=vllm"]
+    with pytest.raises(ValueError, match="`make vllm` installs it.*or backend=native"):
+        run(words)
+    assert run([*words, "dry=true"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param(
+            [*ANSWERS, "+evaluate.backend.device=cuda"],
+            "backend.device: open_vllm has no such setting",
+            id="unknown",
+        ),
+        pytest.param(
+            ["goal=evaluate", "+evaluate.backend=${speed.backend}"],
+            "not a backend of evaluate, open_native does not take model, execution",
+            id="of-speed",
+        ),
+        pytest.param([*ANSWERS, *HEADS_OF_16], "heads of 16 .*or backend=native", id="heads"),
+        pytest.param(
+            [*ANSWERS, "runtime=fsdp2", "runtime.execution.tensor_parallel=2"],
+            "tensor_parallel=2: vLLM cuts model, of 3 query and 1 key heads, evenly over 1, 3 of ",
+            id="tensor-parallel",
+        ),
+    ],
+)
+def test_what_vllm_cannot_answer_with_is_refused(words, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.jobs(words)
+
+
 OTHER_TOKENIZER = (
     "{_target_:soaes.stages.prepare.tokenizer,documents:${data.documents},vocabulary:512,"
     "alphabet_size:100,alphabet_weight:20}"

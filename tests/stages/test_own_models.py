@@ -144,7 +144,7 @@ def test_an_untrained_model_of_the_same_tokenizer_can_be_made(root):
 def test_an_exam_is_read_as_a_text_is_with_its_first_token(root):
     network = checkpoint.load(root / "target").eval()
     words = chat.load_tokenizer(root / "target")
-    reader = exams.Reader(network, OutputHead.of(network).logits, words, 2)
+    reader = exams.Reader(exams.ModelJudge(network, OutputHead.of(network).logits, 2), words)
     ((score, _),) = reader.judge([("甲：", "乙")])
     first = words.token_to_id(LLAMA3_TOKENS[1])
     prompt, answer = (words.encode(text, add_special_tokens=False).ids for text in ("甲：", "乙"))
