@@ -34,7 +34,8 @@ class Scores:
         pairs = [(index - 1, ids[index]) for index in range(start, len(ids))]
         pairs += [(len(ids) - 1, token) for token in next]
         logprobs = [log_probs_TV[index, token].item() for index, token in pairs]
-        is_greedy = [log_probs_TV[index].argmax().item() == token for index, token in pairs]
+        likeliest_T = log_probs_TV.argmax(-1).tolist()
+        is_greedy = [likeliest_T[index] == token for index, token in pairs]
         scored = len(ids) - start
         return {"ids": logprobs[:scored], "next": logprobs[scored:], "is_greedy": is_greedy}
 
@@ -144,21 +145,28 @@ def test_vllm_answers_and_scores_as_transformers_does(world, tmp_path):
     own = outputs(world, tmp_path / "own", open_transformers)
     tokenizer = load_tokenizer(world["model"])
     questions = read_jsonl(world["documents"] / "qa" / "test.jsonl")
-    prompts = [prompt(tokenizer, question["messages"][:-1]) for question in questions[:16]]
+    prompts = [prompt(tokenizer, question["messages"][:-1]) for question in questions]
+    start = tuple(token for ids in prompts for token in ids)[:300]  # more than a block of the cache
+    asked = [Asked((*start, token), [[10], [11], [12], [13]]) for token in range(20, 40)]
     with vllm_model.open_vllm(world["model"], execution) as model:
         theirs = outputs(world, tmp_path / "vllm", lambda *given: contextlib.nullcontext(model))
         written = model.write(prompts, 40)
         many_at_once = model.write(prompts * 3, 40)
+        letters = model.judge(asked)
     with open_transformers(world["model"], execution) as model:
         expected = model.write(prompts, 40)
+        expected_letters = model.judge(asked)
         target = target_of(model.network)
     end = tokenizer.token_to_id(tokenizer.chat_format.end)
     ties = 0
     for index, ids in enumerate(prompts):
-        asked = Prompt(str(index), "qa", [], ids, 40)
-        for answer in (written[index], *many_at_once[index::16]):
-            ties += count_near_ties(target, asked, answer, expected[index], end, "float32")
+        decoded = Prompt(str(index), "qa", [], ids, 40)
+        for answer in (written[index], *many_at_once[index :: len(prompts)]):
+            ties += count_near_ties(target, decoded, answer, expected[index], end, "float32")
     print(f"{ties} of {4 * sum(map(len, expected))} new tokens were decided by a near tie")
+    for judged, own_judged in zip(letters, expected_letters, strict=True):
+        scores = [score for score, _ in own_judged]
+        assert [score for score, _ in judged] == pytest.approx(scores, abs=1e-4)
     differing = 0
     for row, wanted in zip(theirs["evaluate"], own["evaluate"], strict=True):
         differing += row["prediction"] != wanted["prediction"]

@@ -138,6 +138,7 @@ def test_heads_that_nothing_forbids_are_composed(monkeypatch, tmp_path, words):
 
 ANSWERING = pytest.mark.parametrize("goal", ["evaluate", "benchmark"])
 ANSWERS = ["goal=evaluate", "backend=vllm"]
+CUT = "runtime.execution.tensor_parallel"
 
 
 @ANSWERING
@@ -179,7 +180,7 @@ def test_a_missing_vllm_is_said_before_a_stage_is_built_and_not_in_a_plan(
         ),
         pytest.param([*ANSWERS, *HEADS_OF_16], "heads of 16 .*or backend=native", id="heads"),
         pytest.param(
-            [*ANSWERS, "runtime=fsdp2", "runtime.execution.tensor_parallel=2"],
+            [*ANSWERS, "runtime=fsdp2", "runtime.execution.devices=4", f"{CUT}=2"],
             "tensor_parallel=2: vLLM cuts model, of 3 query and 1 key heads, evenly over 1, 3 of ",
             id="tensor-parallel",
         ),

@@ -140,15 +140,18 @@ def score(llm: Any, texts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     outputs = llm.generate(as_prompts([text["ids"] for text in texts]), params, use_tqdm=False)
     scores = []
     for text, output in zip(texts, outputs):
-        scored_ids = text["ids"][text["start"] :]
-        prompt_logprobs = (output.prompt_logprobs or [])[text["start"] :]
-        entries = [at[token] for at, token in zip(prompt_logprobs, scored_ids)]
+        start = text["start"]
+        prompt_logprobs = (output.prompt_logprobs or [])[start:]
+        entries = [at[token] for at, token in zip(prompt_logprobs, text["ids"][start:])]
         answer = output.outputs[0]
-        following = [answer.logprobs[0][token].logprob for token in text["next"]]
         is_greedy = [entry.rank == 1 for entry in entries]
         is_greedy += [token == answer.token_ids[0] for token in text["next"]]
-        logprobs = [entry.logprob for entry in entries]
-        scores.append({"ids": logprobs, "next": following, "is_greedy": is_greedy})
+        score = {
+            "ids": [entry.logprob for entry in entries],
+            "next": [answer.logprobs[0][token].logprob for token in text["next"]],
+            "is_greedy": is_greedy,
+        }
+        scores.append(score)
     return scores
 
 
