@@ -42,6 +42,7 @@ def test_every_package_is_listed():
 def test_the_wheel_holds_the_code_the_configuration_and_the_tables(wheel):
     expected = {f"soaes/{path.relative_to(ROOT / 'soaes')}" for path in _files("soaes", "*.py")}
     expected |= {f"soaes/{path.relative_to(ROOT)}" for path in _files("conf", "*.yaml")}
+    expected |= {f"soaes/{path.relative_to(ROOT)}" for path in _files("conf", "*.jsonl")}
     assets = (ROOT / "soaes/report/page/assets").rglob("*")
     expected |= {f"soaes/{path.relative_to(ROOT / 'soaes')}" for path in assets if path.is_file()}
     shapes = _files("soaes/bill", "*.json")

@@ -15,6 +15,7 @@ from dataclasses import is_dataclass
 from importlib.util import find_spec
 from typing import Any, get_args
 
+from soaes.data.curation.settings import DomainSettings, SelectionSettings
 from soaes.data.settings import DialogueSettings, PackingSettings
 from soaes.decode.backends import vllm_environment
 from soaes.decode.settings import DecoderSettings, SamplingSettings, speculation_spec
@@ -38,6 +39,8 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "optim": (OptimizerSettings,),
     "packing": (PackingSettings,),
     "dialogue": (DialogueSettings,),
+    "domain": (DomainSettings,),
+    "selection": (SelectionSettings,),
     "validation": (ValidationSettings,),
     "probe": (ProbeSettings,),
     "sampling": (SamplingSettings,),

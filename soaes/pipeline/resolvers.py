@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from soaes.data.curation.sources import KINDS, digest
+from soaes.data.curation.sources import FOLDERS, digest
 from soaes.decode.backends.vllm_environment import library
 from soaes.model import folder
 from soaes.pipeline import command_line, origins
@@ -38,7 +38,7 @@ def data_digest(root: str, *kinds: str) -> str:
     """
     if not str(root).strip() or not Path(root).is_dir():
         raise ValueError(f"data.root={root}: there is no such folder; README says what it may hold")
-    return digest(root, cache_folder([]), kinds or KINDS)
+    return digest(root, cache_folder([]), kinds or FOLDERS)
 
 
 def local_model(path: str) -> dict[str, Any]:

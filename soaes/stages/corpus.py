@@ -1,6 +1,6 @@
 """Corpus: from a user's raw files to documents that are worth training on, one stage a step.
 
-    raw files -> read -> ... -> soaes.stages.curate.files
+    raw files -> read -> ... -> score -> select -> soaes.stages.curate.files
 
 A stage takes the folder of the one before and writes the documents that it keeps, every drop with
 its rule, and an account (soaes.data.curation.document). Stages know files; what happens to a text
@@ -9,13 +9,15 @@ stands in soaes.data.curation, and how a format is read in soaes.data.readers.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from soaes.data.curation import sources
+from soaes.data.curation import importance, relevance, sources
+from soaes.data.curation import selection as selecting
 from soaes.data.curation.curation_report import printable
 from soaes.data.curation.document import (
     CuratedDocument,
@@ -23,13 +25,21 @@ from soaes.data.curation.document import (
     SourceDocument,
     StepOutput,
     curated,
+    read_documents,
 )
+from soaes.data.curation.labels import Label, labelled_passages, read_labels
+from soaes.data.curation.settings import DomainSettings, SelectionSettings
+from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.data.readers import encodings
 from soaes.data.readers.base import Unreadable, iso_date, name_title
 from soaes.data.readers.registry import Readers
 from soaes.metrics.schema import write_metrics
+from soaes.pipeline.store import write_json
 
 KINDS = ("general", "corpus")
+JUDGED = "judged.jsonl"  # labelled passages with the score of their document
+SCORER = "scorer"  # folder
+THRESHOLDS = tuple(number / 20 for number in range(20))  # of relevance, in frontier.json
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -64,6 +74,100 @@ def read(digest: str, *, root: str, readers: Mapping[str, str] | None = None, ou
             kind: dict(fields_not_read[kind].most_common()) for kind in KINDS
         }
     write_metrics(out, {"files": num_files.total(), **output.account.metrics()})
+
+
+def score(documents: Path, digest: str, *, root: str, domain: DomainSettings, out: Path) -> None:
+    """Score every document: credibility, relevance and importance. None is dropped.
+
+    Relevance comes from a scorer that is fitted to the user's labels, else from the density of the
+    domain's terms; without terms too there is none. Writes, beside the documents with their
+    `scores`: scoring.json, which says by what relevance was scored and how well; judged.jsonl, each
+    labelled passage with the score of its document by a scorer that has seen neither; and scorer/,
+    for stages that score other texts.
+
+    Args:
+        documents: Folder of the stage before.
+        digest: Digest of the labels (labels/**.jsonl in the user's folder), which stands for them
+            in the recipe.
+        root: The user's folder.
+        domain: Topics, tiers and the day on which the corpus is looked at.
+        out: The stage's output folder.
+
+    Raises:
+        ValueError: The labels changed since the job was planned, are no labels, or too few of them
+            are about the documents.
+    """
+    labels = _labels(root, digest)
+    labelled = list(labelled_passages(labels, read_documents(documents)))
+    fitted = relevance.fit(labelled, domain.topics) if labels else None
+    scorer: relevance.LinearScorer | relevance.TopicScorer | None = None
+    if fitted:
+        scorer = fitted.scorer
+    elif domain.topics:
+        scorer = relevance.TopicScorer(domain.topics)
+    citations, newest = _citations(documents)
+    as_of = domain.as_of or newest
+
+    with StepOutput("score", out) as output:
+        for document in output.documents(documents):
+            scores = _scores(document, domain, citations, as_of)
+            if scorer:
+                scores["relevance"] = round(scorer.document(document["text"]), 6)
+            output.keep({**document, "scores": scores})
+    write_jsonl(out / JUDGED, relevance.judged(fitted, labelled, read_documents(documents)))
+    if scorer:
+        scorer.save(out / SCORER)
+    summary = {
+        "relevance_by": "labels" if fitted else "topics" if scorer else "nothing",
+        "auc_unseen_families": fitted.auc if fitted else None,
+        "labels": len(labels),
+        "labels_found": len(labelled),
+        "as_of": as_of,
+    }
+    write_json(out / "scoring.json", summary)
+    write_metrics(out, {"labels_found": len(labelled), **output.account.metrics()})
+
+
+def select(documents: Path, *, selection: SelectionSettings, out: Path) -> None:
+    """Keep the documents that the settings ask for; by default all of them.
+
+    Documents of general/ and of corpus/expert/ are kept whatever they score; the latter count in
+    the budget. frontier.json has what other thresholds of relevance would keep.
+
+    Args:
+        documents: Folder of the stage `score`.
+        selection: Budget, threshold, tiers and caps.
+        out: The stage's output folder.
+
+    Raises:
+        ValueError: A threshold is set, and there is no relevance.
+    """
+    candidates = [
+        _candidate(document, selection)
+        for document in read_documents(documents)
+        if document["kind"] == "corpus"
+    ]
+    has_relevance = any(candidate.relevance is not None for candidate in candidates)
+    if selection.threshold is not None and candidates and not has_relevance:
+        raise ValueError(
+            f"selection.threshold={selection.threshold}: no document has a relevance; give "
+            "domain.topics or labels/, or set the threshold to null"
+        )
+    reasons = iter(selecting.reasons(candidates, selection))
+    num_tokens = 0
+    with StepOutput("select", out) as output:
+        for document in output.documents(documents):
+            reason = next(reasons) if document["kind"] == "corpus" else ""
+            if reason:
+                output.drop(document, reason, detail=json.dumps(document["scores"]))
+                continue
+            num_tokens += selection.tokens(document["text"])
+            output.keep(document)
+    judged = [selecting.Judged(**passage) for passage in read_jsonl(documents / JUDGED)]
+    rows = selecting.frontier(candidates, judged, THRESHOLDS) if has_relevance else []
+    frontier = [row._asdict() for row in rows]
+    write_json(out / "frontier.json", {"judged": len(judged), "frontier": frontier})
+    write_metrics(out, {"tokens": num_tokens, **output.account.metrics()})
 
 
 def _read_file(
@@ -128,3 +232,57 @@ def _document(kind: str, file: str, item: SourceDocument) -> CuratedDocument:
         title = item.title or name_title(file)
         item = replace(item, title=title, date=item.date or iso_date(name_title(file)))
     return curated(kind, file, item)
+
+
+def _labels(root: str, digest: str) -> list[Label]:
+    """Return the labels in a user's folder.
+
+    Raises:
+        ValueError: They changed since the job was planned, or a file is none of labels.
+    """
+    sources.check_unchanged(root, digest, (sources.LABELS,))
+    labels = []
+    for name in sources.listing(root)[sources.LABELS]:
+        reason, detail = sources.refusal(root, name)
+        if reason:
+            raise ValueError(f"{printable(name)}: {reason} ({detail})")
+        labels += read_labels(Path(root) / name)
+    return labels
+
+
+def _citations(documents: Path) -> tuple[importance.Citations, str]:
+    """Count who cites whom, and return the newest date of a document beside it."""
+    titles = (document["title"] for document in read_documents(documents))
+    citations = importance.Citations(titles)
+    newest = ""
+    for document in read_documents(documents):
+        citations.add(document["text"], document["title"])
+        newest = max(newest, document["date"])
+    return citations, newest
+
+
+def _scores(
+    document: CuratedDocument, domain: DomainSettings, citations: importance.Citations, as_of: str
+) -> dict[str, float]:
+    """Return all scores of a document but its relevance."""
+    title = document["title"]
+    parts = importance.Importance(
+        force=importance.legal_force(title),
+        recency=importance.recency(document["date"], as_of),
+        citations=citations.of(title),
+        topics=importance.topic_coverage(document["text"], domain.topics),
+    )
+    tier = selecting.tier_of(document["origin"], document["url"], domain.tiers)
+    scores = {"tier": tier, "importance": parts.score, **asdict(parts)}
+    return {name: round(value, 6) for name, value in scores.items()}
+
+
+def _candidate(document: CuratedDocument, settings: SelectionSettings) -> selecting.Candidate:
+    scores = document["scores"]
+    return selecting.Candidate(
+        tier=int(scores["tier"]),
+        relevance=scores.get("relevance"),
+        importance=scores["importance"],
+        tokens=settings.tokens(document["text"]),
+        origin=document["origin"],
+    )

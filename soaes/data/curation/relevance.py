@@ -9,15 +9,18 @@ which the labels come. A document scores the mean of its best passages.
 
 Without labels, a topic list gives the density of its terms instead: an order, no probability.
 
-Knows texts, labels and numbers, no files.
+Knows texts, labels and numbers; of files, those of a scorer alone.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +28,14 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from soaes.data.curation.labels import LabelledPassage
+from soaes.data.curation.document import CuratedDocument
+from soaes.data.curation.labels import Label, LabelledPassage
 from soaes.data.curation.ngrams import folded, ngram_hashes
 from soaes.data.curation.passages import passages
+from soaes.pipeline.store import read_json, write_json
 
 Vector = npt.NDArray[np.float64]
+Topics = Mapping[str, Iterable[str]]  # topic -> its terms
 
 NGRAMS = (2, 3, 4)  # characters
 FEATURES = 1 << 18
@@ -40,6 +46,7 @@ MAX_ITERATIONS = 500
 SMALLEST_EIGENVALUE = 1e-9  # passages that others span, such as equal ones, add no coordinate
 FOLDS = 10  # of families, for calibration and for what is said of the labels' own documents
 MIN_LABELS = 20  # of either class
+WEIGHTS, SETTINGS = "weights.npy", "scorer.json"  # the files of a scorer
 # A topic's term a hundred characters is as dense as a text about the domain gets.
 FULL_DENSITY = 0.01
 
@@ -51,7 +58,8 @@ class Features:
         topics: Topic -> its terms; the order of the topics is that of their features.
     """
 
-    def __init__(self, topics: Mapping[str, Iterable[str]]) -> None:
+    def __init__(self, topics: Topics) -> None:
+        self.topics = {topic: list(terms) for topic, terms in topics.items()}
         self._patterns = [_pattern(terms) for terms in topics.values()]
         self.size = FEATURES + len(self._patterns)
 
@@ -106,6 +114,19 @@ class LinearScorer:
         """Return the score of a document: the mean of its best passages, 0 without any."""
         return document_score(text, self.probability)
 
+    def save(self, folder: Path) -> None:
+        """Write the scorer to a folder, which `load` reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / WEIGHTS, self.weights)
+        settings = {
+            "by": "labels",
+            "topics": self.features.topics,
+            "intercept": self.intercept,
+            "slope": self.slope,
+            "offset": self.offset,
+        }
+        write_json(folder / SETTINGS, settings)
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -128,7 +149,7 @@ def fold_of(family: str) -> int:
     return zlib.crc32(family.encode()) % FOLDS
 
 
-def fit(labelled: Sequence[LabelledPassage], topics: Mapping[str, Iterable[str]]) -> Fitted:
+def fit(labelled: Sequence[LabelledPassage], topics: Topics) -> Fitted:
     """Fit a scorer to labelled passages and calibrate it on families that it has not seen.
 
     Args:
@@ -230,10 +251,11 @@ class TopicScorer:
     """Scores by the density of an expert's terms: what there is without labels.
 
     Args:
-        topics: Topic -> its terms.
+        topics: An expert's.
     """
 
-    def __init__(self, topics: Mapping[str, Iterable[str]]) -> None:
+    def __init__(self, topics: Topics) -> None:
+        self._topics = {topic: list(terms) for topic, terms in topics.items()}
         self._pattern = _pattern({term for terms in topics.values() for term in terms})
 
     def density(self, text: str) -> float:
@@ -244,6 +266,53 @@ class TopicScorer:
     def document(self, text: str) -> float:
         """Return the score of a document: the mean of its densest passages, 0 without any."""
         return document_score(text, self.density)
+
+    def save(self, folder: Path) -> None:
+        """Write the scorer to a folder, which `load` reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / SETTINGS, {"by": "topics", "topics": self._topics})
+
+
+def load(folder: Path) -> LinearScorer | TopicScorer:
+    """Read the scorer that was saved to a folder."""
+    settings = read_json(folder / SETTINGS)
+    if settings["by"] == "topics":
+        return TopicScorer(settings["topics"])
+    calibration = {name: settings[name] for name in ("intercept", "slope", "offset")}
+    return LinearScorer(Features(settings["topics"]), np.load(folder / WEIGHTS), **calibration)
+
+
+def judged(
+    fitted: Fitted | None,
+    labelled: Iterable[LabelledPassage],
+    documents: Iterable[CuratedDocument],
+) -> Iterator[dict[str, Any]]:
+    """Yield each labelled passage with the score of its document by a scorer that has seen neither.
+
+    Args:
+        fitted: None without labels; there is nothing then.
+        labelled: The passages that it was fitted to.
+        documents: Those that hold them.
+
+    Yields:
+        score of the document, whether the passage is relevant, and the weight by which it counts.
+    """
+    if fitted is None:
+        return
+    by_document: dict[str, list[Label]] = defaultdict(list)
+    for passage in labelled:
+        by_document[passage.document].append(passage.label)
+    for document in documents:
+        scores: dict[int, float] = {}
+        for label in by_document.get(document["id"], ()):
+            fold = fold_of(label.family)
+            if fold not in scores:
+                scores[fold] = round(fitted.by_fold[fold].document(document["text"]), 6)
+            yield {
+                "score": scores[fold],
+                "relevant": label.relevant,
+                "weight": 1 / label.probability,
+            }
 
 
 def sigmoid(values: Vector | float) -> Vector:

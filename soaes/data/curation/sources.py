@@ -16,6 +16,8 @@ from pathlib import Path
 from soaes.data import digests
 
 KINDS = ("general", "corpus", "dialogue", "qa", "exam")
+LABELS = "labels"  # of passages of corpus/, by which relevance is learned
+FOLDERS = (*KINDS, LABELS)
 MISNAMED = 0.8  # similarity from which another name is taken for a slip
 
 
@@ -24,13 +26,13 @@ def listing(root: str | Path) -> dict[str, list[str]]:
 
     What cannot be read, such as a pipe or a dangling link, is listed, so that the report names it.
     """
-    return {kind: sorted(_walk(Path(root), kind)) for kind in KINDS}
+    return {kind: sorted(_walk(Path(root), kind)) for kind in FOLDERS}
 
 
 def unread_names(root: str | Path) -> list[str]:
     """Return what else lies in root, sorted, without hidden names: nobody reads it."""
     names = sorted(os.listdir(root)) if os.path.isdir(root) else []
-    return [name for name in names if name not in KINDS and not name.startswith(".")]
+    return [name for name in names if name not in FOLDERS and not name.startswith(".")]
 
 
 def check_names(root: str | Path) -> None:
@@ -39,7 +41,7 @@ def check_names(root: str | Path) -> None:
     Raises:
         ValueError: if one has nearly the name of a kind that is missing.
     """
-    missing = [kind for kind in KINDS if not (Path(root) / kind).is_dir()]
+    missing = [kind for kind in FOLDERS if not (Path(root) / kind).is_dir()]
     slips = [
         f"{name} is not read, {kind}/ is"
         for name in unread_names(root)
@@ -78,7 +80,7 @@ def refusal(root: str | Path, name: str) -> tuple[str, str]:
     return "link to outside the data root", "move or copy the file, or link the whole of corpus/"
 
 
-def digest(root: str | Path, cache: Path | None = None, kinds: Sequence[str] = KINDS) -> str:
+def digest(root: str | Path, cache: Path | None = None, kinds: Sequence[str] = FOLDERS) -> str:
     """Return the SHA-256 over the sorted (relative path, SHA-256 of the file) of all files.
 
     Args:
@@ -107,7 +109,7 @@ def digest(root: str | Path, cache: Path | None = None, kinds: Sequence[str] = K
     return hashlib.sha256(os.fsencode(names)).hexdigest()
 
 
-def check_unchanged(root: str | Path, planned: str, kinds: Sequence[str] = KINDS) -> None:
+def check_unchanged(root: str | Path, planned: str, kinds: Sequence[str] = FOLDERS) -> None:
     """Check that a folder is as it was when a job was planned.
 
     Args:
