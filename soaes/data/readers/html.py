@@ -29,7 +29,8 @@ DATES = ("pubdate", "article:published_time", "publishdate", "dc.date", "date")
 URLS = ("og:url", "url")
 MAX_ELEMENTS = 100  # of the head that are looked at; to find the next takes longer each time
 MAX_LINK_SHARE = 0.6  # of the characters; beyond it a page is an index
-MIN_LINKS = 10  # of an index
+MIN_LINKS = 10  # of an index, and of a page with navigation
+CELLS = re.compile(r" *\t[\t ]*")  # between the cells of a row
 BULLETS = " \t\u3000•◦▪·*-–—0123456789.、>»›[]()"
 TAG = re.compile(r"<(/?)([a-z][a-z0-9-]*)", re.IGNORECASE)
 # Elements that hold none, and those that the next of their kind closes.
@@ -46,9 +47,10 @@ def read(path: Path, name: str) -> Iterator[SourceDocument | Rejection]:
     declared = DECLARED.search(raw, 0, DECLARED_WITHIN)
     charset = declared[1].decode("ascii", "ignore") if declared else ""
     page = encodings.decode(raw, charset).text
-    tree = parse(page)
-    text = main_text(tree)
-    _check_no_index(page, text)
+    tree = _parsed(page)
+    links = LINK.split(page)[1:]
+    text = _text(tree, len(links))
+    _check_no_index(links, text)
     text, rejection = encodings.repaired(text, name)
     if rejection:
         yield rejection
@@ -73,40 +75,50 @@ def _check_depth(page: str) -> None:
             raise Unreadable("nested too deeply", f"more than {MAX_DEPTH:,} elements in another")
 
 
-def parse(page: str) -> HTMLTree:
-    """Parse a page.
+def page_text(page: str) -> str:
+    """Return the text of an HTML page that is stored elsewhere than in a file of its own.
 
     Raises:
         Unreadable: It is nested too deeply.
     """
+    return _text(_parsed(page), len(LINK.findall(page)))
+
+
+def _parsed(page: str) -> HTMLTree:
     from resiliparse.parse.html import HTMLTree
 
     _check_depth(page)
     return HTMLTree.parse(page)
 
 
-def main_text(tree: HTMLTree) -> str:
-    """Return the main content of a page, with its paragraphs; else the whole of its text."""
+def _text(tree: HTMLTree, num_links: int) -> str:
+    """Return the main content of a page, with its paragraphs; else the whole of its text.
+
+    A page with few links has no navigation to take out, and the whole is found in half the time.
+    """
     from resiliparse.extract.html2text import extract_plain_text
 
     if tree.body is None:
         return ""
-    for main_content in (True, False):
+    for main_content in (True, False) if num_links >= MIN_LINKS else (False,):
         text = extract_plain_text(
             tree, main_content=main_content, alt_texts=False, comments=False, links=False
         )
         if text.strip():
-            return unix_lines(text)
+            return CELLS.sub("\t", unix_lines(text))
     return ""
 
 
-def _check_no_index(page: str, text: str) -> None:
+def _check_no_index(links: list[str], text: str) -> None:
     """Check that a page is no list of links.
+
+    Args:
+        links: What follows each `<a` of the page.
+        text: The page's text.
 
     Raises:
         Unreadable: It is.
     """
-    links = LINK.split(page)[1:]
     if len(links) < MIN_LINKS:
         return
     inner = (link.partition(">")[2].partition("</a")[0] for link in links)
