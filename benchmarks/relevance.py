@@ -25,9 +25,10 @@ import numpy.typing as npt
 import yaml
 from sklearn.metrics import cohen_kappa_score
 
-from soaes.data.curation import relevance
+from soaes.data.curation import relevance_training
 from soaes.data.curation.document import read_documents
 from soaes.data.curation.labels import LabelledPassage, labelled_passages, read_labels
+from soaes.data.curation.relevance import Features, TopicScorer, sigmoid
 from soaes.data.jsonl import read_jsonl
 from soaes.pipeline.store import write_json
 
@@ -52,16 +53,16 @@ class Evaluation:
         self.relevant = np.array([passage.label.relevant for passage in labelled], bool)
         self.weights = np.array([1 / passage.label.probability for passage in labelled])
         self.families = np.array([passage.label.family for passage in labelled])
-        density = relevance.TopicScorer(topics).density
+        density = TopicScorer(topics).density
         self.densities = np.array([density(passage.text) for passage in labelled])
         self.decisions = np.zeros(len(labelled))
         self.probabilities = np.zeros(len(labelled))
         self._score(labelled, topics)
 
     def _score(self, labelled: Sequence[LabelledPassage], topics: dict[str, list[str]]) -> None:
-        features = relevance.Features(topics)
-        matrix = features.matrix([passage.text for passage in labelled])
-        rows = relevance.Rows(features, matrix, self.relevant)
+        features = Features(topics)
+        matrix = relevance_training.feature_matrix(features, [one.text for one in labelled])
+        rows = relevance_training.Rows(features, matrix, self.relevant)
         groups = self._groups()
         for group in sorted(set(groups)):
             held_out = groups == group
@@ -69,11 +70,11 @@ class Evaluation:
             self.decisions[held_out] = rows.decisions(scorer)[held_out]
         for group in sorted(set(groups)):
             held_out = groups == group
-            slope, offset = relevance.calibration(
+            slope, offset = relevance_training.calibration(
                 self.decisions[~held_out], self.relevant[~held_out], self.weights[~held_out]
             )
             logits = slope * self.decisions[held_out] + offset
-            self.probabilities[held_out] = relevance.sigmoid(logits)
+            self.probabilities[held_out] = sigmoid(logits)
 
     def _groups(self) -> npt.NDArray[np.str_]:
         """Return the group with which each passage is left out."""

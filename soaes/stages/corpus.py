@@ -97,9 +97,11 @@ def score(documents: Path, digest: str, *, root: str, domain: DomainSettings, ou
         ValueError: The labels changed since the job was planned, are no labels, or too few of them
             are about the documents.
     """
+    from soaes.data.curation import relevance_training  # imported for seconds
+
     labels = _labels(root, digest)
     labelled = list(labelled_passages(labels, read_documents(documents)))
-    fitted = relevance.fit(labelled, domain.topics) if labels else None
+    fitted = relevance_training.fit(labelled, domain.topics) if labels else None
     scorer: relevance.LinearScorer | relevance.TopicScorer | None = None
     if fitted:
         scorer = fitted.scorer
@@ -114,7 +116,8 @@ def score(documents: Path, digest: str, *, root: str, domain: DomainSettings, ou
             if scorer:
                 scores["relevance"] = round(scorer.document(document["text"]), 6)
             output.keep({**document, "scores": scores})
-    write_jsonl(out / JUDGED, relevance.judged(fitted, labelled, read_documents(documents)))
+    judged = relevance_training.judged(fitted, labelled, read_documents(documents))
+    write_jsonl(out / JUDGED, judged)
     if scorer:
         scorer.save(out / SCORER)
     summary = {
