@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from soaes.pipeline.validation import check_flag, check_one_of
+from soaes.pipeline.validation import check_flag, check_in_range, check_one_of
 
 Algorithm = Literal["best_fit", "sum_of_squares"]
 Overflow = Literal["auto", "split", "drop", "error"]
@@ -42,11 +42,18 @@ class DialogueSettings:
             of Han characters.
         drop_refusals: leave out dialogues of which an answer declines its question and does nothing
             else.
+        min_relevance: relevance to the domain from which a dialogue without a label of its own has
+            the category `relevant`, and below which it has `other`; null: its category is the name
+            of its folder or file.
     """
 
     language: Language = "any"
     drop_refusals: bool = True
+    min_relevance: float | None = None
 
     def __post_init__(self) -> None:
         check_one_of("language", self.language, get_args(Language))
         check_flag("drop_refusals", self.drop_refusals, "leave out answers that decline")
+        if self.min_relevance is not None:
+            least = "the relevance of dialogues without a label; null for none"
+            check_in_range("min_relevance", self.min_relevance, "[0, 1]", least)

@@ -81,6 +81,7 @@ PARENTS: dict[str, tuple[str, ...]] = {
     "target_trace": ("target_trace",),
     "prediction": ("predict_acceptance",),
     "read": ("read",),
+    "scores": ("score",),
 }
 # The steps of soaes.stages.corpus, in their order: `documents` of these and of `files`.
 CORPUS_STEPS = ("read", "clean", "deduplicate", "decontaminate", "score", "select")

@@ -38,8 +38,7 @@ from soaes.pipeline.store import write_json
 
 KINDS = ("general", "corpus")
 JUDGED = "judged.jsonl"  # labelled passages with the score of their document
-SCORER = "scorer"  # folder
-THRESHOLDS = tuple(number / 20 for number in range(20))  # of relevance, in frontier.json
+THRESHOLDS = tuple(step / 20 for step in range(20))  # of relevance, in frontier.json
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -119,7 +118,7 @@ def score(documents: Path, digest: str, *, root: str, domain: DomainSettings, ou
     judged = relevance_training.judged(fitted, labelled, read_documents(documents))
     write_jsonl(out / JUDGED, judged)
     if scorer:
-        scorer.save(out / SCORER)
+        scorer.save(out / relevance.SCORER)
     summary = {
         "relevance_by": "labels" if fitted else "topics" if scorer else "nothing",
         "auc_unseen_families": fitted.auc if fitted else None,

@@ -26,7 +26,14 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from soaes.data import splits
-from soaes.data.curation import dialogue_filters, exam_files, readers, sources
+from soaes.data.curation import (
+    chat_formats,
+    dialogue_filters,
+    exam_files,
+    readers,
+    relevance,
+    sources,
+)
 from soaes.data.curation.curation_report import MAX_LISTED, CurationReport, printable
 from soaes.data.curation.decontamination import HeldOutQuestions
 from soaes.data.curation.document import DROPS, read_accounts, read_documents
@@ -45,6 +52,7 @@ EXPECTED = (
     "general/**, dialogue/**.{json,jsonl}, exam/NAME/{dev,test}/SUBJECT.csv"
 )
 KINDS = ("dialogue", "qa", "exam")  # whose files this stage reads itself
+RELEVANT, OTHER = "relevant", "other"  # categories of dialogues that have no label
 QA_SPLITS = ("train", "dev", "test")
 DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".xlsx")
 
@@ -52,6 +60,7 @@ DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".xlsx")
 def files(
     documents: Path,
     read: Path,
+    scores: Path,
     digest: str,
     *,
     root: str,
@@ -71,6 +80,7 @@ def files(
     Args:
         documents: the folder of the last stage of soaes.stages.corpus.
         read: the folder of its stage `read`, which names the files that are no documents.
+        scores: the folder of its stage `score`, whose scorer judges dialogues without a label.
         digest: digest of the dialogues, questions and exams (soaes.data.curation.sources), which
             stands for them in the recipe.
         root: the user's folder.
@@ -96,7 +106,8 @@ def files(
     questions = HeldOutQuestions()
     exam = _exams(base, names["exam"], questions, report, out)
     qa = _qa(base, names["qa"], split_one_in, seed, questions, report, out)
-    dialogues = _dialogues(base, names["dialogue"], dialogue, questions, report, out)
+    categories_of = _categories(scores, dialogue)
+    dialogues = _dialogues(base, names["dialogue"], dialogue, categories_of, questions, report, out)
     _count_unread(read, report)
     general = _documents(documents, names, held_out, min_chars, seed, questions, report, out)
     _check_sufficient(root, report, qa)
@@ -197,10 +208,41 @@ def _hold_out(out: Path, share: float, seed: int, report: CurationReport) -> Non
     report.kept["corpus"] -= len(held_out)
 
 
+def _categories(
+    scores: Path, settings: DialogueSettings
+) -> Callable[[readers.SourcedDialogue], list[str]]:
+    """Return what gives the categories of a dialogue: its labels, else its relevance or its place.
+
+    Raises:
+        ValueError: Relevance is asked for, and the domain has neither labels nor topics.
+    """
+    least = settings.min_relevance
+    scorer = None
+    if least is not None:
+        if not (scores / relevance.SCORER).is_dir():
+            raise ValueError(
+                f"dialogue.min_relevance={least}: there is no scorer; give domain.topics or "
+                "labels/, or set it to null"
+            )
+        scorer = relevance.load(scores / relevance.SCORER)
+
+    def categories(dialogue: readers.SourcedDialogue) -> list[str]:
+        labels = chat_formats.categories(dialogue.record)
+        if labels:
+            return labels
+        if scorer is None or least is None:
+            return [readers.place_category(dialogue)]
+        text = "\n".join(turn["content"] for turn in dialogue.messages if turn["role"] != "system")
+        return [RELEVANT if scorer.document(text) >= least else OTHER]
+
+    return categories
+
+
 def _dialogues(
     base: Path,
     names: list[str],
     settings: DialogueSettings,
+    categories_of: Callable[[readers.SourcedDialogue], list[str]],
     questions: HeldOutQuestions,
     report: CurationReport,
     out: Path,
@@ -212,7 +254,7 @@ def _dialogues(
             if reason := dialogue_filters.reason_to_drop(dialogue.messages, settings):
                 report.drop("dialogue", reason)
             else:
-                yield {"category": readers.categories(dialogue), "messages": dialogue.messages}
+                yield {"category": categories_of(dialogue), "messages": dialogue.messages}
 
     clean_rows = _decontaminated(wanted(), "dialogue", questions.in_record, report)
     counts: Counter[str] = Counter()

@@ -136,7 +136,7 @@ def test_labels_that_change_after_planning_are_refused(parent, tmp_path):
 def test_a_saved_scorer_scores_alike(parent, tmp_path):
     labels_of(parent, tmp_path / "root")
     scores = scored(parent, tmp_path / "root", tmp_path / "scored")
-    loaded = corpus.relevance.load(tmp_path / "scored" / corpus.SCORER)
+    loaded = corpus.relevance.load(tmp_path / "scored" / corpus.relevance.SCORER)
     first = next(read_documents(parent))
     assert loaded.document(first["text"]) == pytest.approx(scores[first["source"]]["relevance"])
     again = scored(parent, tmp_path / "root", tmp_path / "again")

@@ -9,6 +9,7 @@ import pytest
 
 from soaes.data import splits
 from soaes.data.curation import chat_formats, exam_files, sources, text_cleaning
+from soaes.data.curation.relevance import SCORER, TopicScorer
 from soaes.data.settings import DialogueSettings
 from soaes.stages import corpus, curate
 
@@ -44,11 +45,13 @@ def whole(root: Path, **more: str | bytes) -> Path:
     return put(root, **corpus, **{"qa/train.jsonl": lines(*map(pair, range(20)))}, **more)
 
 
-def curated(root: Path, out: Path, seed: int = 0, **options) -> dict:
+def curated(
+    root: Path, out: Path, seed: int = 0, scores: Path = Path("unscored"), **options
+) -> dict:
     read = out.with_name(f"{out.name}-read")
     corpus.read(sources.digest(root, kinds=corpus.KINDS), root=str(root), out=read)
     digest = sources.digest(root, kinds=curate.KINDS)
-    curate.files(read, read, digest, root=str(root), seed=seed, out=out, **options)
+    curate.files(read, read, scores, digest, root=str(root), seed=seed, out=out, **options)
     return json.loads((out / "curation_report.json").read_text("utf-8"))
 
 
@@ -259,6 +262,30 @@ def test_refusals_and_other_languages_are_counted_out_by_name(tmp_path):
     settings = DialogueSettings(language="zh", drop_refusals=False)
     report = curated(root, tmp_path / "zh", dialogue=settings)["dialogue"]
     assert (report["kept"], report["dropped"]) == (2, {"not Chinese": 1, "empty answer": 1})
+
+
+def test_dialogues_without_a_label_are_judged_by_relevance(tmp_path):
+    about = pair(200) | {"output": "国资委履行出资人职责，监管国有资产。"}
+    root = whole(
+        tmp_path / "in",
+        **{
+            "dialogue/web.jsonl": lines(
+                about, pair(201) | {"output": "蛋糕烤二十分钟。"}, pair(202) | {"label": ["法律"]}
+            )
+        },
+    )
+    asked = {"dialogue": DialogueSettings(min_relevance=0.5)}
+    with pytest.raises(
+        ValueError, match="min_relevance=0.5: there is no scorer; give domain.topics"
+    ):
+        curated(root, tmp_path / "none", **asked)
+    TopicScorer({"owners": ["国资委", "国有资产"]}).save(tmp_path / "scores" / SCORER)
+    curated(root, tmp_path / "out", scores=tmp_path / "scores", **asked)
+    categories = [row["category"] for row in rows(tmp_path / "out/dialogue.jsonl")]
+    assert categories == [["relevant"], ["other"], ["法律"]]
+    curated(root, tmp_path / "off", scores=tmp_path / "scores")
+    categories = [row["category"] for row in rows(tmp_path / "off/dialogue.jsonl")]
+    assert categories == [["web"], ["web"], ["法律"]]
 
 
 def test_no_question_is_in_two_splits(tmp_path):
@@ -514,7 +541,7 @@ def test_the_digest_is_of_names_and_contents(tmp_path):
         corpus.read(others[0], root=str(root), out=tmp_path / "out")
     with pytest.raises(ValueError, match="run again"):
         read = tmp_path / "read"
-        curate.files(read, read, others[0], root=str(root), seed=0, out=tmp_path / "out")
+        curate.files(read, read, read, others[0], root=str(root), seed=0, out=tmp_path / "out")
 
 
 def test_the_digest_survives_a_torn_cache_and_a_link_to_itself(tmp_path):

@@ -64,17 +64,10 @@ def dialogues(
             yield SourcedDialogue(file, line, record, dialogue.messages)
 
 
-def categories(dialogue: SourcedDialogue) -> list[str]:
-    """Return a dialogue's categories.
-
-    They are the record's own, else the name of the folder below dialogue/, else the file's name
-    without its suffix.
-    """
-    own = chat_formats.categories(dialogue.record)
-    if own:
-        return own
+def place_category(dialogue: SourcedDialogue) -> str:
+    """Return the folder's name below dialogue/, else the file's name without its suffix."""
     path = PurePosixPath(printable(dialogue.file))
-    return [path.parts[1] if len(path.parts) > 2 else path.stem]
+    return path.parts[1] if len(path.parts) > 2 else path.stem
 
 
 def questions(root: Path, files: list[str], report: CurationReport) -> dict[str, ExamSplits]:

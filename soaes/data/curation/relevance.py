@@ -31,6 +31,7 @@ NGRAMS = (2, 3, 4)  # characters
 FEATURES = 1 << 18
 TOPIC_WEIGHT = 0.3  # of the logarithm of a topic's count, beside n-grams of unit length
 BEST_PASSAGES = 3  # a document's score is their mean
+SCORER = "scorer"  # folder of a scorer in that of the stage that made it
 WEIGHTS, SETTINGS = "weights.npy", "scorer.json"  # the files of a scorer
 # A topic's term a hundred characters is as dense as a text about the domain gets.
 FULL_DENSITY = 0.01
