@@ -4,30 +4,48 @@ One rule for everything that trains (general, corpus, dialogue, qa/train, exampl
 
 - A conversation holds a question if one of its user turns, or its beginning up to a user turn,
   equals it.
-- A document holds a question if a run of its sentences equals it.
-- Either holds an exam question if a run of its sentences equals it and all its options occur.
+- A document, or a user turn, holds a question of at least 12 letters and digits if it stands there
+  between two marks: white space, punctuation, a label such as `12` or `A`. A shorter one must be a
+  run of sentences.
+- An exam question that is shorter, or whose words others have too (`下列说法正确的是`), is held
+  only if all its options stand near it, in any order.
 
-Texts are equal if they differ in case, width, white space or outer punctuation alone. Knows texts,
-not files or splits.
+Texts are compared by letters and digits alone, whatever their case, width, white space, punctuation
+and markup. A common n-gram is no sign: questions quote the laws that they ask about. Knows texts,
+not files.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, TypedDict
 
+import numpy as np
+import numpy.typing as npt
+
+from soaes.data.curation import ngrams
 from soaes.data.records import ExamQuestion, Message
 from soaes.data.splits import normalised, question_key
 
 # A sentence may start after these: line breaks, ends of sentences, labels, numbers, quotes.
-STARTS = re.compile(r"(?<=[\n。.！!？?；;：:、…)）(（\]】\[【“”\"「『《])")
-LEADING_PUNCTUATION = re.compile(r"^[\W_]+")
+STARTS = '\n。.！!？?；;：:、…)）(（]】[【“”"「『《'
 OUTER_PUNCTUATION = re.compile(r"^[\W_]+|[\W_]+$")
 # Shorter questions ("为什么？") are sentences of any document. A conversation is judged by turns.
 MIN_CHARS = 5
+SURE_CHARS = 12  # letters and digits from which a question is told from a sentence by its words
+OPTIONS_WITHIN = 1000  # letters and digits around a question, among which its options stand
+
+
+class QuestionRow(TypedDict):
+    """A held-out question as a record."""
+
+    split: str
+    stem: str
+    options: list[str]
 
 
 @dataclass(frozen=True)
@@ -35,27 +53,49 @@ class HeldOutQuestion:
     """A question that nothing may train on."""
 
     split: str  # as the report names it: qa/test, exam/ceval
-    text: str  # normalised
-    options: frozenset[str] = frozenset()  # of an exam question, normalised
+    stem: str  # its letters and digits
+    options: frozenset[str] = frozenset()  # of an exam question, likewise
+
+    @cached_property
+    def points(self) -> ngrams.CodePoints:
+        """The code points of the stem."""
+        return ngrams.code_points(self.stem)
 
 
 class HeldOutQuestions:
     """The questions that evaluation asks, to be looked for in what trains."""
 
     def __init__(self) -> None:
-        self._turns: dict[str, str] = {}  # normalised question -> its split
-        self._by_beginning: dict[str, list[HeldOutQuestion]] = defaultdict(list)
+        self._turns: dict[str, str] = {}  # key of a question -> its split
+        self._by_stem: dict[str, list[HeldOutQuestion]] = defaultdict(list)
+        # Hash of the first n characters -> the stems that begin so, of at least n characters.
+        self._by_beginning: dict[int, dict[int, list[str]]] = {MIN_CHARS: {}, SURE_CHARS: {}}
 
     def add(self, split: str, messages: Sequence[Message]) -> None:
         """Hold out the question of a conversation, whose last message is the answer."""
-        text = _plain(question_key(messages))
-        self._turns.setdefault(text, split)
-        self._add(HeldOutQuestion(split, text))
+        text = question_key(messages)
+        self._turns.setdefault(_turn_key(text), split)
+        self._add(HeldOutQuestion(split, _folded(text)))
 
     def add_exam(self, split: str, question: ExamQuestion) -> None:
         """Hold out an exam question."""
-        text = _plain(normalised(question["question"]))
-        self._add(HeldOutQuestion(split, text, _options(question)))
+        self._add(HeldOutQuestion(split, _folded(question["question"]), _options(question)))
+
+    def rows(self) -> Iterator[QuestionRow]:
+        """Yield all questions as records, for `from_rows`."""
+        for questions in self._by_stem.values():
+            for question in questions:
+                options = sorted(question.options)
+                yield {"split": question.split, "stem": question.stem, "options": options}
+
+    @staticmethod
+    def from_rows(rows: Iterable[Mapping[str, Any]]) -> HeldOutQuestions:
+        """Return questions to be looked for in documents; turns are not kept in records."""
+        questions = HeldOutQuestions()
+        for row in rows:
+            options = frozenset(row["options"])
+            questions._add(HeldOutQuestion(row["split"], row["stem"], options))
+        return questions
 
     def in_record(self, record: Mapping[str, Any]) -> str:
         """Return the split of the first held-out question in a record, or ""."""
@@ -71,58 +111,130 @@ class HeldOutQuestions:
                 continue
             beginning = "".join(normalised(turn["content"]) for turn in body[: index + 1])
             for text in (normalised(message["content"]), beginning):
-                if split := self._turns.get(_plain(text)):
+                if split := self._turns.get(_turn_key(text)):
                     return split
+            for question in self._held(message["content"]):
+                if question.options or len(question.stem) >= SURE_CHARS:
+                    return question.split
         text = "\n".join(message["content"] for message in body)
-        exams = (question for question in self._runs(text) if question.options)
+        exams = (question for question in self._held(text) if question.options)
         return next((question.split for question in exams), "")
 
     def in_text(self, text: str) -> str:
         """Return the split of the first held-out question in a document, or ""."""
-        return next((question.split for question in self._runs(text)), "")
+        question = self.question_in(text)
+        return question.split if question else ""
+
+    def question_in(self, text: str) -> HeldOutQuestion | None:
+        """Return the first held-out question in a document."""
+        return next(self._held(text), None)
 
     def in_exam_example(self, example: ExamQuestion) -> str:
         """Return the split of a held-out exam question with the same words and options, or ""."""
-        text = _plain(normalised(example["question"]))
-        for question in self._by_beginning.get(text[:MIN_CHARS], ()):
-            if question.text == text and question.options == _options(example):
+        options = _options(example)
+        for question in self._by_stem.get(_folded(example["question"]), ()):
+            if question.options == options:
                 return question.split
         return ""
 
     def _add(self, question: HeldOutQuestion) -> None:
-        self._by_beginning[question.text[:MIN_CHARS]].append(question)
+        same_words = self._by_stem[question.stem]
+        if any(question.options == other.options for other in same_words):
+            return
+        same_words.append(question)
+        for n, stems in self._by_beginning.items():
+            is_of_length = len(question.stem) >= n and (n == SURE_CHARS) == _is_sure(question.stem)
+            if is_of_length and len(same_words) == 1:
+                beginning = ngrams.ngram_hash(question.points[:n])
+                stems.setdefault(beginning, []).append(question.stem)
 
-    def _runs(self, text: str) -> Iterator[HeldOutQuestion]:
-        """Yield the held-out questions of at least MIN_CHARS that a run of sentences equals."""
-        whole, starts = _sentences(text)
-        for start in starts:
-            for question in self._by_beginning.get(whole[start : start + MIN_CHARS], ()):
-                end = start + len(question.text)
-                if len(question.text) < MIN_CHARS or not whole.startswith(question.text, start):
-                    continue
-                ends_here = end in starts or end == len(whole) or not whole[end].isalnum()
-                if ends_here and all(option in whole for option in question.options):
+    def _held(self, text: str) -> Iterator[HeldOutQuestion]:
+        """Yield the held-out questions in a text in the order of their places."""
+        place = _Text(text)
+        for start, stem in sorted(self._stems_in(place)):
+            questions = self._by_stem[stem]
+            is_told_by_words = _is_sure(stem) and len(questions) == 1
+            for question in questions:
+                if is_told_by_words or place.has_near(question.options, start, len(stem)):
                     yield question
 
+    def _stems_in(self, text: _Text) -> Iterator[tuple[int, str]]:
+        """Yield the stems in a text, and where they start."""
+        for n, stems in self._by_beginning.items():
+            begins, ends = text.marks if n == SURE_CHARS else text.sentences
+            hashes = ngrams.ngram_hashes(text.points, n)
+            starts = np.flatnonzero(begins[: len(hashes)])
+            if not stems or not len(starts):
+                continue
+            known = np.fromiter(stems, np.uint64, len(stems))
+            for start in map(int, starts[np.isin(hashes[starts], known)]):
+                for stem in stems[int(hashes[start])]:
+                    end = start + len(stem)
+                    if end < len(ends) and ends[end] and text.letters.startswith(stem, start):
+                        yield start, stem
 
-def _sentences(text: str) -> tuple[str, dict[int, None]]:
-    """Return a text, normalised, and where its sentences start in it."""
-    sentences: list[str] = []
-    starts: dict[int, None] = {}  # an ordered set
-    position = 0
-    for part in STARTS.split(text):
-        sentence = normalised(part)
-        starts[position + len(sentence) - len(LEADING_PUNCTUATION.sub("", sentence))] = None
-        position += len(sentence)
-        sentences.append(sentence)
-    return "".join(sentences), starts
+
+class _Text:
+    """A text by its letters and digits, with the places where a question may begin and end."""
+
+    def __init__(self, text: str) -> None:
+        self.points, offsets = ngrams.folded_with_offsets(text)
+        self.letters = ngrams.text_of(self.points)
+        raw = ngrams.code_points(text)
+        self._raw = raw
+        # Between which characters of the text each letter stands: [0, first), ... [last, end)
+        self._after = np.concatenate([[0], offsets + 1])
+        self._before = np.concatenate([offsets, [len(raw)]])
+
+    @cached_property
+    def marks(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Where anything parts two letters: white space, punctuation, or another kind of letter."""
+        is_apart = self._before > self._after
+        is_apart[[0, -1]] = True
+        is_ascii = self.points < 128
+        is_apart[1:-1] |= is_ascii[1:] != is_ascii[:-1]
+        return is_apart, is_apart
+
+    @cached_property
+    def sentences(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Where sentences may start; and where they end, which any punctuation does."""
+        starts = self._holds(np.isin(self._raw, ngrams.code_points(STARTS)))
+        spaces = np.isin(self._raw, ngrams.code_points(" \t\r\u3000\u00a0"))
+        ends = starts | self._holds(~spaces)
+        starts[0] = ends[-1] = True
+        return starts, ends
+
+    def has_near(self, options: frozenset[str], start: int, length: int) -> bool:
+        """Tell whether all options stand near a question."""
+        window = self.letters[max(0, start - OPTIONS_WITHIN) : start + length + OPTIONS_WITHIN]
+        return all(option in window for option in options)
+
+    def _holds(self, is_wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Tell which gaps between letters hold a character that is wanted."""
+        sums = np.concatenate([[0], np.cumsum(is_wanted)])
+        return sums[self._before] > sums[self._after]
+
+
+def _folded(text: str) -> str:
+    return ngrams.text_of(ngrams.folded(text))
+
+
+def _is_sure(stem: str) -> bool:
+    return len(stem) >= SURE_CHARS
 
 
 def _options(question: ExamQuestion) -> frozenset[str]:
     options = (question["A"], question["B"], question["C"], question["D"])
-    return frozenset(normalised(option) for option in options)
+    return frozenset(_folded(option) or normalised(option) for option in options)
 
 
-def _plain(text: str) -> str:
-    """Drop outer punctuation, unless there is nothing else."""
-    return OUTER_PUNCTUATION.sub("", text) or text
+def _turn_key(text: str) -> str:
+    """Return what is equal for equal turns: of a short one, whose marks matter, all but the outer.
+
+    Thus `3-2=?` is not `32=?`.
+    """
+    letters = _folded(text)
+    if _is_sure(letters):
+        return letters
+    plain = normalised(text)
+    return OUTER_PUNCTUATION.sub("", plain) or plain
