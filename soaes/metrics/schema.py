@@ -389,6 +389,21 @@ class CorpusMetrics(TypedDict):
     characters_in: int
     characters: int
     rejected: int  # files, pages and records that became no document; stage `read` alone
+    # stage `deduplicate` alone
+    bands: NotRequired[int]  # derived from the similarity and the recall that are asked for
+    band_rows: NotRequired[int]  # hashes of a band
+    pairs_compared: NotRequired[int]  # pairs that share a band and were compared exactly
+    pairs_vetoed_title: NotRequired[int]  # kept apart: other titles
+    pairs_vetoed_date: NotRequired[int]  # other dates
+    pairs_vetoed_facts: NotRequired[int]  # short texts with other numbers, names or titles in them
+    pairs_vetoed_clause: NotRequired[int]  # short texts with a clause of their own
+    pairs_not_compared: NotRequired[int]  # beyond those with the most bands in common
+
+
+class HeldOutMetrics(TypedDict):
+    """Stage `held_out_questions`."""
+
+    held_out: int  # questions that evaluation asks, and that no document may hold
 
 
 class FilesMetrics(TypedDict):

@@ -15,7 +15,12 @@ from dataclasses import is_dataclass
 from importlib.util import find_spec
 from typing import Any, get_args
 
-from soaes.data.curation.settings import DomainSettings, SelectionSettings
+from soaes.data.curation.settings import (
+    CleaningSettings,
+    DeduplicationSettings,
+    DomainSettings,
+    SelectionSettings,
+)
 from soaes.data.settings import DialogueSettings, PackingSettings
 from soaes.decode.backends import vllm_environment
 from soaes.decode.settings import DecoderSettings, SamplingSettings, speculation_spec
@@ -39,6 +44,8 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "optim": (OptimizerSettings,),
     "packing": (PackingSettings,),
     "dialogue": (DialogueSettings,),
+    "cleaning": (CleaningSettings,),
+    "deduplication": (DeduplicationSettings,),
     "domain": (DomainSettings,),
     "selection": (SelectionSettings,),
     "validation": (ValidationSettings,),
@@ -82,6 +89,7 @@ PARENTS: dict[str, tuple[str, ...]] = {
     "prediction": ("predict_acceptance",),
     "read": ("read",),
     "scores": ("score",),
+    "held_out_questions": ("held_out_questions",),
 }
 # The steps of soaes.stages.corpus, in their order: `documents` of these and of `files`.
 CORPUS_STEPS = ("read", "clean", "deduplicate", "decontaminate", "score", "select")

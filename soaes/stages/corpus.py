@@ -1,6 +1,7 @@
 """Corpus: from a user's raw files to documents that are worth training on, one stage a step.
 
-    raw files -> read -> ... -> score -> select -> soaes.stages.curate.files
+    raw files -> read -> clean -> deduplicate -> decontaminate -> score -> select
+    -> soaes.stages.curate.files
 
 A stage takes the folder of the one before and writes the documents that it keeps, every drop with
 its rule, and an account (soaes.data.curation.document). Stages know files; what happens to a text
@@ -15,10 +16,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from soaes.data.curation import importance, relevance, sources
+from soaes.data.curation import characters, importance, near_duplicates, relevance, sources
+from soaes.data.curation import cleaning as cleaning_rules
 from soaes.data.curation import selection as selecting
 from soaes.data.curation.curation_report import printable
+from soaes.data.curation.decontamination import HELD_OUT, HeldOutQuestions
 from soaes.data.curation.document import (
     CuratedDocument,
     Rejection,
@@ -28,7 +32,12 @@ from soaes.data.curation.document import (
     read_documents,
 )
 from soaes.data.curation.labels import Label, labelled_passages, read_labels
-from soaes.data.curation.settings import DomainSettings, SelectionSettings
+from soaes.data.curation.settings import (
+    CleaningSettings,
+    DeduplicationSettings,
+    DomainSettings,
+    SelectionSettings,
+)
 from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.data.readers import encodings
 from soaes.data.readers.base import Unreadable, iso_date, name_title
@@ -37,6 +46,7 @@ from soaes.metrics.schema import write_metrics
 from soaes.pipeline.store import write_json
 
 KINDS = ("general", "corpus")
+MAX_DETAIL = 80  # characters of a question in drops.jsonl
 JUDGED = "judged.jsonl"  # labelled passages with the score of their document
 THRESHOLDS = tuple(step / 20 for step in range(20))  # of relevance, in frontier.json
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -73,6 +83,82 @@ def read(digest: str, *, root: str, readers: Mapping[str, str] | None = None, ou
             kind: dict(fields_not_read[kind].most_common()) for kind in KINDS
         }
     write_metrics(out, {"files": num_files.total(), **output.account.metrics()})
+
+
+def clean(documents: Path, *, cleaning: CleaningSettings, out: Path) -> None:
+    """Clean the documents by the rules that the settings name.
+
+    account.json has what each rule did, with samples before and after. Of every document, the
+    characters that were read are those that are kept and those that named rules removed; a rule
+    that replaces characters one for one removes none.
+
+    Args:
+        documents: The folder of the stage before.
+        cleaning: The rules, and the length below which a document is dropped.
+        out: The stage's output folder.
+    """
+    rules = cleaning_rules.rules(cleaning.rules, cleaning.boilerplate)
+    min_chars = cleaning.min_chars
+    with StepOutput("clean", out) as output:
+        for document in output.documents(documents):
+            num_read = len(document["text"])
+            num_removed = 0
+            pages = document.pop("page_starts", [])
+            for rule, text in cleaning_rules.cleaned(document["text"], pages, rules):
+                num_removed += len(document["text"]) - len(text)
+                document = output.change(document, rule, text)
+            assert num_read == len(document["text"]) + num_removed, document["source"]
+            document["title"] = characters.unified(characters.without_invisible(document["title"]))
+            if len(document["text"]) < min_chars:
+                output.drop(document, f"shorter than {min_chars} characters")
+            else:
+                output.keep(document)
+    write_metrics(out, output.account.metrics())
+
+
+def deduplicate(documents: Path, *, deduplication: DeduplicationSettings, out: Path) -> None:
+    """Drop documents for which another one stands: equal, nearly equal, or a newer version.
+
+    General text stands for the corpus, never the other way round. drops.jsonl names for each drop
+    the document that stands for it, the rule, and the exact similarity of the two.
+
+    Args:
+        documents: The folder of the stage before.
+        deduplication: What counts as a near-duplicate, and what becomes of versions.
+        out: The stage's output folder.
+    """
+    with StepOutput("deduplicate", out) as output:
+        with TemporaryDirectory(dir=out) as scratch:
+            duplicates = near_duplicates.find(documents, deduplication, Path(scratch))
+            for index, document in enumerate(output.documents(documents)):
+                if rule := near_duplicates.RULES[duplicates.rule[index]]:
+                    keeper = duplicates.ids[duplicates.keeper[index]].decode()
+                    similarity = round(float(duplicates.similarity[index]), 6)
+                    output.drop(document, rule, keeper=keeper, similarity=similarity)
+                else:
+                    output.keep(document)
+    bands, rows = deduplication.bands
+    pairs = {f"pairs_{name}": duplicates.counts[name] for name in near_duplicates.COUNTS}
+    write_metrics(out, {**output.account.metrics(), "bands": bands, "band_rows": rows, **pairs})
+
+
+def decontaminate(documents: Path, held_out_questions: Path, *, out: Path) -> None:
+    """Drop documents that hold a question of an exam, or of the user's dev or test questions.
+
+    Args:
+        documents: The folder of the stage before.
+        held_out_questions: The folder of soaes.stages.curate.held_out_questions.
+        out: The stage's output folder.
+    """
+    held_out = HeldOutQuestions.from_rows(read_jsonl(held_out_questions / HELD_OUT))
+    with StepOutput("decontaminate", out) as output:
+        for document in output.documents(documents):
+            if question := held_out.question_in(document["text"]):
+                rule = f"holds a question of {question.split}"
+                output.drop(document, rule, detail=question.stem[:MAX_DETAIL])
+            else:
+                output.keep(document)
+    write_metrics(out, output.account.metrics())
 
 
 def score(documents: Path, digest: str, *, root: str, domain: DomainSettings, out: Path) -> None:

@@ -23,6 +23,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, cast
 
 from soaes.data import splits
@@ -35,7 +36,7 @@ from soaes.data.curation import (
     sources,
 )
 from soaes.data.curation.curation_report import MAX_LISTED, CurationReport, printable
-from soaes.data.curation.decontamination import HeldOutQuestions
+from soaes.data.curation.decontamination import HELD_OUT, HeldOutQuestions
 from soaes.data.curation.document import DROPS, read_accounts, read_documents
 from soaes.data.curation.text_cleaning import clean
 from soaes.data.jsonl import write_jsonl
@@ -127,6 +128,38 @@ def files(
     kept = {kind: report.kept[kind] for kind in sources.KINDS}
     counts = {"problems": report.num_problems, "contaminated": report.num_contaminated}
     write_metrics(out, {**counts, **kept})
+
+
+def held_out_questions(
+    digest: str, *, root: str, seed: int, split_one_in: int = 10, out: Path
+) -> None:
+    """Write the questions that evaluation asks, which no document may hold.
+
+    They are those that `files` holds out: of the exams, of qa/dev and qa/test, and of what it
+    splits off qa/train where one of these is missing. Writes held_out.jsonl.
+
+    Args:
+        digest: digest of the dialogues, questions and exams, as of `files`.
+        root: the user's folder.
+        seed: decides which questions are split off, as of `files`.
+        split_one_in: a missing split takes one in so many questions, as of `files`.
+        out: the stage's output folder.
+
+    Raises:
+        ValueError: if the folder changed since the job was planned, or if of a part that is given
+            nothing can be used.
+    """
+    check_whole("split_one_in", split_one_in, 2, "of so many train questions one is split off")
+    sources.check_unchanged(root, digest, KINDS)
+    names = sources.listing(root)
+    report = CurationReport()
+    held_out = HeldOutQuestions()
+    with TemporaryDirectory() as scratch:
+        _exams(Path(root), names["exam"], held_out, report, Path(scratch))
+        _qa(Path(root), names["qa"], split_one_in, seed, held_out, report, Path(scratch))
+    rows = list(held_out.rows())
+    write_jsonl(out / HELD_OUT, rows)
+    write_metrics(out, {"held_out": len(rows)})
 
 
 def _count_unread(read: Path, report: CurationReport) -> None:

@@ -337,6 +337,66 @@ def test_a_document_holds_a_question_if_its_sentences_equal_it(held_out, text, s
     assert held_out.in_text(text) == split
 
 
+LONG_EXAM = EXAM | {"question": "根据《企业国有资产法》，下列哪一项不属于出资人的权利（　　）。"}
+DISGUISES = {
+    "verbatim": lambda text: text,
+    "punctuation": lambda text: (
+        text.replace("，", ",").replace("（　　）。", "____ ?").replace("《", "")
+    ),
+    "spacing": lambda text: " ".join(text),
+    "full width": lambda text: text.replace("A. ", "Ａ．").replace("B. ", "Ｂ．"),
+    "broken lines": lambda text: "\n".join(
+        text[start : start + 9] for start in range(0, len(text), 9)
+    ),
+    "markup": lambda text: f"12**{text}**",
+    "without options": lambda text: text.partition("\n")[0] + "答案：甲一",
+}
+
+
+@pytest.mark.parametrize(
+    "order", ["甲一 乙二 丙三 丁四", "丁四 乙二 甲一 丙三"], ids=["same", "turned"]
+)
+@pytest.mark.parametrize("disguise", DISGUISES)
+def test_a_question_is_known_under_every_disguise(held_out, disguise, order):
+    held_out.add_exam("exam/cmmlu", LONG_EXAM)
+    options = "\n".join(f"{letter}. {text}" for letter, text in zip("ABCD", order.split()))
+    leak = DISGUISES[disguise](f"{LONG_EXAM['question']}\n{options}")
+    law = "《企业国有资产法》规定了出资人的权利。\n"
+    for questions in (held_out, held_out.from_rows(held_out.rows())):
+        assert questions.in_text(f"{law}{leak}\n{law}") == "exam/cmmlu"
+        assert questions.in_text(law * 3) == ""
+    assert held_out.in_messages(turns(f"请回答：\n{leak}", "甲一")) == "exam/cmmlu"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "本规定根据企业国有资产法下列哪一项不属于出资人的权利的规定制定。",
+        "根据《企业国有资产法》，下列哪一项不属于出资人的权利义务？",
+        "根据《企业国有资产法》，下列哪一项属于出资人的权利？",
+    ],
+    ids=["within a sentence", "longer", "other"],
+)
+def test_a_shared_run_of_characters_is_no_question(held_out, text):
+    held_out.add_exam("exam/cmmlu", LONG_EXAM)
+    assert held_out.in_text(text) == ""
+
+
+def test_words_that_several_questions_share_need_the_options(held_out):
+    other = LONG_EXAM | dict(zip("ABCD", ("戊五", "己六", "庚七", "辛八"), strict=True))
+    held_out.add_exam("exam/cmmlu", LONG_EXAM)
+    held_out.add_exam("exam/ceval", other)
+    question = LONG_EXAM["question"]
+    assert held_out.in_text(f"{question}\nA. 壬九 B. 癸十") == ""
+    assert held_out.in_text(f"{question}\nA. 辛八 B. 庚七 C. 己六 D. 戊五") == "exam/ceval"
+
+
+def test_short_turns_are_told_apart_by_their_signs(held_out):
+    held_out.add("qa/test", turns("3-2=?", "1"))
+    assert held_out.in_messages(turns(" 3-2=？", "1")) == "qa/test"
+    assert held_out.in_messages(turns("32=?", "1")) == ""
+
+
 def test_an_exam_example_is_no_test_question_in_any_order_of_options(held_out):
     turned = EXAM | dict(zip("ABCD", ("丁四", "甲一", "乙二", "丙三"), strict=True))
     assert held_out.in_exam_example(EXAM) == held_out.in_exam_example(turned) == "exam/ceval"

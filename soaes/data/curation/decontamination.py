@@ -31,6 +31,8 @@ from soaes.data.curation import ngrams
 from soaes.data.records import ExamQuestion, Message
 from soaes.data.splits import normalised, question_key
 
+HELD_OUT = "held_out.jsonl"  # a `QuestionRow` a line
+
 # A sentence may start after these: line breaks, ends of sentences, labels, numbers, quotes.
 STARTS = '\n。.！!？?；;：:、…)）(（]】[【“”"「『《'
 OUTER_PUNCTUATION = re.compile(r"^[\W_]+|[\W_]+$")

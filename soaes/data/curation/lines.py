@@ -299,19 +299,35 @@ def _is_row(content: str) -> bool:
     return "|" in content or "\t" in content or num_digits > MAX_DIGITS * len(content)
 
 
-LEADING_BLANKS = re.compile(r"(?m)^(\f?)([ \u3000]++)")
-INNER_BLANKS = re.compile(r"(?<=[。！？：；”）…])[ \u3000]++(?=\S)")
+GAP_OR_BREAK = re.compile("\n|\u3000\u3000")
+LEADING_BLANKS = re.compile(r"(?m)^(\f?)([ \t\u3000\xa0]++)")
+INNER_BLANKS = re.compile(r"(?<=\S)[ \u3000\xa0]++(?=\S)")
+WIDE_GAP = 8  # wide blanks that part lines whatever stands around them
+PARAGRAPH_CHARS = 20  # of what follows fewer
 
 
 def without_indentation(text: str) -> str:
-    """Remove the wide blanks that begin paragraphs; inside a line they become a line break."""
+    """Remove the wide blanks that begin paragraphs; inside a line they become a line break.
+
+    Two wide blanks inside a line begin a paragraph after the end of a sentence, or if a paragraph's
+    worth of text follows without another gap. After an ordinal such as 第一条 they do not.
+    """
     if "\u3000" not in text:
         return text
     text = LEADING_BLANKS.sub(lambda found: found[1] if "\u3000" in found[2] else found[0], text)
-    return INNER_BLANKS.sub(
-        lambda found: "\n" if "\u3000\u3000" in found[0] else found[0],
-        text,
-    )
+
+    def line_break(gap: re.Match[str]) -> str:
+        num_wide = gap[0].count("\u3000")
+        if num_wide < 2:
+            return gap[0]
+        before = text[max(0, gap.start() - MAX_ORDINAL_CHARS) : gap.start()]
+        after = text[gap.end() : gap.end() + PARAGRAPH_CHARS]
+        if ORDINAL.search(before.strip("*# \n")):
+            return gap[0]
+        is_paragraph = len(after) == PARAGRAPH_CHARS and not GAP_OR_BREAK.search(after)
+        return "\n" if _ends_sentence(before) or is_paragraph or num_wide >= WIDE_GAP else gap[0]
+
+    return INNER_BLANKS.sub(line_break, text)
 
 
 # --------------------------------------------------------------------------------------- spaces

@@ -26,7 +26,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from rensa import RMinHash
 
 from soaes.data.curation import ngrams, versions
 from soaes.data.curation.document import DOCUMENTS, CuratedDocument
@@ -46,6 +45,16 @@ EXACT = "exact duplicate"
 NEAR = "near-duplicate"
 OLDER = "older version"
 RULES = ("", EXACT, NEAR, OLDER)
+
+# Of pairs that share a band: compared exactly, kept apart by a veto, or beyond MAX_COMPARED.
+COUNTS = (
+    "compared",
+    "vetoed_title",
+    "vetoed_date",
+    "vetoed_facts",
+    "vetoed_clause",
+    "not_compared",
+)
 
 RECORD = np.dtype(
     [
@@ -72,7 +81,7 @@ class Duplicates:
         keeper: Index of the document that stands for it.
         similarity: Jaccard similarity to it.
         ids: Ids of all documents.
-        counts: Pairs that were compared, and that a veto kept from it, by reason.
+        counts: Pairs, by `COUNTS`.
     """
 
     rule: npt.NDArray[np.uint8]
@@ -132,6 +141,8 @@ def signatures(hashes: list[ngrams.Hashes], num_hashes: int) -> npt.NDArray[np.u
     rensa's full sketch. Its faster `rho` sketch looks at some of the n-grams of a long text, and
     misses nearly all of its near-duplicates.
     """
+    from rensa import RMinHash
+
     matrix = RMinHash.digest_matrix_from_token_hash_sets(hashes, num_hashes, SEED)
     return np.array(matrix.to_rows(), np.uint32)
 

@@ -283,6 +283,13 @@ def test_wide_blanks_part_the_paragraphs_of_one_long_line():
     assert clean("　　各位代表：　　我代表国务院　　　作报告。　　一、回顾") == (
         "各位代表：\n我代表国务院   作报告。\n一、回顾"
     )
+    paragraph = "过去一年各项事业全面发展，人民生活继续改善"
+    assert clean(f"政府工作报告{'　' * 9}总理　　一、回顾　　{paragraph}") == (
+        f"政府工作报告\n总理  一、回顾\n{paragraph}"
+    )
+    assert clean(f"**第一条**　　{paragraph}\n第一章　　总　　则") == (
+        f"**第一条**  {paragraph}\n第一章  总  则"
+    )
 
 
 def test_spaces_between_han_go_where_a_layout_left_them():
