@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import zstandard
+
 from soaes.data.readers.base import Unreadable
 
 SUFFIXES = (".gz", ".zst")
@@ -31,8 +33,6 @@ def expanded(path: Path, suffix: str) -> Iterator[Path]:
     Raises:
         Unreadable: It is broken, cut short, or expands beyond the limit.
     """
-    import zstandard
-
     limit = max(ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "expanded"
@@ -49,8 +49,6 @@ def expanded(path: Path, suffix: str) -> Iterator[Path]:
 def _opened(raw: BinaryIO, suffix: str) -> BinaryIO:
     if suffix == ".gz":
         return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
-    import zstandard
-
     decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
     return cast(BinaryIO, decompressor.stream_reader(raw, read_across_frames=True))
 

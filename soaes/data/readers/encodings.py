@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from resiliparse.parse.encoding import detect_encoding
+
 from soaes.data.curation.document import Rejection
 from soaes.data.readers.base import Unreadable
 
@@ -238,8 +240,6 @@ def _decodable(encoding: str, rows: range | tuple[int, ...]) -> str:
 
 def _guessed(raw: bytes) -> Decoded:
     """Return the text under the encoding that statistics of bytes suggest."""
-    from resiliparse.parse.encoding import detect_encoding
-
     name = detect_encoding(raw) or ""
     advice = "convert it: iconv -f ENCODING -t UTF-8"
     try:

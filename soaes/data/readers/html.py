@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from html import unescape
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.html import HTMLTree
 
 from soaes.data.curation.document import Rejection, SourceDocument
 from soaes.data.readers import encodings
 from soaes.data.readers.base import Unreadable, content, iso_date, unix_lines
-
-if TYPE_CHECKING:
-    from resiliparse.parse.html import HTMLTree
 
 DECLARED = re.compile(rb"(?:charset|encoding)\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 DECLARED_WITHIN = 4096  # bytes
@@ -85,8 +84,6 @@ def page_text(page: str) -> str:
 
 
 def _parsed(page: str) -> HTMLTree:
-    from resiliparse.parse.html import HTMLTree
-
     _check_depth(page)
     return HTMLTree.parse(page)
 
@@ -96,8 +93,6 @@ def _text(tree: HTMLTree, num_links: int) -> str:
 
     A page with few links has no navigation to take out, and the whole is found in half the time.
     """
-    from resiliparse.extract.html2text import extract_plain_text
-
     if tree.body is None:
         return ""
     for main_content in (True, False) if num_links >= MIN_LINKS else (False,):

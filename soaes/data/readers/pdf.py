@@ -8,14 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pypdfium2
 
 from soaes.data.curation.document import Rejection, SourceDocument
 from soaes.data.readers import encodings
 from soaes.data.readers.base import MAX_BYTES, Unreadable, unix_lines
-
-if TYPE_CHECKING:
-    import pypdfium2
 
 # What fonts leave that do not say which characters their glyphs are: control characters, private
 # use (without U+F000-F0FF, the bullets of symbol fonts), replacement characters, "(cid:12)".
@@ -28,8 +26,6 @@ OCR = "recognise its text first, as ocrmypdf does"
 
 def read(path: Path, name: str) -> Iterator[SourceDocument | Rejection]:
     """Yield the document, and a rejection for each page that is left out."""
-    import pypdfium2
-
     try:
         document = pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as error:
@@ -79,17 +75,15 @@ def _page(document: pypdfium2.PdfDocument, index: int) -> str:
     Raises:
         Unreadable: It is broken, or its fonts do not say which characters their glyphs are.
     """
-    from pypdfium2 import PdfiumError
-
     try:
         page = document[index]
-    except PdfiumError as error:
+    except pypdfium2.PdfiumError as error:
         raise Unreadable("broken page", str(error)) from None
     try:
         text_page = page.get_textpage()
         text = text_page.get_text_range(errors="replace")
         text_page.close()
-    except PdfiumError as error:
+    except pypdfium2.PdfiumError as error:
         raise Unreadable("broken page", str(error)) from None
     finally:
         page.close()

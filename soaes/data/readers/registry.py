@@ -2,7 +2,7 @@
 
 A reader is a function `read(path, name)` that yields `SourceDocument` and `Rejection`, or raises
 `Unreadable`. Readers are named by dotted path. Each is imported when the first file of its format
-is read, and its library with it, so that a folder of texts needs none for PDF. Users register their
+is read, and its library with it, so that a folder of texts loads none for PDF. Users register their
 own in the same way; its code then runs with the rights of whoever builds the stage.
 """
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from python_calamine import CalamineError, CalamineWorkbook
 
 from soaes.data.curation.document import Rejection, SourceDocument
 from soaes.data.readers import records
 from soaes.data.readers.base import Unreadable
 from soaes.data.readers.zip_files import check_tables
 
-if TYPE_CHECKING:
-    from python_calamine import CalamineWorkbook
-
 
 def read(path: Path, name: str) -> Iterator[SourceDocument | Rejection]:
     """Yield the documents of every sheet that is not empty. Formulas are values, never run."""
-    from python_calamine import CalamineError, CalamineWorkbook
-
     check_tables(path)
     try:
         workbook = CalamineWorkbook.from_path(path)
@@ -33,8 +29,6 @@ def read(path: Path, name: str) -> Iterator[SourceDocument | Rejection]:
 def _sheet(
     workbook: CalamineWorkbook, sheet: str, name: str
 ) -> Iterator[SourceDocument | Rejection]:
-    from python_calamine import CalamineError
-
     try:
         rows = workbook.get_sheet_by_name(sheet).iter_rows()
         header: list[str] | None = None
