@@ -15,6 +15,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -230,12 +231,20 @@ def select(documents: Path, *, selection: SelectionSettings, out: Path) -> None:
     Raises:
         ValueError: A threshold is set, and there is no relevance.
     """
-    candidates = [
-        _candidate(document, selection)
-        for document in read_documents(documents)
-        if document["kind"] == "corpus"
-    ]
-    has_relevance = any(candidate.relevance is not None for candidate in candidates)
+    candidates = selecting.Candidates()
+    has_relevance = False
+    for document in read_documents(documents):
+        if document["kind"] == "corpus":
+            scores = document["scores"]
+            relevance_score = scores.get("relevance")
+            has_relevance |= relevance_score is not None
+            candidates.add(
+                tier=int(scores["tier"]),
+                relevance=relevance_score,
+                importance=scores["importance"],
+                tokens=selection.tokens(document["text"]),
+                origin=document["origin"],
+            )
     if selection.threshold is not None and candidates and not has_relevance:
         raise ValueError(
             f"selection.threshold={selection.threshold}: no document has a relevance; give "
@@ -342,11 +351,11 @@ def _citations(documents: Path) -> tuple[importance.Citations, str]:
     """Count who cites whom, and return the newest date of a document beside it."""
     titles = (document["title"] for document in read_documents(documents))
     citations = importance.Citations(titles)
-    newest = ""
+    newest = date.min
     for document in read_documents(documents):
         citations.add(document["text"], document["title"])
-        newest = max(newest, document["date"])
-    return citations, newest
+        newest = max(newest, importance.parsed_day(document["date"]) or date.min)
+    return citations, "" if newest == date.min else newest.isoformat()
 
 
 def _scores(
@@ -363,14 +372,3 @@ def _scores(
     tier = selecting.tier_of(document["origin"], document["url"], domain.tiers)
     scores = {"tier": tier, "importance": parts.score, **asdict(parts)}
     return {name: round(value, 6) for name, value in scores.items()}
-
-
-def _candidate(document: CuratedDocument, settings: SelectionSettings) -> selecting.Candidate:
-    scores = document["scores"]
-    return selecting.Candidate(
-        tier=int(scores["tier"]),
-        relevance=scores.get("relevance"),
-        importance=scores["importance"],
-        tokens=settings.tokens(document["text"]),
-        origin=document["origin"],
-    )

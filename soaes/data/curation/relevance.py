@@ -12,24 +12,29 @@ Knows texts and numbers; of files, those of a scorer alone. Scoring needs numpy 
 
 from __future__ import annotations
 
+import heapq
 import re
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from soaes.data.curation.ngrams import folded, ngram_hashes
-from soaes.data.curation.passages import passages
+from soaes.data.curation.ngrams import folded, folded_with_offsets, ngram_hashes
+from soaes.data.curation.passages import Passage, passages
 from soaes.pipeline.store import read_json, write_json
 
 Vector = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 Topics = Mapping[str, Iterable[str]]  # topic -> its terms
 
 NGRAMS = (2, 3, 4)  # characters
 FEATURES = 1 << 18
 TOPIC_WEIGHT = 0.3  # of the logarithm of a topic's count, beside n-grams of unit length
+BLOCK = 256  # passages of a document that are scored at once
 BEST_PASSAGES = 3  # a document's score is their mean
 SCORER = "scorer"  # folder of a scorer in that of the stage that made it
 WEIGHTS, SETTINGS = "weights.npy", "scorer.json"  # the files of a scorer
@@ -37,8 +42,16 @@ WEIGHTS, SETTINGS = "weights.npy", "scorer.json"  # the files of a scorer
 FULL_DENSITY = 0.01
 
 
+class Entries(NamedTuple):
+    """The features of passages that are not 0, one an entry."""
+
+    passages: Indices  # number of the passage
+    features: Indices
+    values: Vector
+
+
 class Features:
-    """Turns a passage into its features.
+    """Turns passages into their features.
 
     Args:
         topics: Topic -> its terms; the order of the topics is that of their features.
@@ -46,23 +59,52 @@ class Features:
 
     def __init__(self, topics: Topics) -> None:
         self.topics = {topic: list(terms) for topic, terms in topics.items()}
-        self._patterns = [_pattern(terms) for terms in topics.values()]
+        self._patterns = [_pattern(terms) for terms in self.topics.values()]
         self.size = FEATURES + len(self._patterns)
 
-    def __call__(self, text: str) -> tuple[npt.NDArray[np.int64], Vector]:
-        """Return the indices of a passage's features that are not 0, and their values."""
-        points = folded(text)
-        hashes = np.concatenate([ngram_hashes(points, n) for n in NGRAMS])
-        indices, counts = np.unique(hashes & np.uint64(FEATURES - 1), return_counts=True)
+    def __call__(self, text: str, spans: Sequence[Passage]) -> Entries:
+        """Return the features of the passages of a text.
+
+        Args:
+            text: The text.
+            spans: Its passages, in order and without overlap.
+        """
+        parts = [self._ngrams(text, spans), self._topics(text, spans)]
+        return Entries(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def _ngrams(self, text: str, spans: Sequence[Passage]) -> Entries:
+        """Return the logarithms of n-gram counts, each passage of unit length."""
+        points, offsets = folded_with_offsets(text)
+        starts, ends = np.searchsorted(offsets, np.array(spans).T)
+        keys = []
+        for n in NGRAMS:
+            hashes = ngram_hashes(points, n)
+            places = np.arange(len(hashes))
+            owners = np.searchsorted(starts, places, side="right") - 1
+            inside = (owners >= 0) & (places + n <= ends[owners])
+            indices = (hashes[inside] & np.uint64(FEATURES - 1)).astype(np.int64)
+            keys.append(owners[inside] * FEATURES + indices)
+        different, counts = np.unique(np.concatenate(keys), return_counts=True)
+        owners, indices = np.divmod(different, FEATURES)
         values = np.log1p(counts)
-        length = float(np.sqrt(values @ values)) or 1.0
-        num_terms = np.array([len(pattern.findall(text)) for pattern in self._patterns], float)
-        topics = np.flatnonzero(num_terms)
-        topic_values = TOPIC_WEIGHT * np.log1p(num_terms[topics])
-        return (
-            np.concatenate([indices.astype(np.int64), FEATURES + topics]),
-            np.concatenate([values / length, topic_values]),
-        )
+        lengths = np.sqrt(np.bincount(owners, values**2, minlength=len(spans)))
+        return Entries(owners, indices, values / lengths[owners])
+
+    def _topics(self, text: str, spans: Sequence[Passage]) -> Entries:
+        """Return how often the terms of each topic occur, on a logarithmic scale."""
+        counts = np.zeros((len(spans), len(self._patterns)))
+        starts = [span.start for span in spans]
+        lowered = text.lower()
+        for number, terms in enumerate(self.topics.values()):
+            if not any(term.lower() in lowered for term in terms):  # which takes no time
+                continue
+            for match in self._patterns[number].finditer(text):
+                owner = bisect_right(starts, match.start()) - 1
+                if owner >= 0 and match.end() <= spans[owner].end:
+                    counts[owner, number] += 1
+        owners, topics = np.nonzero(counts)
+        values = TOPIC_WEIGHT * np.log1p(counts[owners, topics])
+        return Entries(owners, FEATURES + topics, values)
 
 
 @dataclass(frozen=True)
@@ -82,15 +124,26 @@ class LinearScorer:
     slope: float = 1.0
     offset: float = 0.0
 
-    def probability(self, text: str) -> float:
-        """Return the calibrated probability that a passage is relevant."""
-        indices, values = self.features(text)
-        decision = float(self.weights[indices] @ values) + self.intercept
-        return float(sigmoid(self.slope * decision + self.offset))
+    def probabilities(self, text: str) -> Vector:
+        """Return the calibrated probability that each passage of a text is relevant.
+
+        Memory is that of `BLOCK` passages, however long the text is.
+        """
+        spans = list(passages(text))
+        blocks = [spans[start : start + BLOCK] for start in range(0, len(spans), BLOCK)]
+        return np.concatenate([np.zeros(0), *(self._block(text, block) for block in blocks)])
 
     def document(self, text: str) -> float:
         """Return the score of a document: the mean of its best passages, 0 without any."""
-        return document_score(text, self.probability)
+        return document_score(self.probabilities(text))
+
+    def _block(self, text: str, spans: Sequence[Passage]) -> Vector:
+        """Return the probabilities of consecutive passages."""
+        first, last = spans[0].start, spans[-1].end
+        shifted = [Passage(start - first, end - first) for start, end in spans]
+        owners, indices, values = self.features(text[first:last], shifted)
+        sums = np.bincount(owners, self.weights[indices] * values, minlength=len(spans))
+        return sigmoid(self.slope * (sums + self.intercept) + self.offset)
 
     def save(self, folder: Path) -> None:
         """Write the scorer to a folder, which `load` reads."""
@@ -106,10 +159,9 @@ class LinearScorer:
         write_json(folder / SETTINGS, settings)
 
 
-def document_score(text: str, score: Callable[[str], float]) -> float:
+def document_score(scores: Iterable[float]) -> float:
     """Return the mean of the best scores of a document's passages; 0 without any."""
-    scores = sorted((score(text[start:end]) for start, end in passages(text)), reverse=True)
-    best = scores[:BEST_PASSAGES]
+    best = heapq.nlargest(BEST_PASSAGES, map(float, scores))
     return sum(best) / len(best) if best else 0.0
 
 
@@ -131,7 +183,7 @@ class TopicScorer:
 
     def document(self, text: str) -> float:
         """Return the score of a document: the mean of its densest passages, 0 without any."""
-        return document_score(text, self.density)
+        return document_score(self.density(text[start:end]) for start, end in passages(text))
 
     def save(self, folder: Path) -> None:
         """Write the scorer to a folder, which `load` reads."""
@@ -148,7 +200,7 @@ def load(folder: Path) -> LinearScorer | TopicScorer:
     return LinearScorer(Features(settings["topics"]), np.load(folder / WEIGHTS), **calibration)
 
 
-def sigmoid(values: Vector | float) -> Vector:
+def sigmoid(values: npt.ArrayLike) -> Vector:
     """Return the logistic function."""
     return 1 / (1 + np.exp(-np.asarray(values, float)))
 

@@ -21,6 +21,7 @@ from sklearn.metrics import roc_auc_score
 
 from soaes.data.curation.document import CuratedDocument
 from soaes.data.curation.labels import Label, LabelledPassage
+from soaes.data.curation.passages import Passage
 from soaes.data.curation.relevance import Features, LinearScorer, Topics, Vector
 
 INVERSE_PENALTY = 30.0  # C of the logistic regression
@@ -90,10 +91,10 @@ def fit(labelled: Sequence[LabelledPassage], topics: Topics) -> Fitted:
 
 def feature_matrix(features: Features, texts: Sequence[str]) -> csr_matrix:
     """Return the features of passages, a row each."""
-    rows = [features(text) for text in texts]
-    starts = np.cumsum([0, *(len(indices) for indices, _ in rows)])
-    indices = np.concatenate([indices for indices, _ in rows])
-    values = np.concatenate([values for _, values in rows])
+    rows = [features(text, [Passage(0, len(text))]) for text in texts]
+    starts = np.cumsum([0, *(len(row.values) for row in rows)])
+    indices = np.concatenate([row.features for row in rows])
+    values = np.concatenate([row.values for row in rows])
     return csr_matrix((values, indices, starts), shape=(len(rows), features.size))
 
 

@@ -30,7 +30,15 @@ def test_citations_count_other_documents_and_every_spelling_of_a_title():
 
 @pytest.mark.parametrize(
     "day, expected",
-    [("2020-01-01", 1.0), ("2000-01-01", 0.5), ("", 0.5), ("2027-01-01", 0.0), ("1980", 0.25)],
+    [
+        ("2020-01-01", 1.0),
+        ("2000-01-01", 0.5),
+        ("", 0.5),
+        ("2027-01-01", 0.0),
+        ("1980", 0.25),
+        ("二〇二〇", 0.5),
+        ("2019-02-30", 0.5),
+    ],
 )
 def test_a_text_fades_with_age_and_has_no_weight_before_it_is_in_force(day, expected):
     assert importance.recency(day, "2020-01-01") == pytest.approx(expected, abs=1e-3)

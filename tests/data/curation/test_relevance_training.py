@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from soaes.data.curation import relevance, relevance_training
 from soaes.data.curation.labels import Label, LabelledPassage
-from soaes.data.curation.passages import fingerprint
+from soaes.data.curation.passages import Passage, fingerprint
 
 TOPICS = {"assets": ["国有资产", "国有资本"], "owners": ["国资委"]}
 ABOUT = ["出资人委派董事", "产权转让应当评估", "企业领导人员的任免", "清产核资", "资本收益上缴"]
@@ -37,7 +37,7 @@ def fitted(labelled):
 def test_unseen_passages_without_keywords_are_told_apart(fitted):
     rng = Random(1)
     fresh = [passage(rng, number % 2 == 0, "new") for number in range(40)]
-    scores = [fitted.scorer.probability(one.text) for one in fresh]
+    scores = [fitted.scorer.document(one.text) for one in fresh]
     relevant = [score for score, one in zip(scores, fresh, strict=True) if one.label.relevant]
     others = [score for score, one in zip(scores, fresh, strict=True) if not one.label.relevant]
     assert min(relevant) > max(others) and fitted.auc > 0.99
@@ -76,7 +76,7 @@ def test_every_labels_own_family_is_unseen_by_its_folds_scorer(labelled):
         text = "，".join(Random(number).choices(words, k=6)) + "。"
         own.append(LabelledPassage(text, Label("a", fingerprint(text), True, 1.0, "own"), "d"))
     fitted = relevance_training.fit([*labelled, *own], TOPICS)
-    indices, _ = relevance.Features(TOPICS)("鲸鱼洄游")
+    _, indices, _ = relevance.Features(TOPICS)("鲸鱼洄游", [Passage(0, 4)])
     unseen = fitted.by_fold[relevance_training.fold_of("own")]
     assert np.allclose(unseen.weights[indices], 0, atol=1e-6)
     assert (fitted.scorer.weights[indices] > 0.01).all()

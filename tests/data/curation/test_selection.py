@@ -1,11 +1,12 @@
 """The budget holds the most credible, then the most relevant, then the most important documents."""
 
+import numpy as np
 import pytest
 
 from soaes.data.curation.selection import (
-    Candidate,
+    Candidates,
     Judged,
-    band_of,
+    bands_of,
     frontier,
     reasons,
     tier_of,
@@ -16,11 +17,18 @@ TIERS = {"law": 1, "gov.cn": 2, "stats.gov.cn": 3}
 
 
 def candidate(tier=1, relevance=0.95, importance=0.5, tokens=100, origin="law"):
-    return Candidate(tier, relevance, importance, tokens, origin)
+    return tier, relevance, importance, tokens, origin
+
+
+def candidates_of(rows):
+    candidates = Candidates()
+    for row in rows:
+        candidates.add(*row)
+    return candidates
 
 
 def kept(candidates, **settings):
-    found = reasons(candidates, SelectionSettings(**settings))
+    found = reasons(candidates_of(candidates), SelectionSettings(**settings))
     return [index for index, reason in enumerate(found) if not reason]
 
 
@@ -61,7 +69,8 @@ def test_an_experts_documents_pass_every_threshold():
         candidate(relevance=0.0, origin="expert"),
         candidate(tier=4),
     ]
-    assert reasons(candidates, SelectionSettings(threshold=0.5, lowest_tier=3)) == [
+    settings = SelectionSettings(threshold=0.5, lowest_tier=3)
+    assert reasons(candidates_of(candidates), settings) == [
         "below the relevance threshold",
         "",
         "",
@@ -80,14 +89,15 @@ def test_a_tier_belongs_to_the_origin_or_the_end_of_the_host():
 def test_the_frontier_weighs_passages_by_how_rarely_they_were_drawn():
     candidates = [candidate(relevance=0.9), candidate(relevance=0.2, tokens=900)]
     judged = [Judged(0.9, True, 1), Judged(0.9, False, 1), Judged(0.2, True, 3)]
-    low, high, none = frontier(candidates, judged, [0.0, 0.5, 0.95])
+    low, high, none = frontier(candidates_of(candidates), judged, [0.0, 0.5, 0.95])
     assert low == (0.0, 2, 1000, 0.8, 1.0)
     assert high == (0.5, 1, 100, 0.5, 0.25)
     assert none == (0.95, 0, 0, None, 0.0)
 
 
 def test_bands_begin_at_their_lower_end():
-    assert [band_of(score) for score in (1.0, 0.9, 0.89, 0.1, 0.0, None)] == [0, 0, 1, 4, 5, 5]
+    scores = np.array([1.0, 0.9, 0.89, 0.1, 0.0, np.nan], np.float32)
+    assert bands_of(scores).tolist() == [0, 0, 1, 4, 5, 5]
 
 
 @pytest.mark.parametrize(
