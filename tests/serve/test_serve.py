@@ -21,6 +21,8 @@ from tests.helpers.vllm_stand_in import stand_in
 
 NO_TORCH = "import sys; sys.modules['torch'] = None; from soaes.serve.__main__ import main; main()"
 
+TOKENIZER = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
+
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
@@ -132,7 +134,6 @@ def test_vllm_itself_serves_what_the_target_writes(tmp_path):
     from transformers import AutoModelForCausalLM
 
     from soaes.data import chat
-    from soaes.model import checkpoint
     from tests.helpers.toys import near, save_pair, toy
 
     tokenizer = save_pair(tmp_path)
@@ -141,7 +142,8 @@ def test_vllm_itself_serves_what_the_target_writes(tmp_path):
     small = near(toy(1, **shape), 0.02)
     for name, model in (("target", target), ("draft", small)):
         model.config.eos_token_id = model.generation_config.eos_token_id = 1
-        checkpoint.save(model, tmp_path / name, tmp_path / name)
+        model.save_pretrained(tmp_path / name)
+        (tmp_path / name / "tokenizer_config.json").write_text(json.dumps(TOKENIZER))
         (tmp_path / name / "chat_template.jinja").write_text(chat.TEMPLATE)
     python = vllm_environment.python()
     environment = {**os.environ, "PYTHONPATH": os.getcwd(), vllm_environment.VLLM: str(python)}
@@ -153,11 +155,13 @@ def test_vllm_itself_serves_what_the_target_writes(tmp_path):
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=120)
-    ids = checks.prompt(Model("target", tmp_path / "target"), "w5 w9")
-    network = AutoModelForCausalLM.from_pretrained(tmp_path / "target")
+    target_folder = tmp_path / "target"
+    ids = checks.prompt(Model("target", target_folder), "w5 w9")
+    network = AutoModelForCausalLM.from_pretrained(target_folder)
     import torch
 
     output = network.generate(torch.tensor([ids]), max_new_tokens=32, do_sample=False)
-    expected = tokenizer.decode([token for token in output[0, len(ids) :].tolist() if token < 64])
+    new_ids = output[0, len(ids) :].tolist()
+    expected = tokenizer.decode([token_id for token_id in new_ids if token_id < 64])
     assert re.search(r"answer +(.*)", printed)[1].split()[:8] == expected.split()[:8]
     assert json.loads((tmp_path / "draft" / "config.json").read_text())["vocab_size"] == 64
