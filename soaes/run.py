@@ -4,8 +4,8 @@ Read downwards. All jobs are composed and checked first, so that a slip costs no
 union of their missing stages is built, and each job is printed as its goal is done. At last each
 job is recorded: in W&B, and in a folder of its own under `store/sweeps/DATE/TIME-PID/NUMBER`.
 
-With `hydra/launcher=...` Hydra runs the jobs of one sweep wherever its launcher takes them, and
-each job builds what it misses. Hydra's own flags (`--help`, `--cfg job` ...) go to Hydra as well.
+With `hydra/launcher=...` the stages are built by jobs that one of Hydra's launchers takes
+elsewhere (soaes.pipeline.launch). Hydra's own flags (`--help`, `--cfg job` ...) go to Hydra.
 """
 
 from __future__ import annotations
@@ -24,18 +24,16 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 
 from soaes.bill import report as bill
-from soaes.pipeline import compose, dry_run, model_checks, progress, sweep
+from soaes.pipeline import compose, dry_run, launch, model_checks, progress, sweep
 from soaes.pipeline.command_line import key_of, parse
+from soaes.pipeline.launch import LAUNCHER
 from soaes.pipeline.progress import JobTitle
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.recipe_checks import check_libraries, check_peft
@@ -57,7 +55,6 @@ HYDRA_FLAGS = (
     "-sc",
 )
 MULTIRUN = ("-m", "--multirun")  # allowed and not needed: commas tell a sweep
-LAUNCHER = "hydra/launcher"
 
 
 def main() -> None:
@@ -71,7 +68,7 @@ def main() -> None:
         if any(word.split("=")[0] in HYDRA_FLAGS for word in words):
             _check_experiments(words)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends in silence
-            _hydra_main(lambda cfg: None)  # Hydra prints what was asked for and runs nothing
+            _print_hydra()
             sys.exit(0)
         sys.exit(run([word for word in words if word not in MULTIRUN]))
     except ValueError as error:
@@ -100,7 +97,7 @@ def run(words: list[str]) -> int:
     sweeps = sweep.sweeps_of(words)
     keys = [key_of(override) for override in parse(words)]
     launched = LAUNCHER in keys
-    _check_hydra_settings(keys, launched, len(sweeps))
+    _check_hydra_settings(keys, launched)
     jobs_of_sweeps = [(line, sweep.jobs(line)) for line in sweeps]
     jobs = [job for _, jobs_of_sweep in jobs_of_sweeps for job in jobs_of_sweep]
     for remark in sweep.check_overrides(jobs):
@@ -113,6 +110,9 @@ def run(words: list[str]) -> int:
         say(warning)
     if jobs[0].runtime.dry:
         say("\n".join(dry_run.plan(store, recipes, jobs[0].runtime)))
+        if launched:
+            exclusive = jobs[0].runtime.exclusive_stages
+            say(launch.plan(launch.rounds(store, recipes, exclusive)))
         return 0
     check_libraries(store, recipes, jobs[0].runtime)
     check_peft(store, recipes)
@@ -122,10 +122,7 @@ def run(words: list[str]) -> int:
     resuming = progress.resuming_line(store, recipes) if len(jobs) > 1 else ""
     if resuming:
         say(resuming)
-    if launched:
-        _hydra_main(_launched_job(store, jobs))
-    else:
-        _build_here(store, jobs)
+    _build(store, jobs, words if launched else [])
     exit_code = 0
     for line, jobs_of_sweep in jobs_of_sweeps:
         for job in jobs_of_sweep:
@@ -148,13 +145,8 @@ def _check_experiments(words: list[str]) -> None:
         sweep.combinations(line)
 
 
-def _check_hydra_settings(keys: list[str], launched: bool, sweeps: int) -> None:
-    """Refuse Hydra's settings without a launcher, and several sweeps with one."""
-    if launched and sweeps > 1:
-        raise ValueError(
-            f"{LAUNCHER}: a launcher takes one sweep at a time, here are {sweeps} experiments; "
-            "run the command once for each"
-        )
+def _check_hydra_settings(keys: list[str], launched: bool) -> None:
+    """Refuse Hydra's settings without a launcher."""
     for key in keys:
         if not launched and key.startswith(("hydra.", "hydra/")):
             raise ValueError(
@@ -163,11 +155,17 @@ def _check_hydra_settings(keys: list[str], launched: bool, sweeps: int) -> None:
             )
 
 
-# ---------------------------------------------------------------------------- jobs run here
+# ------------------------------------------------------------------------- the build itself
 
 
-def _build_here(store: Store, jobs: list[Job]) -> None:
-    """Build the union of all jobs' missing stages, then report and record each job."""
+def _build(store: Store, jobs: list[Job], launch_words: list[str]) -> None:
+    """Build the union of all jobs' missing stages, then report and record each job.
+
+    Args:
+        store: Where they are put.
+        jobs: All jobs.
+        launch_words: The command line, if it names a launcher, else nothing.
+    """
     runtime = jobs[0].runtime
     recipes = [job.recipe for job in jobs]
     published = model_checks.fetched(recipes)
@@ -175,16 +173,22 @@ def _build_here(store: Store, jobs: list[Job]) -> None:
         build(store, published, runtime)
         model_checks.check(store, recipes, runtime)
         _check_memory(store, recipes, runtime)
-    counted = bill.counted_seconds(store, missing(store, recipes), runtime)
-    outcome = build(store, recipes, runtime, _jobs_by_goal(jobs), counted)
+    began = time.strftime("%Y-%m-%d/%H-%M-%S")
+    run_name = f"{began}-{os.getpid()}"
+    if launch_words:
+        logs = store.root / "launched" / run_name
+        outcome = launch.build(store, recipes, runtime, launch_words, logs)
+        outcome = Outcome(failed=outcome.failed)  # its stages are printed, and no job yet
+    else:
+        counted = bill.counted_seconds(store, missing(store, recipes), runtime)
+        outcome = build(store, recipes, runtime, _jobs_by_goal(jobs), counted)
     full = full_disk(store) if outcome.failed else ""
     if full:  # nothing can be recorded either
         say(full)
         return
     if outcome.built and runtime.logger.enabled:
         say("what could be built is; now each row is recorded in W&B")
-    began = time.strftime("%Y-%m-%d/%H-%M-%S")
-    folder = store.root / "sweeps" / f"{began}-{os.getpid()}"
+    folder = store.root / "sweeps" / run_name
     for number, job in enumerate(jobs):
         _settle(store, job, outcome, folder / str(number), _is_counted(job, jobs))
 
@@ -209,25 +213,11 @@ def _title(job: Job) -> JobTitle:
     return JobTitle(job.experiment, job.words)
 
 
-# ------------------------------------------------------------------ jobs that Hydra launches
-
-
-def _hydra_main(job: Callable[[DictConfig], None]) -> None:
-    """Hand the command line, as it was typed, to Hydra."""
-    hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="run")(job)()
-
-
-def _launched_job(store: Store, jobs: list[Job]) -> Callable[[DictConfig], None]:
-    """Return what a launcher runs for each job, perhaps in another process."""
-
-    def run_job(cfg: DictConfig) -> None:
-        settings = HydraConfig.get()
-        job = jobs[settings.job.num]  # `sweep.combinations` enumerates jobs as Hydra does
-        outcome = build(store, [job.recipe], job.runtime)
-        reported = Outcome(failed=outcome.failed)  # the build printed its stages, not the job
-        _settle(store, job, reported, Path(settings.runtime.output_dir))
-
-    return run_job
+def _print_hydra() -> None:
+    """Let Hydra print what one of its flags asks for; it runs nothing."""
+    hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="run")(
+        lambda cfg: None
+    )()
 
 
 # --------------------------------------------------------------------- reports and records

@@ -191,12 +191,14 @@ class Screen:
     INTERVAL = 0.5
     """Seconds between two drawings of the board."""
 
-    def __init__(self, live: bool) -> None:
+    def __init__(self, live: bool, silent: bool = False) -> None:
         """Prepare the screen.
 
         Args:
             live: Whether a board is wanted; there is none where the output is no terminal.
+            silent: Whether lines are dropped, since another process prints them.
         """
+        self.silent = silent
         self.live = live and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
         self.drawn: list[str] = []
         self.last_drawn = -self.INTERVAL
@@ -215,7 +217,8 @@ class Screen:
 
     def print(self, line: str) -> None:
         """Print a line above the board."""
-        self._write(line + "\n", self.drawn)
+        if not self.silent:
+            self._write(line + "\n", self.drawn)
 
     def close(self) -> None:
         """Remove the board."""

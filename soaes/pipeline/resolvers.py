@@ -1,4 +1,4 @@
-"""The functions that conf/ may call in `${...}`: digests, machine, library, process id."""
+"""The functions that conf/ may call in `${...}`: digests, machine, library."""
 
 from __future__ import annotations
 
@@ -55,6 +55,5 @@ def register() -> None:
     OmegaConf.register_new_resolver("digest", data_digest, replace=True)
     OmegaConf.register_new_resolver("local_model", local_model, replace=True)
     OmegaConf.register_new_resolver("published", _published, replace=True)
-    OmegaConf.register_new_resolver("pid", os.getpid, replace=True)
     OmegaConf.register_new_resolver("library", library, replace=True)
     OmegaConf.register_new_resolver("machine", machine, replace=True)

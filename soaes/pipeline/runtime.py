@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -55,6 +56,9 @@ class Execution:
     devices: int = 1
     """Processes of one stage, each with a device of its own."""
 
+    nodes: int = 1
+    """Machines over which these are spread, as many on each; `Runtime.launch` reaches them."""
+
     threads: int = 1
     """CPU threads of a process."""
 
@@ -91,6 +95,12 @@ class Execution:
     def __post_init__(self) -> None:
         _check_device(self.device)
         check_whole("devices", self.devices, 1, "the devices of a stage")
+        check_whole("nodes", self.nodes, 1, "the machines of a stage")
+        if self.devices % self.nodes:
+            raise ValueError(
+                f"nodes={self.nodes}: devices={self.devices} are all machines' together, as many "
+                "on each; set runtime.execution.devices to a multiple of nodes"
+            )
         check_whole("threads", self.threads, 1, "the threads of a stage")
         check_whole("micro_batch_size", self.micro_batch_size, 1, "the rows at once on a device")
         check_flag("gradient_checkpointing", self.gradient_checkpointing)
@@ -135,6 +145,11 @@ class Execution:
                 "cpu_offload=true: with strategy=fsdp2 it is for GPUs alone, a CPU's memory is the "
                 "host's; set runtime.execution.cpu_offload=false"
             )
+
+    @property
+    def devices_per_node(self) -> int:
+        """The devices on each machine."""
+        return self.devices // self.nodes
 
     @property
     def parallelism(self) -> Literal["one", "ddp", "fsdp2", "zero3"]:
@@ -230,6 +245,13 @@ class Runtime:
     torchrun: tuple[str, ...] = ()
     """Stages that run as `execution.devices` ranks; every other is one process."""
 
+    launch: str = ""
+    """Words of a shell before torchrun's command, which run it on every node at once, such as
+    `srun --ntasks-per-node=1`; empty: it runs here."""
+
+    rendezvous: str = ""
+    """The node where torchrun's processes meet, by a name that all nodes know; empty: this one."""
+
     root: str | None = None
     """The user's data folder, where there is one."""
 
@@ -244,6 +266,7 @@ class Runtime:
         _check_stages("exclusive_stages", self.exclusive_stages, sorted(STAGE_ARGUMENTS))
         _check_stages("torchrun", self.torchrun, TRAINING_STAGES)
         check_flag("dry", self.dry)
+        check_launch(self.launch, self.execution.nodes)
         for source, tokens in self.expected_tokens.items():
             check_one_of("runtime.expected_tokens", source, SOURCES)
             if tokens is not None:
@@ -285,6 +308,25 @@ def _check_stages(name: str, value: object, stages: Sequence[str]) -> None:
         raise ValueError(f"runtime.{name}={value}: must be a list of stages, e.g. [speed]")
     for stage in value:
         check_one_of(f"runtime.{name}", stage, stages)
+
+
+def check_launch(launch: object, nodes: int) -> None:
+    """Check the words that start torchrun on every node.
+
+    Raises:
+        ValueError: A shell could not read them, or there are several nodes and no words.
+    """
+    if not isinstance(launch, str):
+        raise ValueError(f"runtime.launch={_word(launch)}: must be words of a shell, or empty")
+    try:
+        words = shlex.split(launch)
+    except ValueError as error:
+        raise ValueError(f"runtime.launch={launch}: cannot be read ({error}); fix it") from None
+    if nodes > 1 and not words:
+        raise ValueError(
+            f"runtime.execution.nodes={nodes}: nothing starts the other nodes; set runtime.launch, "
+            "as in runtime.launch='srun --ntasks-per-node=1' (docs/cluster.md), or nodes=1"
+        )
 
 
 Settings = TypeVar("Settings")

@@ -11,8 +11,10 @@ import ctypes
 import multiprocessing
 import multiprocessing.util
 import os
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 from soaes.pipeline import forecast, progress, signatures, worker
 from soaes.pipeline.private_api import WANDB_MODULES
@@ -49,6 +52,8 @@ ALLOCATOR = ":".join(
 )
 
 MEGABYTE = 1 << 20
+
+FIRST_PORT, PORTS = 29400, 1000  # where the ranks of several nodes meet; 29400 is torchrun's own
 
 SHORT_FOLDER = "/tmp"  # for sockets, where TMPDIR is too long
 LONGEST_SOCKET_PATH = 103 if sys.platform == "darwin" else 107  # bytes
@@ -109,6 +114,7 @@ def build(
     runtime: Runtime,
     jobs: JobsByGoal | None = None,
     counted: Mapping[str, float] | None = None,
+    silent: bool = False,
 ) -> Outcome:
     """Build what is missing of some recipes, and print a line for each stage.
 
@@ -119,6 +125,7 @@ def build(
         jobs: The jobs that show each goal. Where given, each job is printed when its goal is done,
             and a terminal shows a board of everything under way.
         counted: Seconds of stages by the bill (soaes.bill), for the time to go.
+        silent: Whether nothing is printed.
 
     Returns:
         What was built and what failed. An empty outcome says that nothing was missing.
@@ -126,7 +133,7 @@ def build(
     outcome = Outcome()
     todo = missing(store, recipes)
     if todo:
-        Scheduler(store, todo, runtime, outcome, jobs or {}, counted).run()
+        Scheduler(store, todo, runtime, outcome, jobs or {}, counted, silent).run()
     return outcome
 
 
@@ -144,6 +151,7 @@ class Scheduler:
         outcome: Outcome,
         jobs: JobsByGoal,
         counted: Mapping[str, float] | None = None,
+        silent: bool = False,
     ) -> None:
         """Prepare the graph of stages; see `build` for the arguments.
 
@@ -164,7 +172,7 @@ class Scheduler:
         self.ready: list[str] = []
         self.running: dict[str, StageProcess] = {}
         self.forecast = forecast.Forecast(store, todo, counted)
-        self.screen = progress.Screen(live=bool(jobs))
+        self.screen = progress.Screen(live=bool(jobs), silent=silent)
 
     def run(self) -> None:
         """Run every stage.
@@ -356,19 +364,44 @@ def build_stage(store: Store, recipe: Recipe, runtime: Runtime, exclusive: bool)
             worker.main(store, recipe.name, runtime)
             return
         write_json(out / "runtime.json", runtime.to_plain())
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            f"--nproc-per-node={runtime.execution.devices}",
-            "-m",
-            "soaes.pipeline.worker",
-            str(out),
-        ]
-        if subprocess.run(command, preexec_fn=die_with_parent).returncode:
+        try:
+            ended = subprocess.run(ranks_command(out, runtime), preexec_fn=die_with_parent)
+            lost = worker.LOST_RANK if ended.returncode else ""
+        except OSError as error:
+            lost = f"runtime.launch={runtime.launch}: cannot be started ({error.strerror}); fix it"
+        if lost:
             if not (out / "reason.txt").exists():
-                (out / "reason.txt").write_text(worker.LOST_RANK, encoding="utf-8")
+                (out / "reason.txt").write_text(lost, encoding="utf-8")
             sys.exit(1)
+
+
+def ranks_command(out: Path, runtime: Runtime) -> list[str]:
+    """Return the command that starts the ranks of a stage, on one node or on several.
+
+    Every node runs the same words. Its processes meet at a port that follows from the stage's
+    name, so that two builds do not meet each other.
+
+    Args:
+        out: The stage's unfinished folder, which every node reaches by this path.
+        runtime: How many ranks there are, and what starts them on other nodes.
+    """
+    execution = runtime.execution
+    command = [
+        *shlex.split(runtime.launch),
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        f"--nproc-per-node={execution.devices_per_node}",
+    ]
+    if runtime.launch:
+        port = FIRST_PORT + int(out.name.rpartition("-")[2], 16) % PORTS
+        command += [
+            f"--nnodes={execution.nodes}",
+            "--rdzv-backend=c10d",
+            f"--rdzv-endpoint={runtime.rendezvous or socket.gethostname()}:{port}",
+            f"--rdzv-id={out.name}",
+        ]
+    return [*command, "-m", "soaes.pipeline.worker", str(out.absolute())]
 
 
 @contextmanager

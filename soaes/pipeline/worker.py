@@ -28,8 +28,8 @@ from soaes.pipeline.tracking import Tracker
 from soaes.pipeline.validation import check_target
 
 LOST_RANK = (
-    "a rank ended without a word (killed, or out of memory?); run the same command again: the "
-    "stage goes on from its last checkpoint"
+    "a rank ended without a word (killed, out of memory, or is its node gone?); run the same "
+    "command again: the stage goes on from its last checkpoint"
 )
 # What the other ranks hear of it.
 BROKEN_CONNECTION = ("closed by peer", "reset by peer", "remote process exited")

@@ -350,7 +350,8 @@ def _trainer(
     micro_batches = len(data.steps) * data.accumulate
     trainer = pl.Trainer(
         accelerator=parallel.execution.device.replace("cuda", "gpu"),
-        devices=parallel.execution.devices,
+        devices=parallel.execution.devices_per_node,
+        num_nodes=parallel.execution.nodes,
         strategy=parallel.strategy(),
         precision=parallel.trainer_precision,
         max_epochs=1,

@@ -393,11 +393,11 @@ def test_stages_are_forked_and_find_their_temporary_files_below_any_tmpdir(tmp_p
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["experiment=table2,table3_alpha", "hydra/launcher=basic"], "one sweep at a time"),
+        (["goal=tokenizer", "hydra/launcher=slurm"], "no such launcher.*installs joblib"),
         (["hydra.run.dir=elsewhere"], "Hydra's own settings count only beside hydra/launcher="),
         (["goal=tokenizer", "tokenizer.vocabulary=interval(1,2)"], "cannot be listed"),
     ],
-    ids=["several-sweeps-to-a-launcher", "hydra-settings-without-launcher", "interval"],
+    ids=["unknown-launcher", "hydra-settings-without-launcher", "interval"],
 )
 def test_what_hydra_would_ignore_or_not_end_is_refused(tmp_path, words, message):
     ran = soaes(tmp_path / "store", "run", *words, torch=False)

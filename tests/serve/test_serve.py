@@ -1,8 +1,8 @@
 """`python -m soaes.serve` as a user types it: a stand-in for vLLM serves, nightly vLLM itself."""
 
-import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,8 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from soaes.data import chat
+from soaes.data.jsonl import write_jsonl
 from soaes.decode.backends import vllm_environment
 from soaes.pipeline.store import Store
+from soaes.report.layout import printable
 from soaes.serve import checks, draft
 from soaes.serve.__main__ import main
 from soaes.serve.pair import Model, Pair, Question
@@ -20,8 +23,6 @@ from tests.helpers.served import VLLM, WORDS, save_store
 from tests.helpers.vllm_stand_in import stand_in
 
 NO_TORCH = "import sys; sys.modules['torch'] = None; from soaes.serve.__main__ import main; main()"
-
-TOKENIZER = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
 
 
 @pytest.fixture(scope="module")
@@ -130,38 +131,36 @@ def test_a_draft_gets_the_rows_that_it_lacks(tmp_path, monkeypatch):
 @pytest.mark.nightly
 @pytest.mark.skipif(not vllm_environment.is_installed(), reason="needs `make vllm`")
 def test_vllm_itself_serves_what_the_target_writes(tmp_path):
-    """A wider target and its near draft, trained by nobody: greedy tokens are transformers' own."""
-    from transformers import AutoModelForCausalLM
+    """A random target and an unrelated draft with fewer rows: greedy text is transformers' own."""
+    import torch
 
-    from soaes.data import chat
-    from tests.helpers.toys import near, save_pair, toy
+    from soaes.stages import prepare
+    from tests.helpers.toys import near, toy
 
-    tokenizer = save_pair(tmp_path)
+    write_jsonl(tmp_path / "documents" / "general.jsonl", [{"text": "国有企业 改革"}])
+    prepare.tokenizer(tmp_path / "documents", 512, out=tmp_path / "target")
+    tokenizer, end = chat.chat_tokenizer(tmp_path / "target")
+    shutil.copytree(tmp_path / "target", tmp_path / "draft")
+    rows = tokenizer.get_vocab_size()
     shape = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
-    target = toy(1, vocab_size=70, **shape)
-    small = near(toy(1, **shape), 0.02)
-    for name, model in (("target", target), ("draft", small)):
-        model.config.eos_token_id = model.generation_config.eos_token_id = 1
+    target = toy(1, vocab_size=rows + 8, **shape)
+    drafting = near(toy(1, vocab_size=rows, **shape), 0.02)
+    for name, model in (("target", target), ("draft", drafting)):
+        model.config.eos_token_id = model.generation_config.eos_token_id = end
         model.save_pretrained(tmp_path / name)
-        (tmp_path / name / "tokenizer_config.json").write_text(json.dumps(TOKENIZER))
-        (tmp_path / name / "chat_template.jinja").write_text(chat.TEMPLATE)
-    python = vllm_environment.python()
-    environment = {**os.environ, "PYTHONPATH": os.getcwd(), vllm_environment.VLLM: str(python)}
+    python = str(vllm_environment.python())
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), vllm_environment.VLLM: python}
     words = [f"target={tmp_path / 'target'}", f"draft={tmp_path / 'draft'}"]
     words += [f"runtime.store={tmp_path / 'store'}", "--port", str(free_port())]
-    process = started(environment, *words, "--question", "w5 w9", "--max-model-len", "64")
+    process = started(environment, *words, "--question", "改革", "--max-model-len", "64")
     try:
         printed = served_until(process, "curl")
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=120)
-    target_folder = tmp_path / "target"
-    ids = checks.prompt(Model("target", target_folder), "w5 w9")
-    network = AutoModelForCausalLM.from_pretrained(target_folder)
-    import torch
-
-    output = network.generate(torch.tensor([ids]), max_new_tokens=32, do_sample=False)
-    new_ids = output[0, len(ids) :].tolist()
-    expected = tokenizer.decode([token_id for token_id in new_ids if token_id < 64])
-    assert re.search(r"answer +(.*)", printed)[1].split()[:8] == expected.split()[:8]
-    assert json.loads((tmp_path / "draft" / "config.json").read_text())["vocab_size"] == 64
+    assert process.returncode == 0
+    ids = checks.prompt(Model("target", tmp_path / "target"), "改革")
+    output = target.generate(torch.tensor([ids]), max_new_tokens=32, do_sample=False)
+    new_ids = [token_id for token_id in output[0, len(ids) :].tolist() if token_id < rows]
+    answer = re.search(r"^answer +(.*)", printed, re.MULTILINE)[1]
+    assert answer[:20] == printable(tokenizer.decode(new_ids).strip())[:20]
