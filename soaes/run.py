@@ -32,8 +32,6 @@ import yaml
 
 from soaes.bill import report as bill
 from soaes.pipeline import compose, dry_run, launch, model_checks, progress, sweep
-from soaes.pipeline.command_line import key_of, parse
-from soaes.pipeline.launch import LAUNCHER
 from soaes.pipeline.progress import JobTitle
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.recipe_checks import check_libraries, check_peft
@@ -94,10 +92,9 @@ def run(words: list[str]) -> int:
     Raises:
         ValueError: The command line asks for something that does not exist or is out of its range.
     """
+    words, launch_words = launch.split(words)
+    launch.check(launch_words)
     sweeps = sweep.sweeps_of(words)
-    keys = [key_of(override) for override in parse(words)]
-    launched = LAUNCHER in keys
-    _check_hydra_settings(keys, launched)
     jobs_of_sweeps = [(line, sweep.jobs(line)) for line in sweeps]
     jobs = [job for _, jobs_of_sweep in jobs_of_sweeps for job in jobs_of_sweep]
     for remark in sweep.check_overrides(jobs):
@@ -110,7 +107,7 @@ def run(words: list[str]) -> int:
         say(warning)
     if jobs[0].runtime.dry:
         say("\n".join(dry_run.plan(store, recipes, jobs[0].runtime)))
-        if launched:
+        if launch_words:
             exclusive = jobs[0].runtime.exclusive_stages
             say(launch.plan(launch.rounds(store, recipes, exclusive)))
         return 0
@@ -122,12 +119,12 @@ def run(words: list[str]) -> int:
     resuming = progress.resuming_line(store, recipes) if len(jobs) > 1 else ""
     if resuming:
         say(resuming)
-    _build(store, jobs, words if launched else [])
+    _build(store, jobs, launch_words)
     exit_code = 0
     for line, jobs_of_sweep in jobs_of_sweeps:
         for job in jobs_of_sweep:
             if not store.holds(job.recipe.name):
-                _say_failed(store, job, line)
+                _say_failed(store, job, [*line, *launch_words])
                 exit_code = 1
     return exit_code
 
@@ -145,16 +142,6 @@ def _check_experiments(words: list[str]) -> None:
         sweep.combinations(line)
 
 
-def _check_hydra_settings(keys: list[str], launched: bool) -> None:
-    """Refuse Hydra's settings without a launcher."""
-    for key in keys:
-        if not launched and key.startswith(("hydra.", "hydra/")):
-            raise ValueError(
-                f"{key}: Hydra's own settings count only beside {LAUNCHER}=...; leave it out, "
-                "jobs are recorded below runtime.store"
-            )
-
-
 # ------------------------------------------------------------------------- the build itself
 
 
@@ -164,7 +151,7 @@ def _build(store: Store, jobs: list[Job], launch_words: list[str]) -> None:
     Args:
         store: Where they are put.
         jobs: All jobs.
-        launch_words: The command line, if it names a launcher, else nothing.
+        launch_words: Hydra's launcher and its settings; none: they are built here.
     """
     runtime = jobs[0].runtime
     recipes = [job.recipe for job in jobs]

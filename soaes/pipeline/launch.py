@@ -21,8 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 
 from soaes.pipeline import progress, scheduler
@@ -40,6 +41,40 @@ POLL = 1.0  # seconds between two looks at the store
 
 Unit = dict[str, Recipe]
 """Stages that one launched job builds, parents first, by name."""
+
+
+def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split a command line into what is built and where: the words without Hydra's, and Hydra's."""
+    overrides = parse(words)
+    is_hydras = [key_of(override).startswith(("hydra.", "hydra/")) for override in overrides]
+    ours = [word for word, hydras in zip(words, is_hydras, strict=True) if not hydras]
+    return ours, [word for word, hydras in zip(words, is_hydras, strict=True) if hydras]
+
+
+def check(words: Sequence[str]) -> None:
+    """Check Hydra's own words of a command line: the launcher and its settings.
+
+    Raises:
+        ValueError: There are settings without a launcher, none of that name, or an unknown setting.
+    """
+    if not words:
+        return
+    launcher = value(words, LAUNCHER)
+    if launcher is None:
+        raise ValueError(
+            f"{words[0]}: Hydra's own settings count only beside {LAUNCHER}=...; leave it out, "
+            "jobs are recorded below runtime.store"
+        )
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            compose("run", list(words), return_hydra_config=True)
+    except MissingConfigException:
+        raise ValueError(
+            f"{LAUNCHER}={launcher}: there is no such launcher here; `pip install '.[launchers]'` "
+            "installs joblib, submitit_local and submitit_slurm, basic is always there"
+        ) from None
+    except HydraException as error:
+        raise ValueError(f"{str(error).splitlines()[0]}; correct Hydra's settings") from None
 
 
 def rounds(store: Store, recipes: Sequence[Recipe], exclusive: Iterable[str]) -> list[list[Unit]]:
@@ -133,14 +168,13 @@ def build(
         store: Where outputs are found and put; all jobs must reach it, and its locks.
         recipes: The goals.
         runtime: How stages are run within a job.
-        words: The command line, with Hydra's launcher and its settings.
+        words: Hydra's words of the command line: its launcher and the settings of that.
         folder: What Hydra and the launcher write, such as logs of jobs.
 
     Returns:
         What was built and what failed.
 
     Raises:
-        ValueError: There is no such launcher.
         KeyboardInterrupt: After Ctrl-C; its message says what becomes of launched jobs.
     """
     outcome = Outcome()
@@ -195,17 +229,11 @@ def _launch(
     settings = [f"hydra.sweep.dir={folder.absolute()}", f"+{UNIT}={numbers}"]
     lost = ""
     try:
-        _run_hydra([*_hydra_words(words), *settings], build_unit)
+        _run_hydra([*words, *settings], build_unit)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             "interrupted: jobs that a cluster has taken go on, scancel ends them; run the same "
             "command again to continue"
-        ) from None
-    except MissingConfigException as error:
-        launcher = value(words, LAUNCHER)
-        raise ValueError(
-            f"{LAUNCHER}={launcher}: there is no such launcher ({str(error).splitlines()[0]}); "
-            "`pip install '.[launchers]'` installs joblib, submitit_local and submitit_slurm"
         ) from None
     except Exception as error:  # of a job that was killed, or of the launcher
         lost = f" ({type(error).__name__}: {next(iter(str(error).splitlines()), '')})"
@@ -233,13 +261,6 @@ def _reason(store: Store, recipe: Recipe, outcome: Outcome, lost: str) -> str:
 
 
 # ---------------------------------------------------------------- Hydra
-
-
-def _hydra_words(words: Sequence[str]) -> Iterator[str]:
-    """Yield the words that Hydra gets: its own, and single values, which its own may refer to."""
-    for override in parse(words):
-        if not override.is_sweep_override() and key_of(override) != "experiment":
-            yield str(override.input_line)
 
 
 def _run_hydra(words: Sequence[str], job: Callable[[DictConfig], None]) -> None:

@@ -80,6 +80,20 @@ def test_what_failed_or_was_lost_is_said_and_takes_its_descendants_along(tmp_pat
 # ---------------------------------------------------------------- launchers
 
 
+def test_hydras_words_are_its_own_and_are_checked_first():
+    words = ["seed=0,1", "hydra/launcher=basic", "goal=tokenizer", "hydra.verbose=true"]
+    ours, hydras = launch.split(words)
+    assert ours == ["seed=0,1", "goal=tokenizer"] and hydras == [words[1], words[3]]
+    launch.check(hydras)
+    launch.check([])
+    with pytest.raises(ValueError, match="hydra.verbose=true: Hydra's own settings count only"):
+        launch.check(["hydra.verbose=true"])
+    with pytest.raises(ValueError, match="launcher=slurm: there is no such .*'.[launchers]'"):
+        launch.check(["hydra/launcher=slurm"])
+    with pytest.raises(ValueError, match="n_jbs.*; correct Hydra's settings"):
+        launch.check(["hydra/launcher=basic", "hydra.launcher.n_jbs=2"])
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_launched_rows_are_those_of_a_sweep_that_runs_here(tmp_path, monkeypatch, capfd, launcher):
@@ -101,7 +115,7 @@ def test_launched_rows_are_those_of_a_sweep_that_runs_here(tmp_path, monkeypatch
             yaml.safe_load((row / "overrides.yaml").read_text()) for row in (here, launched)
         ]
         settings = [[word for word in row if "store=" not in word] for row in overrides]
-        assert settings[1] == [*settings[0][: len(words)], *settings[1][len(words) :]]
+        assert settings[0] == settings[1]
     assert Store(Path("here")).all_names() == Store(Path("launched")).all_names()
 
 
