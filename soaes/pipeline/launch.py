@@ -74,7 +74,8 @@ def check(words: Sequence[str]) -> None:
             "installs joblib, submitit_local and submitit_slurm, basic is always there"
         ) from None
     except HydraException as error:
-        raise ValueError(f"{str(error).splitlines()[0]}; correct Hydra's settings") from None
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"{reason}; correct the launcher's settings") from None
 
 
 def rounds(store: Store, recipes: Sequence[Recipe], exclusive: Iterable[str]) -> list[list[Unit]]:

@@ -364,9 +364,16 @@ def build_stage(store: Store, recipe: Recipe, runtime: Runtime, exclusive: bool)
             worker.main(store, recipe.name, runtime)
             return
         write_json(out / "runtime.json", runtime.to_plain())
+        log = out / "log.txt"
         try:
-            ended = subprocess.run(ranks_command(out, runtime), preexec_fn=die_with_parent)
-            lost = worker.LOST_RANK if ended.returncode else ""
+            with open(log, "ab") as output:  # torchrun's words; the ranks open it themselves
+                ended = subprocess.run(
+                    ranks_command(out, runtime),
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    preexec_fn=die_with_parent,
+                )
+            lost = f"{worker.LOST_RANK}; see {log}" if ended.returncode else ""
         except OSError as error:
             lost = f"runtime.launch={runtime.launch}: cannot be started ({error.strerror}); fix it"
         if lost:
