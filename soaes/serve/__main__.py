@@ -179,8 +179,8 @@ def _serve(pair: Pair, settings: ServerSettings, question: Question, limit: floa
         _say(*text.speed_lines(pair, runs_on), "")
         if remarks:
             _say(*(f"note: {remark}" for remark in remarks), "")
-        _say(*text.usage(settings, question), "")
         try:
+            _say(*text.usage(settings, question), "")
             server.wait()
         except KeyboardInterrupt:
             _say("vLLM is ended")
