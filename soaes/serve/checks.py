@@ -14,6 +14,7 @@ from typing import Any
 
 from soaes.data import chat, chat_choice
 from soaes.data.chat import ChatFormat, ChatTokenizer
+from soaes.decode.backends import vllm_environment
 from soaes.decode.backends.vllm_environment import CPU_HEAD_SIZES
 from soaes.model.folder import text_config
 from soaes.serve.pair import Model, Pair
@@ -101,11 +102,11 @@ def _check_split(pair: Pair, devices: int) -> None:
     models = (pair.target, pair.draft)
     for model in models:
         config = text_config(model.folder)
-        if not _can_split(config, devices):
+        if not vllm_environment.can_cut(config, devices):
             possible = [
                 count
                 for count in range(1, MAX_DEVICES + 1)
-                if all(_can_split(text_config(each.folder), count) for each in models)
+                if all(vllm_environment.can_cut(text_config(each.folder), count) for each in models)
             ]
             heads, kv_heads = config["num_attention_heads"], _kv_heads(config)
             raise ValueError(
@@ -113,14 +114,6 @@ def _check_split(pair: Pair, devices: int) -> None:
                 f"of keys and {config['intermediate_size']:,} units, which cannot be cut so; "
                 f"target and draft are cut alike, by {', '.join(map(str, possible))}"
             )
-
-
-def _can_split(config: dict[str, Any], devices: int) -> bool:
-    """Tell whether vLLM can give each device as many heads; it copies heads of keys if too few."""
-    heads, kv_heads = config["num_attention_heads"], _kv_heads(config)
-    fewer, more = sorted((kv_heads, devices))
-    whole = heads % devices == 0 and config["intermediate_size"] % devices == 0
-    return whole and more % fewer == 0
 
 
 def _kv_heads(config: dict[str, Any]) -> int:

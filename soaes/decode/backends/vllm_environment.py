@@ -127,12 +127,8 @@ def tensor_parallel(model: str, config: Mapping[str, Any], execution: Execution)
     """
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
-    units = config.get("intermediate_size") or 0
-    possible = []
-    for devices in range(1, execution.devices + 1):
-        cuts_keys = kv_heads % devices == 0 or devices % kv_heads == 0
-        if cuts_keys and heads % devices == 0 and units % devices == 0:
-            possible.append(devices)
+    most = execution.devices_per_node
+    possible = [devices for devices in range(1, most + 1) if can_cut(config, devices)]
     wanted = execution.tensor_parallel
     if wanted is None:
         return possible[-1]
@@ -140,10 +136,24 @@ def tensor_parallel(model: str, config: Mapping[str, Any], execution: Execution)
         numbers = ", ".join(map(str, possible))
         raise ValueError(
             f"runtime.execution.tensor_parallel={wanted}: vLLM cuts {model}, of {heads} query and "
-            f"{kv_heads} key heads, evenly over {numbers} of devices={execution.devices}; "
+            f"{kv_heads} key heads, evenly over {numbers} of devices={most}; "
             "set one of these, or null for the most"
         )
     return wanted
+
+
+def can_cut(config: Mapping[str, Any], devices: int) -> bool:
+    """Tell whether vLLM cuts a model evenly over so many devices; it copies key heads if too few.
+
+    Args:
+        config: Of the language model, as config.json has it.
+        devices: Their number.
+    """
+    heads = config["num_attention_heads"]
+    kv_heads = config.get("num_key_value_heads") or heads
+    units = config.get("intermediate_size") or 0
+    cuts_keys = kv_heads % devices == 0 or devices % kv_heads == 0
+    return cuts_keys and heads % devices == 0 and units % devices == 0
 
 
 def library(backend: str) -> str:
