@@ -393,7 +393,7 @@ def test_stages_are_forked_and_find_their_temporary_files_below_any_tmpdir(tmp_p
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["goal=tokenizer", "hydra/launcher=slurm"], "no such launcher.*installs joblib"),
+        (["goal=tokenizer", "hydra/launcher=slurm"], "no such launcher here; `pip install"),
         (["hydra.run.dir=elsewhere"], "Hydra's own settings count only beside hydra/launcher="),
         (["goal=tokenizer", "tokenizer.vocabulary=interval(1,2)"], "cannot be listed"),
     ],
