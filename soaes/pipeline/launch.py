@@ -108,11 +108,8 @@ def rounds(store: Store, recipes: Sequence[Recipe], exclusive: Iterable[str]) ->
                 unit |= unit_of[parent.name]
         unit[name] = recipe
         unit_of |= dict.fromkeys(unit, unit)
-    levels = _levels(unit_of)
-    ordered: list[list[Unit]] = [[] for _ in range(max(levels.values(), default=-1) + 1)]
-    for unit in {id(unit): unit for unit in unit_of.values()}.values():
-        ordered[levels[id(unit)]].append(unit)
-    return [*ordered, [alone]] if alone else ordered
+    parts = _in_rounds(unit_of)
+    return [*parts, [alone]] if alone else parts
 
 
 def _data(todo: Unit) -> set[str]:
@@ -128,21 +125,24 @@ def _data(todo: Unit) -> set[str]:
     return data
 
 
-def _levels(unit_of: Mapping[str, Unit]) -> dict[int, int]:
-    """Return the round of each unit, by its id: behind the rounds of all that it reads."""
-    levels: dict[int, int] = {}
+def _in_rounds(unit_of: Mapping[str, Unit]) -> list[list[Unit]]:
+    """Put each unit into the round behind those of all that it reads."""
+    waiting = list({id(unit): unit for unit in unit_of.values()}.values())
+    launched: set[str] = set()
+    parts = []
+    while waiting:
+        ready = [unit for unit in waiting if _parents(unit) & unit_of.keys() <= launched]
+        assert ready, "a unit's parents are needed by more goals than it is"
+        parts.append(ready)
+        launched.update(name for unit in ready for name in unit)
+        waiting = [unit for unit in waiting if not unit.keys() <= launched]
+    return parts
 
-    def level(unit: Unit) -> int:
-        if id(unit) not in levels:
-            parents = [parent for recipe in unit.values() for parent in recipe.parents.values()]
-            read = [unit_of[parent.name] for parent in parents if parent.name in unit_of]
-            earlier = [level(other) for other in read if other is not unit]
-            levels[id(unit)] = max(earlier, default=-1) + 1
-        return levels[id(unit)]
 
-    for unit in unit_of.values():
-        level(unit)
-    return levels
+def _parents(unit: Unit) -> set[str]:
+    """Return the names of what a unit reads, without itself."""
+    parents = {parent.name for recipe in unit.values() for parent in recipe.parents.values()}
+    return parents - unit.keys()
 
 
 def plan(parts: Sequence[Sequence[Unit]]) -> str:
