@@ -81,7 +81,7 @@ def digest(
     digests: dict[str, CachedDigest] = {}
     for name in names:
         digests[name] = _file_digest(root / name, cached.get(name), hash_file)
-    _save_cache(cache, root, digests)
+    _save_cache(cache, root, cached | digests)  # other files of the folder have digests of theirs
     total = hashlib.sha256()
     for name in sorted(digests):
         # A path holds no NUL byte, so the concatenation is unambiguous.

@@ -81,3 +81,16 @@ def test_a_file_that_was_just_written_is_read_again(folder, tmp_path):
 def test_a_cache_that_cannot_be_written_is_done_without(folder, tmp_path):
     (tmp_path / "file").write_text("")
     assert chunked(folder, tmp_path / "file" / "cache") == chunked(folder)
+
+
+def test_a_digest_of_some_files_forgets_no_others(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(digests, "SETTLED_NS", 0)
+    read = []
+
+    def hash_file(path):
+        read.append(path.name)
+        return digests.sha256(path)
+
+    for names in (["a"], ["b"], ["a", "b"]):
+        digests.digest(folder, names, tmp_path / "cache", hash_file)
+    assert read == ["a", "b"]
