@@ -61,6 +61,9 @@ bench-train: .venv/ready-dev  ## compare our training with the Hugging Face Trai
 	$(PYTHON) -m soaes.run scale=tiny goal=rows.stage2
 	$(PYTHON) -m benchmarks.train $(ARGS)
 
+bench-curate: .venv/ready-dev  ## read, deduplicate and decontaminate beside other tools: ARGS='corpus=DIR exam=DIR'
+	@nice -n 5 $(PYTHON) -m benchmarks.curate $(ARGS)
+
 # An image for GPUs has all that it needs but two pure packages, see benchmarks/gpu.py.
 gpu-report:  ## measure training and decoding on one GPU, in eight minutes; ARGS=dry=1 tries it on a processor
 	$(if $(wildcard .venv/ready),$(PYTHON),python3) -m benchmarks.gpu $(ARGS)
@@ -91,4 +94,4 @@ vllm: .venv-vllm/ready  ## install vLLM in its own environment, for backend=vllm
 	touch $@
 
 .PHONY: help tables retention formats publish stale test checks format test-nightly \
-	bench-decode bench-train gpu-report serve vllm
+	bench-curate bench-decode bench-train gpu-report serve vllm

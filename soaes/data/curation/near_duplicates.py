@@ -63,7 +63,8 @@ RECORD = np.dtype(
         ("digest", "S16"),  # of its text
         ("title", np.uint64),  # 0: unknown
         ("untitled", np.uint64),  # stands for an unknown title; 0: nothing does
-        ("date", np.uint32),  # 0: unknown
+        ("date", np.uint32),  # of its version; 0: unknown
+        ("metadata_date", np.uint32),  # 0: unknown
         ("facts", np.uint64),  # of a text below FACTS_BELOW
         ("length", np.uint32),  # characters
         ("is_general", np.uint8),
@@ -206,6 +207,7 @@ def _record(offset: int, document: CuratedDocument, has_ngrams: bool) -> tuple[A
         title,
         0 if title else versions.untitled_digest(document),
         versions.days(versions.version_date(document)),
+        versions.days(document["date"]),
         versions.facts_digest(text) if len(text) < FACTS_BELOW else 0,
         len(text),
         document["kind"] == "general",
@@ -292,8 +294,10 @@ def _comparable(
     neither_titled = (own["title"] == 0) & (rows["title"] == 0)
     other_title = both_titled & (rows["title"] != own["title"])
     other_title |= neither_titled & (rows["untitled"] != own["untitled"])
-    both_dated = (own["date"] > 0) & (rows["date"] > 0)
-    other_date = both_dated & (rows["date"] != own["date"])
+    other_date = np.zeros(len(others), bool)
+    for name in ("date", "metadata_date"):
+        both_dated = (own[name] > 0) & (rows[name] > 0)
+        other_date |= both_dated & (rows[name] != own[name])
     is_short = np.minimum(rows["length"], own["length"]) < SHORT
     other_facts = is_short & (rows["facts"] != own["facts"])
     counts["vetoed_title"] += int(other_title.sum())

@@ -181,6 +181,8 @@ def test_long_texts_of_other_titles_or_dates_are_kept(tmp_path):
     documents = [document(text, "a", "甲省审计条例"), document(near, "b", "乙省审计条例")]
     documents += [document(prose(5), "c", "预算法", "2014-08-31")]
     documents += [document(edited(prose(5), 0.002, 1), "d", "预算法", "2018-12-29")]
+    documents += [document(law(8, "2012年7月27日"), "g", date="2012-08-01")]
+    documents += [document(law(8, "2012年7月27日", 0.002), "h", date="2019-08-01")]
     documents += [document("2019年\n" + prose(6), "e"), document("2020年\n" + prose(6), "f")]
     assert found(tmp_path, documents) == {}
 
