@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import torch
 
 from soaes.decode.base import Generation, check_request
-from soaes.decode.engine import Engine
+from soaes.decode.batch import Steps, run
+from soaes.decode.engine import Engine, Forward
 from soaes.decode.sampling import greedy, sample, warp
 from soaes.decode.settings import AutoregressiveSettings, SamplingSettings
 
@@ -34,7 +35,6 @@ class Autoregressive:
 
     def __init__(self, target: Engine, temperature: float, top_p: float, eos: int) -> None:
         SamplingSettings(temperature, top_p)  # checks the two
-        self.target = target
         self.engines: tuple[Engine, ...] = (target,)
         self.temperature = temperature
         self.top_p = top_p
@@ -51,25 +51,37 @@ class Autoregressive:
         """Construct the decoder, see `DecoderSettings.build`."""
         return cls(engines["target"], sampling.temperature, sampling.top_p, eos)
 
-    @torch.inference_mode()
+    @property
+    def target(self) -> Engine:
+        """The model."""
+        return self.engines[0]
+
     def generate(
         self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator
     ) -> Generation:
-        """Decode until eos or `max_new_tokens`; prompt and first token are one forward."""
+        """Decode until eos or `max_new_tokens`."""
+        return run(self.decode(prompt_ids, max_new_tokens, generator))
+
+    def decode(
+        self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator
+    ) -> Steps[Generation]:
+        """Decode step by step; prompt and first token are one forward."""
         check_request(prompt_ids, max_new_tokens)
         self.target.begin(len(prompt_ids) + max_new_tokens)
         out = Generation()
         sequence = list(prompt_ids)
         while len(out.tokens) < max_new_tokens and self.eos not in out.tokens[-1:]:
-            token = self.step(sequence, generator)
+            token = yield from self.step(sequence, generator)
             sequence.append(token)
             out.tokens.append(token)
             out.steps += 1
         return out
 
-    def step(self, sequence: list[int], generator: torch.Generator) -> int:
+    def step(self, sequence: list[int], generator: torch.Generator) -> Steps[int]:
         """Return the token that follows a sequence, whose end may be missing from the cache."""
-        token, _ = next_token(self.target, sequence, self.temperature, self.top_p, generator)
+        token, _ = yield from next_token(
+            self.target, sequence, self.temperature, self.top_p, generator
+        )
         return token
 
 
@@ -79,7 +91,7 @@ def next_token(
     temperature: float,
     top_p: float,
     generator: torch.Generator,
-) -> tuple[int, torch.Tensor | None]:
+) -> Steps[tuple[int, torch.Tensor | None]]:
     """Read what the cache misses of a sequence, and choose the token that follows it.
 
     Returns:
@@ -87,7 +99,7 @@ def next_token(
         needs none.
     """
     unread = torch.tensor(sequence[engine.length :], device=engine.device)
-    logits_1V = engine.forward(unread, tail=1)
+    logits_1V = yield Forward(engine, unread, tail=1)
     if temperature == 0:
         return greedy(logits_1V)[0], None
     probabilities_V = warp(logits_1V[0], temperature, top_p)

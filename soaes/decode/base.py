@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 
 if TYPE_CHECKING:
+    from soaes.decode.batch import Steps
     from soaes.decode.engine import Engine
 
 # n drafted tokens of a block, V vocabulary
@@ -59,8 +60,16 @@ class Decoder(Protocol):
 class EngineDecoder(Decoder, Protocol):
     """A decoder over our own engine."""
 
-    target: Engine
     engines: tuple[Engine, ...]  # all models that it runs, the target first
+
+    @property
+    def target(self) -> Engine:
+        """The model whose text is wanted."""
+
+    def decode(
+        self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator
+    ) -> Steps[Generation]:
+        """Decode one prompt as `generate` does, step by step, see soaes.decode.batch."""
 
 
 def check_request(prompt_ids: list[int], max_new_tokens: int) -> None:

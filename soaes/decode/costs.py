@@ -16,6 +16,7 @@ import torch
 from soaes.decode.backends.base import DecoderPair
 from soaes.decode.backends.native import NativePair
 from soaes.decode.base import Generation
+from soaes.decode.batch import run
 from soaes.decode.clock import timed
 from soaes.decode.sampling import one_hot
 from soaes.decode.speculative import DraftingDecoder, verify
@@ -90,7 +91,7 @@ def _block_rounds(pair: NativePair, sequence: list[int], generator: torch.Genera
         for matrix in target.matrices
     ]
     rounds: list[Round] = [
-        {"step": lambda: baseline.step(sequence, generator)},
+        {"step": lambda: run(baseline.step(sequence, generator))},
         {"products": lambda: [matrix(x_1K) for matrix, x_1K in inputs]},
     ]
     if pair.n:
@@ -109,8 +110,8 @@ def _block_round(
     drafted = (sequence * width)[-width:]  # the clock sees how many tokens there are, not which
     q_nV = one_hot(torch.tensor(drafted, device=target.device), target.vocab, torch.float32)
     return {
-        "propose": lambda: method.propose(sequence, method.n, generator)[0],
-        f"verify {width}": lambda: verify(method, sequence, drafted, q_nV, generator),
+        "propose": lambda: run(method.propose(sequence, method.n, generator))[0],
+        f"verify {width}": lambda: run(verify(method, sequence, drafted, q_nV, generator)),
     }
 
 

@@ -1,12 +1,16 @@
-"""A lean forward for Qwen2, Qwen3 and Llama at batch size 1, with a static key/value cache.
+"""A lean forward for Qwen2, Qwen3 and Llama, with a static key/value cache for each sequence.
 
 With a few layers of a few hundred units, a general forward spends its time outside the matrix
 products; this one runs about twenty tensor operations a layer, and its rollback moves a pointer.
-Knows one sequence and its cache: not sampling, not drafts, not text.
+Sequences that share the weights can be read together: their new tokens lie one after another in
+each product, which reads its matrix once, and each attends to its own cache. Nothing is padded.
+Knows sequences and their caches: not sampling, not drafts, not text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +20,9 @@ from transformers import PreTrainedModel
 from soaes.decode.families import NATIVE_FAMILIES
 from soaes.pipeline.private_api import PackedLinear
 
-# T tokens of this forward, L tokens in the cache after it, D head size, N all heads of q, k and v,
-# Q query heads, K key heads (of a Matrix: its inputs), H hidden units, V vocabulary
+# T tokens of this forward, of one sequence or of all, L tokens in the cache after it, D head size,
+# N all heads of q, k and v, Q query heads, K key heads (of a Matrix: its inputs), H hidden units,
+# V vocabulary
 
 BLOCK = range(2, 9)  # tokens of one verification, for which the packed form is made
 PACKED_FROM = 1 << 15  # entries of a matrix from which its packed form is the faster one
@@ -65,8 +70,10 @@ class Layer(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Where the tokens of one forward stand in the text, and what of the cache they read."""
+    """Where the new tokens of one sequence stand in its text, and what of its cache they read."""
 
+    num_tokens: int  # new ones
+    cache: list[torch.Tensor]  # keys and values of each layer
     cos_T1D: torch.Tensor
     sin_T1D: torch.Tensor
     mask_TL: torch.Tensor | None  # None: one token that sees all, or a prompt from its start
@@ -74,10 +81,19 @@ class Window(NamedTuple):
     end: int  # tokens of the cache that are read
 
 
+class Forward(NamedTuple):
+    """New tokens that the engine of one sequence is to read."""
+
+    engine: Engine
+    ids_T: torch.Tensor
+    tail: int  # how many last tokens to return logits for
+
+
 class Engine:
     """Runs a Hugging Face causal LM of NATIVE_FAMILIES on its own device and in its own dtype.
 
-    `length` tokens are in the cache.
+    It holds one sequence, of which `length` tokens are in the cache. `beside` gives the same model
+    with another one.
 
     Args:
         model: The model.
@@ -109,6 +125,18 @@ class Engine:
         self.floor = torch.tensor(floor, device=self.device)
         self.length = 0
         self.capacity = 0
+        self.num_weights = sum(matrix.plain.numel() for matrix in self.matrices)
+
+    def beside(self) -> Engine:
+        """Return an engine over the same weights, for a sequence of its own."""
+        other = copy(self)
+        other.length = 0
+        other.capacity = 0  # `begin` makes its buffers
+        return other
+
+    def shares_weights(self, other: Engine) -> bool:
+        """Tell whether one forward can read for this engine and another."""
+        return self.layers is other.layers
 
     @property
     def matrices(self) -> list[Matrix]:
@@ -147,7 +175,6 @@ class Engine:
         )
         self.length = length
 
-    @torch.inference_mode()
     def forward(self, ids_T: torch.Tensor, tail: int | None = None) -> torch.Tensor:
         """Append T tokens to the cache.
 
@@ -158,54 +185,92 @@ class Engine:
         Returns:
             The logits_TV of the last `tail` tokens.
         """
-        count = len(ids_T)
+        forward = Forward(self, ids_T, len(ids_T) if tail is None else tail)
+        return self.forward_together([forward])[0]
+
+    @torch.inference_mode()
+    def forward_together(self, forwards: Sequence[Forward]) -> Sequence[torch.Tensor]:
+        """Append tokens to the caches of several sequences.
+
+        Args:
+            forwards: Of engines that share this one's weights, each with a sequence of its own.
+
+        Returns:
+            The logits_TV of each.
+        """
+        windows = [forward.engine._window(len(forward.ids_T)) for forward in forwards]
+        ids_T = _joined([forward.ids_T for forward in forwards])
+        logits = self._run(ids_T, windows, [forward.tail for forward in forwards])
+        for forward, window in zip(forwards, windows):
+            forward.engine.length = window.end
+        return logits
+
+    def _window(self, count: int) -> Window:
+        """The window of the next `count` tokens."""
         end = self.length + count
         assert end <= self.capacity, (
             f"{end} tokens in a cache for {self.capacity}: begin() reserves them"
         )
-        window = Window(
+        return Window(
+            num_tokens=count,
+            cache=self.cache,
             cos_T1D=self.cos_L1D[self.length : end],
             sin_T1D=self.sin_L1D[self.length : end],
             mask_TL=None if count == 1 or self.length == 0 else self._mask(count, end),
             places=slice(self.length, end),
             end=end,
         )
-        logits_TV = self._run(ids_T, window, count if tail is None else tail)
-        self.length = end
-        return logits_TV
 
-    def _run(self, ids_T: torch.Tensor, window: Window, tail: int) -> torch.Tensor:
-        """The forward itself: logits_TV of the last `tail` tokens."""
+    def _run(
+        self, ids_T: torch.Tensor, windows: list[Window], tails: list[int]
+    ) -> Sequence[torch.Tensor]:
+        """The forward itself: the logits_TV of each window's last tokens, `tails` of them."""
+        counts = [window.num_tokens for window in windows]
+        cos_T1D = _joined([window.cos_T1D for window in windows])
+        sin_T1D = _joined([window.sin_T1D for window in windows])
         x_TH = F.embedding(ids_T, self.embedding)
-        for layer, cache_NLD in zip(self.layers, self.cache):
-            x_TH = self._attend(x_TH, layer, cache_NLD, window)
+        for index, layer in enumerate(self.layers):
+            qkv_TND = self._rotated(x_TH, layer, cos_T1D, sin_T1D)
+            if len(windows) == 1:
+                attended_TN = self._attend(qkv_TND, index, windows[0])
+            else:
+                parts = qkv_TND.split(counts)
+                outputs = [self._attend(part, index, own) for part, own in zip(parts, windows)]
+                attended_TN = torch.cat(outputs)
+            x_TH = layer.output(attended_TN, x_TH)
             x_TH = self._transform(x_TH, layer)
-        if tail != len(ids_T):
-            x_TH = x_TH[len(ids_T) - tail :]
-        return self.head(F.rms_norm(x_TH, self.norm.shape, self.norm, self.epsilon))
+        if tails != counts:
+            ends = zip(_parts(x_TH, counts), tails)
+            x_TH = _joined([part_TH[-tail:] for part_TH, tail in ends])
+        logits_TV = self.head(F.rms_norm(x_TH, self.norm.shape, self.norm, self.epsilon))
+        return _parts(logits_TV, tails)
 
-    def _attend(
-        self, x_TH: torch.Tensor, layer: Layer, cache_NLD: torch.Tensor, window: Window
+    def _rotated(
+        self, x_TH: torch.Tensor, layer: Layer, cos_T1D: torch.Tensor, sin_T1D: torch.Tensor
     ) -> torch.Tensor:
-        """x_TH plus the layer's attention; writes keys and values into the cache."""
-        count, queries, size = len(x_TH), self.queries, self.head_size
-        qkv_TND = layer.qkv(self._normalise(x_TH), layer.qkv_bias).view(count, -1, size)
-        rotated_TND = qkv_TND[:, : queries + self.keys]
+        """Queries, keys and values of the tokens; queries and keys are turned to their places."""
+        size = self.head_size
+        qkv_TND = layer.qkv(self._normalise(x_TH), layer.qkv_bias).view(len(x_TH), -1, size)
+        rotated_TND = qkv_TND[:, : self.queries + self.keys]
         if layer.qk_gain_ND is not None:
             rotated_TND.copy_(F.rms_norm(rotated_TND, (size,), eps=self.epsilon))
             rotated_TND.mul_(layer.qk_gain_ND)
         # the minus sign of the rotation is in the table
         half_turn_TND = rotated_TND.roll(size // 2, -1)
-        rotated_TND.mul_(window.cos_T1D).addcmul_(half_turn_TND, window.sin_T1D)
-        new_NTD = qkv_TND[:, queries:].transpose(0, 1)
+        rotated_TND.mul_(cos_T1D).addcmul_(half_turn_TND, sin_T1D)
+        return qkv_TND
+
+    def _attend(self, qkv_TND: torch.Tensor, layer: int, window: Window) -> torch.Tensor:
+        """Write one sequence's keys and values into its cache; return its attention [T, Q * D]."""
+        cache_NLD = window.cache[layer]
+        new_NTD = qkv_TND[:, self.queries :].transpose(0, 1)
         if isinstance(window.places, slice):
             cache_NLD[:, window.places].copy_(new_NTD)
         else:
             cache_NLD.index_copy_(1, window.places, new_NTD)
         past_1NLD = cache_NLD[None, :, : window.end]
         k_1KLD, v_1KLD = past_1NLD[:, : self.keys], past_1NLD[:, self.keys :]
-        out_TN = _attention(qkv_TND[:, :queries], k_1KLD, v_1KLD, window.mask_TL)
-        return layer.output(out_TN, x_TH)
+        return _attention(qkv_TND[:, : self.queries], k_1KLD, v_1KLD, window.mask_TL)
 
     def _transform(self, x_TH: torch.Tensor, layer: Layer) -> torch.Tensor:
         """x_TH plus the layer's feed-forward."""
@@ -244,6 +309,16 @@ class Engine:
         self.cos_L1D = cos_1LD[0, :, None]
         signed_1LD = torch.cat([-sin_1LD[..., :half], sin_1LD[..., half:]], -1)
         self.sin_L1D = signed_1LD[0, :, None]
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """One tensor of the parts of all sequences; a single one's is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _parts(rows: torch.Tensor, counts: list[int]) -> Sequence[torch.Tensor]:
+    """The part of each sequence, views of one tensor."""
+    return [rows] if len(counts) == 1 else rows.split(counts)
 
 
 def _attention(

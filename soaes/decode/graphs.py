@@ -11,13 +11,13 @@ and graphs: not sampling, not drafts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from transformers import PreTrainedModel
 
-from soaes.decode.engine import BLOCK, Engine, Window
+from soaes.decode.engine import BLOCK, Engine, Forward, Window
 
 WIDTHS = range(1, BLOCK.stop)  # tokens of a step that is captured; longer texts are prompts
 WARMUP = 3  # runs of a step before it is captured, in which libraries choose their kernels
@@ -37,12 +37,20 @@ class GraphedEngine(Engine):
         super().__init__(model)
         self.steps: dict[int, Step] = {}
 
+    def beside(self) -> Engine:
+        """Refuse a second sequence: a graph fixes how many tokens each has."""
+        raise ValueError(
+            "batch: steps that are recorded as CUDA graphs read one sequence; set batch=1, or take "
+            "soaes.decode.engine.Engine"
+        )
+
     @torch.inference_mode()
-    def forward(self, ids_T: torch.Tensor, tail: int | None = None) -> torch.Tensor:
-        """Append T tokens to the cache, see `Engine.forward`."""
+    def forward_together(self, forwards: Sequence[Forward]) -> Sequence[torch.Tensor]:
+        """Append T tokens to the cache; of one sequence alone, see `beside`."""
+        [(_, ids_T, tail)] = forwards
         count = len(ids_T)
         if self.length == 0 or count not in WIDTHS:
-            return super().forward(ids_T, tail)
+            return super().forward_together(forwards)
         end = self.length + count
         assert end <= self.capacity, (
             f"{end} tokens in a cache for {self.capacity}: begin() reserves them"
@@ -51,7 +59,7 @@ class GraphedEngine(Engine):
             self.steps[count] = Step(partial(self._static_forward, count), count, self.device)
         logits_TV = self.steps[count](ids_T, self.length)
         self.length = end
-        return logits_TV if tail is None else logits_TV[count - tail :]
+        return [logits_TV[count - tail :]]
 
     def _static_forward(
         self, count: int, ids_T: torch.Tensor, places_T: torch.Tensor
@@ -61,13 +69,15 @@ class GraphedEngine(Engine):
         mask_TL = torch.zeros(count, self.capacity, device=self.device, dtype=self.dtype)
         mask_TL.masked_fill_(columns_L > places_T[:, None], float("-inf"))
         window = Window(
+            num_tokens=count,
+            cache=self.cache,
             cos_T1D=self.cos_L1D.index_select(0, places_T),
             sin_T1D=self.sin_L1D.index_select(0, places_T),
             mask_TL=mask_TL,
             places=places_T,
             end=self.capacity,
         )
-        return self._run(ids_T, window, count)
+        return self._run(ids_T, [window], [count])[0]
 
     def _allocate(self, capacity: int) -> None:
         """Make buffers, and forget the steps that were captured over the former ones."""

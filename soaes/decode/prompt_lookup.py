@@ -13,10 +13,11 @@ import torch
 
 from soaes.decode.adaptive import BlockCosts
 from soaes.decode.base import Generation, Rule
+from soaes.decode.batch import Steps, run
 from soaes.decode.engine import Engine
 from soaes.decode.sampling import one_hot
 from soaes.decode.settings import PromptLookupSettings, SamplingSettings
-from soaes.decode.speculative import adaptive_length, speculate
+from soaes.decode.speculative import Draft, adaptive_length, speculate
 from soaes.decode.verify import REJECTION, RULES
 
 # n drafted tokens of a block, V vocabulary
@@ -52,7 +53,6 @@ class PromptLookup:
     ) -> None:
         PromptLookupSettings(n, max_ngram)  # checks the two
         SamplingSettings(temperature, top_p)
-        self.target = target
         self.engines: tuple[Engine, ...] = (target,)
         self.n = n
         self.max_ngram = max_ngram
@@ -61,6 +61,11 @@ class PromptLookup:
         self.eos = eos
         self.rule = rule
         self.adaptive = adaptive_length(self, adaptive)
+
+    @property
+    def target(self) -> Engine:
+        """The model that verifies."""
+        return self.engines[0]
 
     @classmethod
     def from_settings(
@@ -86,16 +91,21 @@ class PromptLookup:
         self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator
     ) -> Generation:
         """Decode until eos or `max_new_tokens`."""
+        return run(self.decode(prompt_ids, max_new_tokens, generator))
+
+    def decode(
+        self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator
+    ) -> Steps[Generation]:
+        """Decode step by step."""
         return speculate(self, prompt_ids, max_new_tokens, generator)
 
-    def propose(
-        self, sequence: list[int], count: int, generator: torch.Generator
-    ) -> tuple[list[int], torch.Tensor | None]:
+    def propose(self, sequence: list[int], count: int, generator: torch.Generator) -> Steps[Draft]:
         """Draft up to `count` tokens; a drafted eos is the last one.
 
         Returns:
             The tokens and their one-hot distributions_nV; None for greedy decoding or no tokens.
         """
+        yield from ()  # no forward is needed
         drafted, ngram = lookup(sequence, self.max_ngram, count)
         if self.adaptive and drafted:
             drafted = drafted[: self.adaptive.choose(ngram)]

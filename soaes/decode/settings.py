@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from soaes.decode.base import EngineDecoder
     from soaes.decode.engine import Engine
 
+MAX_BATCH = 8
 RULES = ("rejection", "block", "token_match", "paper_literal")  # soaes/decode/verify.py has them
 
 
@@ -57,6 +58,7 @@ class DecoderSettings:
 
     n: int  # drafted tokens in a block at most
     rule: str | None  # name of the acceptance rule; None for a decoder that verifies nothing
+    batch: int = 1  # texts that are decoded together, at most MAX_BATCH
 
     def build(
         self, engines: Mapping[str, Engine], sampling: SamplingSettings, eos: int
@@ -76,13 +78,21 @@ class DecoderSettings:
 
 @dataclass(frozen=True)
 class AutoregressiveSettings(DecoderSettings):
-    """One token a step from the target alone."""
+    """One token a step from the target alone.
+
+    Raises:
+        ValueError: `batch` is out of its range.
+    """
 
     label = "Autoregression"
     decoder = "soaes.decode.autoregressive.Autoregressive"
 
     n = 0
     rule = None
+    batch: int = 1  # texts that are decoded together
+
+    def __post_init__(self) -> None:
+        _check_batch(self.batch)
 
 
 @dataclass(frozen=True)
@@ -100,9 +110,10 @@ class SpeculativeSettings(DecoderSettings):
     n: int  # drafted tokens in a block (at most, if adaptive), at least 1
     rule: str = "rejection"  # one of RULES
     adaptive: bool = False  # choose 0 .. n anew for every block, by costs timed at the start
+    batch: int = 1  # texts that are decoded together
 
     def __post_init__(self) -> None:
-        _check_drafting(self.n, self.rule, self.adaptive)
+        _check_drafting(self.n, self.rule, self.adaptive, self.batch)
 
 
 @dataclass(frozen=True)
@@ -120,9 +131,10 @@ class PromptLookupSettings(DecoderSettings):
     max_ngram: int  # tokens of the longest n-gram that is looked for, at least 1
     rule: str = "rejection"  # one of RULES
     adaptive: bool = False  # choose 0 .. n anew for every block, by costs timed at the start
+    batch: int = 1  # texts that are decoded together
 
     def __post_init__(self) -> None:
-        _check_drafting(self.n, self.rule, self.adaptive)
+        _check_drafting(self.n, self.rule, self.adaptive, self.batch)
         check_whole("max_ngram", self.max_ngram, 1, "the longest n-gram that is looked for")
 
 
@@ -155,6 +167,11 @@ def speculation_spec(decode: DecoderSettings, backend: str) -> SpeculationSpec:
             f"adaptive=true: {backend} drafts n tokens in every block; set adaptive=false, "
             "or backend=native"
         )
+    if decode.batch > 1:
+        raise ValueError(
+            f"batch={decode.batch}: {backend} is timed one text at a time; set batch=1, or "
+            "backend=native"
+        )
     if isinstance(decode, AutoregressiveSettings):
         return SpeculationSpec("none")
     if isinstance(decode, SpeculativeSettings):
@@ -164,7 +181,18 @@ def speculation_spec(decode: DecoderSettings, backend: str) -> SpeculationSpec:
     raise ValueError(f"decode={decode}: {backend} has no such decoder; set backend=native")
 
 
-def _check_drafting(n: int, rule: str, adaptive: bool) -> None:
+def _check_batch(batch: int) -> None:
+    check_whole("batch", batch, 1, "texts that are decoded together")
+    check_in_range("batch", batch, f"[1, {MAX_BATCH}]", "texts that are decoded together")
+
+
+def _check_drafting(n: int, rule: str, adaptive: bool, batch: int) -> None:
     check_whole("n", n, 1, "drafted tokens in a block; for none set decode=autoregressive")
     check_one_of("rule", rule, RULES, "the acceptance rule, see soaes/decode/verify.py")
     check_flag("adaptive", adaptive, "whether n is chosen anew for every block")
+    _check_batch(batch)
+    if adaptive and batch > 1:
+        raise ValueError(
+            f"batch={batch}: adaptive=true chooses n by the costs of one text; set adaptive=false, "
+            "or batch=1"
+        )

@@ -19,8 +19,9 @@ import torch
 from soaes.decode.adaptive import Adaptive, BlockCosts
 from soaes.decode.autoregressive import next_token
 from soaes.decode.base import EngineDecoder, Generation, Rule, Verdict, check_request
+from soaes.decode.batch import Steps, run
 from soaes.decode.clock import timed
-from soaes.decode.engine import Engine
+from soaes.decode.engine import Engine, Forward
 from soaes.decode.sampling import greedy, one_hot, warp
 from soaes.decode.settings import SamplingSettings, SpeculativeSettings
 from soaes.decode.verify import REJECTION, RULES, verify_block, verify_greedy
@@ -29,6 +30,9 @@ from soaes.decode.verify import REJECTION, RULES, verify_block, verify_greedy
 
 COST_ROUNDS = 5  # how often `timed_costs` goes through all block sizes
 COST_REPEATS = 3  # blocks of one size in a row
+
+# drafted tokens, and their distributions_nV: None for greedy decoding or no tokens
+Draft = tuple[list[int], torch.Tensor | None]
 
 
 class DraftingDecoder(EngineDecoder, Protocol):
@@ -40,9 +44,7 @@ class DraftingDecoder(EngineDecoder, Protocol):
     rule: Rule
     adaptive: Adaptive | None  # chooses the length of the next block; None: always n
 
-    def propose(
-        self, sequence: list[int], count: int, generator: torch.Generator
-    ) -> tuple[list[int], torch.Tensor | None]:
+    def propose(self, sequence: list[int], count: int, generator: torch.Generator) -> Steps[Draft]:
         """Draft up to `count` tokens after a sequence, with their distributions_nV."""
 
 
@@ -78,8 +80,6 @@ class Speculative:
         SpeculativeSettings(n)  # checks it
         SamplingSettings(temperature, top_p)
         _check_pair(target, draft)
-        self.target = target
-        self.draft = draft
         self.engines: tuple[Engine, ...] = (target, draft)
         self.n = n
         self.temperature = temperature
@@ -87,6 +87,16 @@ class Speculative:
         self.eos = eos
         self.rule = rule
         self.adaptive = adaptive_length(self, adaptive)
+
+    @property
+    def target(self) -> Engine:
+        """The model that verifies."""
+        return self.engines[0]
+
+    @property
+    def draft(self) -> Engine:
+        """The model that drafts."""
+        return self.engines[1]
 
     @classmethod
     def from_settings(
@@ -112,11 +122,15 @@ class Speculative:
         self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator
     ) -> Generation:
         """Decode until eos or `max_new_tokens`."""
+        return run(self.decode(prompt_ids, max_new_tokens, generator))
+
+    def decode(
+        self, prompt_ids: list[int], max_new_tokens: int, generator: torch.Generator
+    ) -> Steps[Generation]:
+        """Decode step by step."""
         return speculate(self, prompt_ids, max_new_tokens, generator)
 
-    def propose(
-        self, sequence: list[int], count: int, generator: torch.Generator
-    ) -> tuple[list[int], torch.Tensor | None]:
+    def propose(self, sequence: list[int], count: int, generator: torch.Generator) -> Steps[Draft]:
         """Draft up to `count` tokens; a drafted eos is the last one.
 
         Returns:
@@ -129,7 +143,9 @@ class Speculative:
         drafted: list[int] = []
         rows: list[torch.Tensor] = []
         while len(drafted) < count and self.eos not in drafted[-1:]:
-            token, row_V = next_token(self.draft, text, self.temperature, self.top_p, generator)
+            token, row_V = yield from next_token(
+                self.draft, text, self.temperature, self.top_p, generator
+            )
             text.append(token)
             drafted.append(token)
             if row_V is not None:
@@ -137,13 +153,12 @@ class Speculative:
         return drafted, torch.stack(rows) if rows else None
 
 
-@torch.inference_mode()
 def speculate(
     decoder: DraftingDecoder,
     prompt_ids: list[int],
     max_new_tokens: int,
     generator: torch.Generator,
-) -> Generation:
+) -> Steps[Generation]:
     """Decode one prompt block by block: draft, verify, accept, roll the caches back.
 
     A block drafts at most what may still be written, less the token that the target adds: nothing
@@ -162,8 +177,8 @@ def speculate(
     sequence = list(prompt_ids)
     while len(out.tokens) < max_new_tokens and decoder.eos not in out.tokens[-1:]:
         room = max_new_tokens - len(out.tokens) - 1
-        drafted, q_nV = decoder.propose(sequence, min(decoder.n, room), generator)
-        verdict = verify(decoder, sequence, drafted, q_nV, generator)
+        drafted, q_nV = yield from decoder.propose(sequence, min(decoder.n, room), generator)
+        verdict = yield from verify(decoder, sequence, drafted, q_nV, generator)
         sequence += emit(out, drafted, verdict, decoder.eos)
         if decoder.adaptive:
             decoder.adaptive.learn(len(drafted), verdict.accepted)
@@ -178,7 +193,7 @@ def verify(
     drafted: list[int],
     q_nV: torch.Tensor | None,
     generator: torch.Generator,
-) -> Verdict:
+) -> Steps[Verdict]:
     """Run the target once over a block of drafted tokens, and let the rule accept them.
 
     Args:
@@ -190,7 +205,7 @@ def verify(
     """
     target = decoder.target
     block = torch.tensor(sequence[target.length :] + drafted, device=target.device)
-    logits = target.forward(block, tail=len(drafted) + 1)  # [n + 1, V]
+    logits = yield Forward(target, block, tail=len(drafted) + 1)  # [n + 1, V]
     if decoder.temperature == 0:
         return verify_greedy(greedy(logits), drafted)
     p_rows = warp(logits, decoder.temperature, decoder.top_p)
@@ -266,10 +281,11 @@ def timed_costs(decoder: DraftingDecoder) -> BlockCosts:
         # the same block again finds its matrices in the processor's caches, as within a text
         for _ in range(COST_REPEATS):
             if width:
-                seconds, (drafted, _) = timed(device, decoder.propose, text, width, generator)
+                seconds, (drafted, _) = timed(device, run, decoder.propose(text, width, generator))
                 draft_seconds.append(seconds / max(1, len(drafted)))
             q_nV = _certain(decoder, width)
-            seconds, _ = timed(device, verify, decoder, text, text[:1] * width, q_nV, generator)
+            verification = verify(decoder, text, text[:1] * width, q_nV, generator)
+            seconds, _ = timed(device, run, verification)
             verify_seconds[width].append(seconds)
             for engine in decoder.engines:
                 engine.rollback(min(engine.length, len(text) - 1))

@@ -21,6 +21,7 @@ from soaes.data.chat import tokenizer_digest
 from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.decode.autoregressive import next_token
 from soaes.decode.backends import native
+from soaes.decode.batch import run
 from soaes.decode.engine import Engine
 from soaes.decode.prompts import Prompt, select_prompts
 from soaes.decode.sampling import warp
@@ -167,7 +168,8 @@ def _answer(
     engine.begin(len(prompt.ids) + prompt.max_new_tokens)
     while len(tokens) < prompt.max_new_tokens and eos not in tokens[-1:]:
         sequence = prompt.ids + tokens
-        token, p_V = next_token(engine, sequence, sampling.temperature, sampling.top_p, generator)
+        step = next_token(engine, sequence, sampling.temperature, sampling.top_p, generator)
+        token, p_V = run(step)
         tokens.append(token)
         if p_V is None:  # greedy: all mass on one token
             ids.append(np.array([token]))

@@ -95,7 +95,7 @@ class ToldTheUnwarped(Speculative):
     """top-p on the draft's draws, but not in the q that the rule is given."""
 
     def propose(self, sequence, count, generator):
-        drafted, _ = super().propose(sequence, count, generator)
+        drafted, _ = yield from super().propose(sequence, count, generator)
         text = [*sequence, *drafted]
         rows = [self.draft.row(text[:end]).softmax(-1) for end in range(len(sequence), len(text))]
         return drafted, torch.stack(rows) if rows else None
@@ -105,7 +105,7 @@ class ToldTheNeighbours(Speculative):
     """Each drafted token comes with the distribution of the token beside it."""
 
     def propose(self, sequence, count, generator):
-        drafted, q_nV = super().propose(sequence, count, generator)
+        drafted, q_nV = yield from super().propose(sequence, count, generator)
         return drafted, None if q_nV is None else q_nV.roll(1, 0)
 
 

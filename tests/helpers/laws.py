@@ -9,9 +9,11 @@ Every rule and decoder must pass them and every planted bug must fail one.
 """
 
 import itertools
+from copy import copy
 
 import torch
 
+from soaes.decode.batch import Request, generate_all
 from soaes.decode.engine import Engine
 from soaes.decode.prompt_lookup import PromptLookup
 from soaes.decode.sampling import warp
@@ -21,7 +23,7 @@ from tests.helpers.toys import toy
 
 EXACT = {rule.name: rule for rule in (REJECTION, BLOCK, TOKEN_MATCH)}
 FAMILY = 1e-3  # chance that a correct program fails any of the chi-square tests
-# what each p-value must stay above (Bonferroni: 15 tests of the suite and 36 nightly ones)
+# what each p-value must stay above (Bonferroni: 16 tests of the suite and 36 nightly ones)
 LEVEL = FAMILY / 60
 DRAWS = 2000
 NEVER = -1  # an eos that no model emits
@@ -121,7 +123,7 @@ class Table:
     Its distribution is known in closed form.
     """
 
-    device = torch.device("cpu")
+    device, num_weights = torch.device("cpu"), 0
 
     def __init__(self, seed, vocabulary=3, sharpness=1.5):
         self.vocab, self.length, self.cells = vocabulary, 0, []
@@ -129,6 +131,14 @@ class Table:
             2, *[vocabulary] * 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
         )
         self.logits_2VVV = sharpness * noise
+
+    def beside(self):
+        other = copy(self)
+        other.length = 0  # `begin` makes its cells
+        return other
+
+    def shares_weights(self, other):
+        return self.logits_2VVV is other.logits_2VVV
 
     def begin(self, needed):
         self.length, self.cells = 0, [0] * needed
@@ -144,22 +154,25 @@ class Table:
             [self.row(self.cells[: end + 1]) for end in range(start, self.length)][-tail:]
         )
 
+    def forward_together(self, forwards):
+        return [engine.forward(ids_T, tail) for engine, ids_T, tail in forwards]
+
     def row(self, text):
         return self.logits_2VVV[len(text) % 2, ([0] + text)[-2], text[-1]]
 
 
-def p_value(decoder, length, draws, eos=NEVER):
+def p_value(decoder, length, draws, eos=NEVER, batch=None):
     """Chance of a chi-square as large as that of some draws, if they had the target's distribution.
 
     Of the joint distribution of the first `length` tokens.
 
-    Tokens after eos count as eos. Cells of less than 5 expected draws are one cell.
+    Tokens after eos count as eos. Cells of less than 5 expected draws are one cell. batch: texts
+    that are decoded together, each by its own seed; None: one by one, by one generator.
     """
     size = decoder.target.vocab
     law, counts = _law(decoder, length, eos), torch.zeros([size] * length, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(draws):
-        tokens = decoder.generate(PROMPT, length, generator).tokens
+    for generation in _generations(decoder, length, draws, batch):
+        tokens = generation.tokens
         counts[tuple(tokens + [eos] * (length - len(tokens)))] += 1
     if counts[law == 0].any():
         return 0.0
@@ -178,6 +191,15 @@ def p_value(decoder, length, draws, eos=NEVER):
             ((seen - mean) ** 2 / mean).sum() / 2,
         )
     )
+
+
+def _generations(decoder, length, draws, batch):
+    if batch is None:
+        generator = torch.Generator().manual_seed(0)
+        return [decoder.generate(PROMPT, length, generator) for _ in range(draws)]
+    generators = [torch.Generator().manual_seed(seed) for seed in range(draws)]
+    requests = [Request(PROMPT, length, generator) for generator in generators]
+    return generate_all(decoder, requests, batch)
 
 
 def _law(decoder, length, eos):
