@@ -26,12 +26,20 @@ from omegaconf.errors import (
 )
 
 from soaes.pipeline import command_line, origins, resolvers
-from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.recipe import Recipe, declared_name
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.validation import check_target, nearest
 
 # A node whose _target_ lies here is a stage; every other _target_ is an option of a stage.
 STAGES = "soaes.stages."
+
+# Options that conf/ got after recipes were named, by the declared name of their class, and their
+# defaults. At its default such an option is left out of a recipe, which so keeps its name.
+ADDED_OPTIONS = {
+    "AutoregressiveSettings": {"batch": 1},
+    "SpeculativeSettings": {"batch": 1},
+    "PromptLookupSettings": {"batch": 1},
+}
 
 # The innermost reference of a value: in `${${subject}}` it is `${subject}`.
 REFERENCE = re.compile(r"\$\{([^${}]*)\}")
@@ -329,8 +337,18 @@ def _resolved(node: Any, seen: dict[int, Any], outer: Sequence[DictConfig] = ())
         inside = (*outer, node)
         plain = {str(key): _resolved(node[key], seen, inside) for key in node}
         is_stage = "_target_" in plain and check_target(plain["_target_"]).startswith(STAGES)
-        seen[id(node)] = Recipe(plain.pop("_target_"), plain) if is_stage else plain
+        seen[id(node)] = Recipe(plain.pop("_target_"), plain) if is_stage else _options(plain)
     return seen[id(node)]
+
+
+def _options(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return a node's options without those of ADDED_OPTIONS that have their defaults."""
+    defaults = ADDED_OPTIONS.get(declared_name(str(plain.get("_target_"))), {})
+    return {
+        key: value
+        for key, value in plain.items()
+        if key not in defaults or isinstance(value, bool) or value != defaults[key]
+    }
 
 
 # ----------------------------------------------------------------------- what could be meant

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from transformers import PreTrainedModel
@@ -30,7 +30,8 @@ from soaes.decode.backends.base import (
     model_folders,
 )
 from soaes.decode.backends.native import NativePair, open_native
-from soaes.decode.base import Decoder, Generation
+from soaes.decode.base import Decoder, EngineDecoder, Generation
+from soaes.decode.batch import Request, generate_all
 from soaes.decode.costs import measure_costs
 from soaes.decode.engine import Engine
 from soaes.decode.near_ties import Target, count_near_ties
@@ -96,10 +97,8 @@ def acceptance(
         selected, num_skipped = _select(
             documents, tokenizer, prompts, max_new_tokens, pair, sample_seed
         )
-        generations = []
-        for index, prompt in enumerate(selected):
-            generator = torch.Generator().manual_seed(seed + index)
-            generations.append(pair.method.generate(prompt.ids, prompt.max_new_tokens, generator))
+        requests = [_request(prompt, seed + index) for index, prompt in enumerate(selected)]
+        generations = generate_all(pair.method, requests, decode.batch)
     rows = [
         _prediction_row(tokenizer, eos, prompt, generation)
         for prompt, generation in zip(selected, generations, strict=True)
@@ -179,13 +178,15 @@ def speed(
         selected, num_skipped = _select(
             documents, tokenizer, prompts, max_new_tokens, pair, sample_seed
         )
-        method, baseline = _time_rounds(pair, selected, rounds, warmup, seed)
+        method, baseline = _time_rounds(pair, selected, rounds, warmup, seed, decode.batch)
         proof = _law(decode)
         if sampling.greedy and isinstance(pair, NativePair):
             engine_target = _engine_target(pair.baseline.target)
             proof = _equal_tokens(engine_target, settings, selected, method, baseline)
-        prompt_ids = [prompt.ids for prompt in selected]
-        costs = measure_costs(pair, prompt_ids, baseline.generations, seed)
+        costs = None
+        if decode.batch == 1:  # a block's costs are those of one text
+            prompt_ids = [prompt.ids for prompt in selected]
+            costs = measure_costs(pair, prompt_ids, baseline.generations, seed)
     like_native = None
     if sampling.greedy and not isinstance(pair, NativePair):
         model = native.load(target, dtype, device)
@@ -225,7 +226,7 @@ def speed(
 class Timing(NamedTuple):
     """One decoding of one prompt."""
 
-    seconds: float  # wall time
+    seconds: float  # wall time; of texts that are decoded together, a share by their steps
     tokens: int  # new tokens
 
 
@@ -238,30 +239,35 @@ class TimedDecoder:
 
 
 def _time_rounds(
-    pair: DecoderPair, prompts: list[Prompt], rounds: int, warmup: int, seed: int
+    pair: DecoderPair, prompts: list[Prompt], rounds: int, warmup: int, seed: int, batch: int
 ) -> tuple[TimedDecoder, TimedDecoder]:
     """Decode all prompts by method and baseline, round by round.
 
-    The two take turns on each prompt and swap who goes first, so that a slow minute slows both.
+    The two take turns on each prompt, or on the prompts of each task if several are decoded
+    together, and swap who goes first, so that a slow minute slows both.
     Each prompt has its own seed: all rounds write one text, unless drafting adapts to what it has
     seen. Under autoregression the method is the baseline, and runs once.
     """
     decoders: dict[str, Decoder] = {"baseline": pair.baseline}
     if pair.method is not pair.baseline:
         decoders["method"] = pair.method
+    turns = [[index] for index in range(len(prompts))]
+    if batch > 1:
+        turns = _indices_by_task(prompts)
     timings: dict[str, list[list[Timing]]] = {name: [] for name in decoders}
     generations: dict[str, list[Generation]] = {}
     for round_ in range(-warmup, rounds):
         outputs: dict[str, list[Generation]] = {name: [] for name in decoders}
         round_timings: dict[str, list[Timing]] = {name: [] for name in decoders}
-        for index, prompt in enumerate(prompts):
+        for turn, indices in enumerate(turns):
             order = list(decoders)
-            if (round_ + index) % 2 == 0:
+            if (round_ + turn) % 2 == 0:
                 order.reverse()
             for name in order:
-                seconds, generation = _time(decoders[name], prompt, seed + index)
-                outputs[name].append(generation)
-                round_timings[name].append(Timing(seconds, len(generation.tokens)))
+                requests = [_request(prompts[index], seed + index) for index in indices]
+                for seconds, generation in _time(decoders[name], requests, batch):
+                    outputs[name].append(generation)
+                    round_timings[name].append(Timing(seconds, len(generation.tokens)))
         generations = outputs
         if round_ >= 0:
             for name in decoders:
@@ -272,15 +278,30 @@ def _time_rounds(
     return TimedDecoder(timings["method"], generations["method"]), baseline
 
 
-def _time(decoder: Decoder, prompt: Prompt, seed: int) -> tuple[float, Generation]:
-    """Decode a prompt; seconds and output. A library in a process of its own has its own clock."""
-    generator = torch.Generator().manual_seed(seed)
+def _indices_by_task(prompts: list[Prompt]) -> list[list[int]]:
+    """The indices of each task's prompts; those of a task stand together."""
+    by_task: dict[str, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        by_task.setdefault(prompt.task, []).append(index)
+    return list(by_task.values())
+
+
+def _time(decoder: Decoder, requests: list[Request], batch: int) -> list[tuple[float, Generation]]:
+    """Decode prompts; seconds and output of each. A library in a process has its own clock."""
     start = time.perf_counter()
     # the decoding before ended with tokens as Python numbers, as this one does: nothing is left to
     # run on the device
-    generation = decoder.generate(prompt.ids, prompt.max_new_tokens, generator)
+    if batch == 1:
+        generations = [decoder.generate(*request) for request in requests]
+    else:
+        generations = generate_all(cast(EngineDecoder, decoder), requests, batch)
     elapsed = time.perf_counter() - start
-    return getattr(generation, "seconds", None) or elapsed, generation
+    steps = sum(generation.steps for generation in generations)
+    decodings = []
+    for generation in generations:
+        seconds = getattr(generation, "seconds", None) or elapsed * (generation.steps / steps)
+        decodings.append((seconds, generation))
+    return decodings
 
 
 @dataclass(frozen=True)
@@ -391,6 +412,11 @@ def _speeds(predictions: Sequence[Prediction]) -> Metrics:
 
 
 # ---------------------------------------------------------------- shared by both
+
+
+def _request(prompt: Prompt, seed: int) -> Request:
+    """A prompt with random numbers of its own."""
+    return Request(prompt.ids, prompt.max_new_tokens, torch.Generator().manual_seed(seed))
 
 
 def _select(

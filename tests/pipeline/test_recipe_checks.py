@@ -49,6 +49,9 @@ SPEED = ["goal=speed", "subject=distill"]
             "adaptive=true: .*set adaptive=false, or backend=native",
             id="adaptive",
         ),
+        pytest.param(
+            ["speed.decode.batch=4"], "batch=4: .*set batch=1, or backend=native", id="batch"
+        ),
     ],
 )
 def test_what_another_library_cannot_decode_is_refused_by_name(
@@ -345,6 +348,21 @@ def test_a_block_that_no_prediction_covers_is_refused():
     words = ["speed.decode.n=9", "predict_acceptance.max_n=9"]
     assert sweep.jobs([*SPEED, *words])
     assert sweep.jobs([*SPEED, "speed.decode.n=9", "speed.prediction=null"])
+
+
+def test_a_batch_of_one_is_no_part_of_a_recipe():
+    for goal in ("speed", "acceptance"):
+        words = [f"goal={goal}", "subject=distill"]
+        (plain,), (one,), (four,) = (
+            sweep.jobs([*words, *more])
+            for more in ([], ["speed.decode.batch=1"], ["speed.decode.batch=4"])
+        )
+        assert "batch" not in plain.recipe.written["decode"]
+        assert plain.recipe.name == one.recipe.name != four.recipe.name
+        assert four.recipe.written["decode"]["batch"] == 4
+    for batch in (9, 0, "true"):
+        with pytest.raises(ValueError, match="batch=.*texts that are decoded together"):
+            sweep.jobs([*SPEED, f"speed.decode.batch={batch}"])
 
 
 def test_adapters_need_peft_where_a_stage_is_to_train_them(monkeypatch, tmp_path):

@@ -169,6 +169,32 @@ def test_acceptance_counts_what_speed_counts(decoding_world, tmp_path):
     ]
 
 
+def test_texts_in_a_batch_are_timed_together_and_counted_each(decoding_world, tmp_path):
+    """Each counts what it counts alone; a batch's time is shared by steps."""
+    together = SpeculativeSettings(n=3, batch=2)
+    metrics, rows = measure(decoding_world, together, tmp_path / "speed")
+    counted = {}
+    for decode in (METHODS["draft"], together):
+        (out := tmp_path / f"batch{decode.batch}").mkdir()
+        acceptance(
+            decoding_world / "target",
+            decoding_world,
+            draft=decoding_world / "draft",
+            decode=decode,
+            sampling=SamplingSettings(0.0, 1.0),
+            out=out,
+            **ASKED,
+        )
+        lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        counted[decode.batch] = [json.loads(line) for line in lines]
+    assert counted[1] == counted[2]
+    assert [row | of_one for row, of_one in zip(rows, counted[1], strict=True)] == rows
+    shares = [row["seconds"][0] / row["steps"] for row in rows if row["task"] == "qa"]
+    assert shares == pytest.approx([shares[0]] * 3)
+    assert metrics["proof"] == "equal tokens" and metrics["tokens_per_s"] > 0
+    assert metrics["draft_cost"] is None and metrics["predicted_speedup"] is None
+
+
 def test_prompts_are_drawn_by_a_seed_whatever_the_order_of_the_file(decoding_world, tmp_path):
     turned = shutil.copytree(decoding_world, tmp_path / "turned")
     lines = (turned / "qa" / "test.jsonl").read_text().splitlines(keepends=True)
