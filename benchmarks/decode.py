@@ -10,8 +10,8 @@
     rounds=5             5 or more; one more goes before and is not counted
     out=FILE             benchmarks/results/decode.json
 
-One thread, float32, batch 1. A ratio is one of tokens a second within a round, a result the median
-over rounds with its interval.
+One thread, float32, one text at a time but for the rows of batches. A ratio is one of tokens a
+second within a round, a result the median over rounds with its interval.
 """
 
 from __future__ import annotations

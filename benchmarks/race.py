@@ -18,6 +18,7 @@ import torch
 from transformers import GenerationConfig
 
 from benchmarks import machine_limit
+from benchmarks.batches import Batches
 from benchmarks.prompts import COPY, BenchmarkPrompt
 from benchmarks.rounds import Field
 from soaes.decode.autoregressive import Autoregressive
@@ -86,6 +87,7 @@ class Race:
 
     fields: By name: `transformers`, `rules`, `wide`, and for each mode its own and `lookup MODE`.
     costs: Of each counted round, for each mode and `wide`.
+    batches: Autoregression and speculation of several texts together, greedy.
     rates: Of each counted round, bytes a second read at the size of the target, of the wide target,
         and of memory.
     expected: Of each counted round, for the n of BLOCKS, what the rule `block` expects over what
@@ -144,6 +146,11 @@ class Race:
         self.fields["wide"] = Field(
             {PLAIN: wide.baseline, speculation_name(PAPER_N): wide.method}, wide_prompts
         )
+        in_batches = {
+            PLAIN: self.pairs["greedy"].baseline,
+            speculation_name(PAPER_N): _speculative(self.pairs["greedy"], eos, PAPER_N),
+        }
+        self.batches = Batches(in_batches, asked_once)
         self.costs: dict[str, list[MeasuredCosts]] = {name: [] for name in self.pairs}
         self.rates: list[dict[str, float]] = []
         self.expected: list[dict[int, float]] = []
@@ -157,6 +164,7 @@ class Race:
         """
         for field in self.fields.values():
             field.run(number, counted)
+        self.batches.run(number, counted)
         expected = {n: weighing.ratio() for n, weighing in self.rules.items()}
         if not counted:
             return

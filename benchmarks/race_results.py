@@ -46,6 +46,7 @@ def results(race: Race) -> list[Result]:
     for mode in MODES:
         all_results += _drafts(race, mode)
         all_results += _lookups(race.fields[f"lookup {mode}"], mode)
+    all_results += race.batches.results()
     return [*all_results, *_blocks(race), *_wide(race), *_steps(race)]
 
 

@@ -169,6 +169,13 @@ def test_the_whole_race_on_toys(world, tmp_path, monkeypatch):
         if name.startswith("speculation n=") and name.endswith("autoregression, greedy")
     ]
     assert speculation == [f"speculation n={n} / autoregression, greedy" for n in range(1, 9)]
+    gains = [name for name in names if name.endswith("/ batch 1")]
+    assert gains == [
+        f"{name}, batch {batch} / batch 1"
+        for name in (PLAIN, "speculation n=3")
+        for batch in (2, 4, 8)
+    ]
+    assert all(len(rounds) == 1 for rounds in race.batches.rounds.values())
     assert {
         f"adaptive lookup / {PLAIN}, {kind} prompts, top-p .7" for kind in ("qa", "report", "copy")
     } < set(names)
