@@ -10,7 +10,13 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models
 
-from soaes.decode.backends import native, transformers_backend, vllm_backend, vllm_environment
+from soaes.decode.backends import (
+    native,
+    transformers_backend,
+    vllm_backend,
+    vllm_engine,
+    vllm_environment,
+)
 from soaes.decode.backends.base import BackendSettings, model_folders
 from soaes.decode.sampling import warp
 from soaes.decode.settings import (
@@ -259,6 +265,12 @@ def test_two_processes_answer_until_their_input_ends(world, tmp_path, monkeypatc
             pair.baseline.generate([5], 4, generator)
         processes = [decoder.process.process for decoder in (pair.method, pair.baseline)]
     assert [process.returncode for process in processes] == [0, 3]
+
+
+@pytest.mark.parametrize(("visible", "seen"), [("", "1"), ("4,6", "6")], ids=["all", "some"])
+def test_a_process_sees_the_gpu_that_is_named_among_those_seen_here(monkeypatch, visible, seen):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert vllm_engine._visible("cuda:1") == seen
 
 
 @pytest.mark.nightly

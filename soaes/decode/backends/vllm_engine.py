@@ -63,9 +63,8 @@ def started(
     inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     # numba uses all cores by default, which made ngram 80 times slower
     settings = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
-    number = device.partition(":")[2]
-    if number:
-        settings["CUDA_VISIBLE_DEVICES"] = number
+    if ":" in device:
+        settings["CUDA_VISIBLE_DEVICES"] = _visible(device)
     # -P: no module beside vllm_process.py hides one of vLLM's environment
     command = [str(vllm_environment.python()), "-P", vllm_process.__file__]
     with subprocess.Popen(
@@ -77,6 +76,13 @@ def started(
         running = VllmProcess(process)
         running.ask({"engine": engine, "sampling": sampling})
         yield running
+
+
+def _visible(device: str) -> str:
+    """The one GPU that a process may see, of those that this one sees."""
+    number = int(device.partition(":")[2])
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return visible.split(",")[number] if visible else str(number)
 
 
 class VllmProcess:
