@@ -132,7 +132,7 @@ class Ranking:
 
     def figures(self, weights: Vector) -> dict[str, float]:
         """Return the figures that have targets, but for calibration."""
-        by_family = list(self.by_family(weights).values())
+        by_family = list(self.by_family(weights).values()) or [float("nan")]
         shares, own_weights = self._shares(weights)
         return {
             "mean_auc": float(np.mean(by_family)),

@@ -94,7 +94,8 @@ def parsed_day(text: str) -> date | None:
     """Return an ISO date, or the first day of a year or a month; None for what is no date."""
     if not DAY.fullmatch(text[:10]):
         return None
-    year, month, day = (*map(int, text[:10].split("-")), 1, 1)[:3]
+    parts = [int(part) for part in text[:10].split("-")]
+    year, month, day = [*parts, 1, 1][:3]
     try:
         return date(year, month, day)
     except ValueError:

@@ -157,7 +157,7 @@ class SelectionSettings:
     threshold: float | None = None
     lowest_tier: int = 5
     max_origin_share: float = 1.0
-    characters_per_token: float = 1.5
+    characters_per_token: float = 1.75
 
     def __post_init__(self) -> None:
         if self.budget is not None:
@@ -167,7 +167,7 @@ class SelectionSettings:
         check_in_range("lowest_tier", self.lowest_tier, "[1, 5]", "the least credible tier kept")
         check_whole("lowest_tier", self.lowest_tier, 1, "the least credible tier that is kept")
         check_in_range("max_origin_share", self.max_origin_share, "(0, 1]", "of the budget")
-        check_positive("characters_per_token", self.characters_per_token, "1.5 for Chinese")
+        check_positive("characters_per_token", self.characters_per_token, "1.75 for Chinese laws")
 
     def tokens(self, text: str) -> int:
         """Return the estimated tokens of a text."""
