@@ -33,7 +33,7 @@ Topics = Mapping[str, Iterable[str]]  # topic -> its terms
 
 NGRAMS = (2, 3, 4)  # characters
 FEATURES = 1 << 18
-TOPIC_WEIGHT = 0.3  # of the logarithm of a topic's count, beside n-grams of unit length
+TOPIC_WEIGHT = 0.15  # of the logarithm of a topic's count, beside n-grams of unit length
 BLOCK = 256  # passages of a document that are scored at once
 BEST_PASSAGES = 3  # a document's score is their mean
 SCORER = "scorer"  # folder of a scorer in that of the stage that made it

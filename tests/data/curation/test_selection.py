@@ -1,5 +1,7 @@
 """The budget holds the most credible, then the most relevant, then the most important documents."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -93,6 +95,19 @@ def test_the_frontier_weighs_passages_by_how_rarely_they_were_drawn():
     assert low == (0.0, 2, 1000, 0.8, 1.0)
     assert high == (0.5, 1, 100, 0.5, 0.25)
     assert none == (0.95, 0, 0, None, 0.0)
+
+
+def test_a_document_costs_few_bytes():
+    num_documents = 5_000
+    settings = SelectionSettings(budget=1000 * num_documents, threshold=0.2)
+    tracemalloc.start()
+    candidates = Candidates()
+    for number in range(num_documents):
+        candidates.add(1 + number % 5, number / num_documents, 0.5, 2000, f"origin {number % 9}")
+    found = reasons(candidates, settings)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(set(found)) == 3 and peak < 160 * num_documents
 
 
 def test_bands_begin_at_their_lower_end():
