@@ -235,7 +235,7 @@ def _of_folder(role: str, word: str, folder: Path) -> Model:
     """A model in a folder, which a store may hold."""
     if not folder.exists():
         fetch = ""
-        if origins.PUBLISHED.fullmatch(word):
+        if "@" in word and origins.PUBLISHED.fullmatch(word):
             fetch = (
                 "; a published model is fetched first: `python -m soaes.run "
                 f"goal=target.origin.base target.model={word}`"
