@@ -31,12 +31,14 @@ HEAD = 400  # characters that no edit touches
 MIN_CHARS = 2000
 NUM_TIMED = 40  # texts, each with a near-duplicate, that all contenders sketch
 COPIES = (1, 10)  # of all texts, for the memory
+# A process of its own; its high-water mark does not begin with that of the process before it.
 MEMORY = (
-    "import resource, sys; from pathlib import Path; "
+    "import re, sys; from pathlib import Path; "
     "from soaes.data.curation import near_duplicates as near; "
     "from soaes.data.curation.settings import DeduplicationSettings as Settings; "
     "near.find(Path(sys.argv[1]), Settings(), Path(sys.argv[2])); "
-    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    "status = Path('/proc/self/status').read_text(); "
+    "print(re.search(r'VmHWM:\\s*(\\d+)', status)[1])"
 )
 
 
