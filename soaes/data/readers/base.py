@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 # Of one document as it lies in its file: a text, an HTML page, a JSON record. What is larger is a
@@ -54,6 +57,28 @@ def content(path: Path) -> bytes:
         if raw.startswith(mark):
             raise Unreadable("not text", f"it is {name}; give it the suffix of what it is")
     return raw
+
+
+@contextmanager
+def memory_limit(num_bytes: int) -> Iterator[None]:
+    """Refuse the process more memory than this beyond what it has, where the system can.
+
+    A library that checks its allocations then fails, where it would take all memory of the machine.
+    """
+    try:
+        num_pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+    except OSError:  # no Linux
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = num_pages * resource.getpagesize() + num_bytes
+    if soft != resource.RLIM_INFINITY:
+        limit = min(limit, soft)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def unix_lines(text: str) -> str:

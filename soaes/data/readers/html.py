@@ -13,11 +13,11 @@ from itertools import islice
 from pathlib import Path
 
 from resiliparse.extract.html2text import extract_plain_text
-from resiliparse.parse.html import HTMLTree
+from resiliparse.parse.html import HTMLParserException, HTMLTree
 
 from soaes.data.curation.document import Rejection, SourceDocument
 from soaes.data.readers import encodings
-from soaes.data.readers.base import Unreadable, content, iso_date, unix_lines
+from soaes.data.readers.base import Unreadable, content, iso_date, memory_limit, unix_lines
 
 DECLARED = re.compile(rb"(?:charset|encoding)\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 DECLARED_WITHIN = 4096  # bytes
@@ -27,16 +27,19 @@ TITLES = ("articletitle", "og:title", "dc.title", "title")
 DATES = ("pubdate", "article:published_time", "publishdate", "dc.date", "date")
 URLS = ("og:url", "url")
 MAX_ELEMENTS = 100  # of the head that are looked at; to find the next takes longer each time
+MAX_LINK = 1000  # characters of a link, with its address, that are looked at
 MAX_LINK_SHARE = 0.6  # of the characters; beyond it a page is an index
 MIN_LINKS = 10  # of an index, and of a page with navigation
-CELLS = re.compile(r" *\t[\t ]*")  # between the cells of a row
+CELLS = re.compile(r"\t[\t ]+")  # between the cells of a row
 BULLETS = " \t\u3000•◦▪·*-–—0123456789.、>»›[]()"
-TAG = re.compile(r"<(/?)([a-z][a-z0-9-]*)", re.IGNORECASE)
 # Elements that hold none, and those that the next of their kind closes.
-NOT_NESTED = frozenset("br hr img input meta link base area col embed source track wbr".split())
-NOT_NESTED |= frozenset("p li dt dd td th tr tbody thead tfoot option rp rt".split())
+NOT_NESTED = "br|hr|img|input|meta|link|base|area|col|embed|source|track|wbr"
+NOT_NESTED += "|p|li|dt|dd|td|th|tr|tbody|thead|tfoot|option|rp|rt"
+NESTED_TAG = re.compile(rf"<(/?)(?!(?:{NOT_NESTED})\b)[a-z]", re.IGNORECASE)
 LINK = re.compile(r"<a\b", re.IGNORECASE)
 MARKUP = re.compile(r"<[^<>]*>")
+# Of a page as it is parsed. Markup can be written that takes memory quadratic in its length.
+MAX_MEMORY = 192 << 20
 MAX_DEPTH = 2000  # elements in elements; parsing takes time quadratic in it
 
 
@@ -47,9 +50,10 @@ def read(path: Path, name: str) -> Iterator[SourceDocument | Rejection]:
     charset = declared[1].decode("ascii", "ignore") if declared else ""
     page = encodings.decode(raw, charset).text
     tree = _parsed(page)
-    links = LINK.split(page)[1:]
-    text = _text(tree, len(links))
-    _check_no_index(links, text)
+    num_links = _num_links(page)
+    text = _text(tree, num_links)
+    if num_links >= MIN_LINKS:
+        _check_no_index(page, text)
     text, rejection = encodings.repaired(text, name)
     if rejection:
         yield rejection
@@ -66,10 +70,8 @@ def _check_depth(page: str) -> None:
         Unreadable: More than MAX_DEPTH.
     """
     depth = 0
-    for end, tag in TAG.findall(page):
-        if tag.lower() in NOT_NESTED:
-            continue
-        depth = max(0, depth - 1) if end else depth + 1
+    for tag in NESTED_TAG.finditer(page):
+        depth = max(0, depth - 1) if tag[1] else depth + 1
         if depth > MAX_DEPTH:
             raise Unreadable("nested too deeply", f"more than {MAX_DEPTH:,} elements in another")
 
@@ -78,14 +80,19 @@ def page_text(page: str) -> str:
     """Return the text of an HTML page that is stored elsewhere than in a file of its own.
 
     Raises:
-        Unreadable: It is nested too deeply.
+        Unreadable: It is nested too deeply, or takes too much memory.
     """
-    return _text(_parsed(page), len(LINK.findall(page)))
+    return _text(_parsed(page), _num_links(page))
 
 
 def _parsed(page: str) -> HTMLTree:
     _check_depth(page)
-    return HTMLTree.parse(page)
+    try:
+        with memory_limit(MAX_MEMORY):
+            return HTMLTree.parse(page)
+    except (HTMLParserException, MemoryError):
+        detail = f"it takes more than {MAX_MEMORY:,} bytes; mend its markup or split it"
+        raise Unreadable("too complex", detail) from None
 
 
 def _text(tree: HTMLTree, num_links: int) -> str:
@@ -100,28 +107,27 @@ def _text(tree: HTMLTree, num_links: int) -> str:
             tree, main_content=main_content, alt_texts=False, comments=False, links=False
         )
         if text.strip():
-            return CELLS.sub("\t", unix_lines(text))
+            return CELLS.sub("\t", unix_lines(text)).replace(" \t", "\t")
     return ""
 
 
-def _check_no_index(links: list[str], text: str) -> None:
-    """Check that a page is no list of links.
+def _num_links(page: str) -> int:
+    return sum(1 for _ in LINK.finditer(page))
 
-    Args:
-        links: What follows each `<a` of the page.
-        text: The page's text.
+
+def _check_no_index(page: str, text: str) -> None:
+    """Check that a page is no list of links.
 
     Raises:
         Unreadable: It is.
     """
-    if len(links) < MIN_LINKS:
-        return
-    inner = (link.partition(">")[2].partition("</a")[0] for link in links)
+    beginnings = (page[found.end() : found.end() + MAX_LINK] for found in LINK.finditer(page))
+    inner = (link.partition(">")[2].partition("</a")[0] for link in beginnings)
     labels = {_label(unescape(MARKUP.sub("", label))) for label in inner}
     lines = [_label(line) for line in text.split("\n")]
     num_linked = sum(len(line) for line in lines if line in labels)
     if num_linked > MAX_LINK_SHARE * sum(map(len, lines)):
-        raise Unreadable("index page", f"{len(links):,} links and hardly any other text")
+        raise Unreadable("index page", f"{_num_links(page):,} links and hardly any other text")
 
 
 def _label(line: str) -> str:
