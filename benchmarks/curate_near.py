@@ -61,6 +61,9 @@ def results(corpus: Path, rounds: int) -> list[dict[str, Any]]:
 # ----------------------------------------------------------------------------------------- speed
 
 
+Sketches = tuple[list[set[str]], list[Any]]  # shingles and signatures by text
+
+
 class Timing(NamedTuple):
     """What one contender needs, in seconds of the processor."""
 
@@ -128,7 +131,7 @@ def _datasketch(texts: Sequence[str], in_batches: bool) -> Timing:
     return Timing(sketch, time.process_time() - start, kept)
 
 
-def _sketches(texts: Sequence[str], in_batches: bool) -> tuple[list[set[str]], list[Any]]:
+def _sketches(texts: Sequence[str], in_batches: bool) -> Sketches:
     """Return the shingles of each text, and its signature."""
     from datasketch import MinHash
 

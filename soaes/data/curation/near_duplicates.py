@@ -411,4 +411,6 @@ def _mapped(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 def _scratch_array(path: Path, count: int) -> npt.NDArray[np.uint32]:
     """Make a file that holds so many numbers and is mapped into memory."""
-    return np.memmap(path, np.uint32, "w+", shape=(count,)) if count else np.zeros(0, np.uint32)
+    if not count:
+        return np.zeros(0, np.uint32)
+    return np.memmap(path, np.uint32, "w+", shape=(count,))

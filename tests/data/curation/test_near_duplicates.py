@@ -40,7 +40,9 @@ def document(text, source, title="", date="", kind="corpus"):
 
 def prose(seed, length=3000):
     random = Random(f"prose {seed}")
-    return "".join("。\n" if n % 40 == 39 else random.choice(HAN) for n in range(length))
+    characters = random.choices(HAN, k=length)
+    characters[39::40] = ["。\n"] * len(characters[39::40])
+    return "".join(characters)
 
 
 def edited(text, share, seed):
@@ -56,7 +58,8 @@ def similarity(first, second, n=5):
     sets = []
     for text in (first, second):
         points = ngrams.folded(text).tolist()
-        sets.append({tuple(points[i : i + n]) for i in range(len(points) - n + 1)})
+        starts = range(len(points) - n + 1)
+        sets.append({tuple(points[start : start + n]) for start in starts})
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 
 
@@ -64,7 +67,12 @@ def similarity(first, second, n=5):
 
 
 @pytest.mark.parametrize(
-    "jaccard, recall, expected", [(0.8, 0.995, (32, 8)), (0.9, 0.99, (18, 14)), (1, 0.9, (1, 256))]
+    "jaccard, recall, expected",
+    [
+        (0.8, 0.995, (32, 8)),
+        (0.9, 0.99, (18, 14)),
+        (1, 0.9, (1, 256)),
+    ],
 )
 def test_bands_are_the_longest_that_reach_the_recall(jaccard, recall, expected):
     settings = DeduplicationSettings(jaccard=jaccard, recall=recall)
