@@ -4,11 +4,14 @@
    which the bands are kept, and what tells it from similar ones (soaes.data.curation.versions). All
    of it goes to files.
 2. Documents are ranked: one is only ever dropped for one before it. General text comes first, which
-   nothing that trains may repeat; then the most complete, the longest; then the first read.
+   nothing that trains may repeat; then the most complete, the longest, of which the one with a
+   title and a date; then the first read.
 3. Equal texts are found by a digest. Each band is sorted; documents that share one are candidates.
 4. In the order of the ranks, a document is compared with the candidates that are kept so far,
    exactly, by the Jaccard similarity of their n-grams. Differing titles, dates, names or numbers
    veto.
+
+5. Where a keeper was dropped itself, what it stood for names the document that is kept in the end.
 
 So each dropped document has one that is kept, and a similarity to it that was measured: there are
 no chains. The scratch files take 12 bytes a document and band beside the signatures' 8.
@@ -97,7 +100,7 @@ class Duplicates:
         self.keeper[document] = keeper
         self.similarity[document] = similarity
 
-    def is_kept(self, documents: Indices) -> npt.NDArray[np.bool_]:
+    def is_kept(self, documents: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_]:
         """Tell which documents are kept so far."""
         return self.rule[documents] == 0
 
@@ -121,7 +124,9 @@ def find(folder: Path, settings: DeduplicationSettings, scratch: Path) -> Duplic
     )
     if not count:
         return duplicates
-    ranked = np.lexsort((-records["length"].astype(np.int64), 1 - records["is_general"]))
+    num_known = (records["title"] > 0).astype(np.int64) + (records["metadata_date"] > 0)
+    length = records["length"].astype(np.int64)
+    ranked = np.lexsort((-num_known, -length, 1 - records["is_general"]))
     _drop_equal_texts(records, ranked, duplicates)
     with open(folder / DOCUMENTS, "rb") as handle:
         texts = _Texts(handle, records["offset"], settings.n)
@@ -130,6 +135,7 @@ def find(folder: Path, settings: DeduplicationSettings, scratch: Path) -> Duplic
         _drop_near(records, candidates, texts, settings.jaccard, duplicates)
         if settings.versions == "newest":
             _drop_older(records, ranked, texts, settings.version_jaccard, duplicates)
+        _name_kept(texts, duplicates)
     return duplicates
 
 
@@ -282,6 +288,20 @@ def _drop_older(
             if similarity >= jaccard:
                 duplicates.drop(document, newer, OLDER, similarity)
                 break
+
+
+def _name_kept(texts: _Texts, duplicates: Duplicates) -> None:
+    """Name a kept document as the keeper where the one found was dropped later.
+
+    An equal text may be found before its own near-duplicate, and that before a newer version.
+    """
+    dropped = np.flatnonzero(duplicates.rule)
+    for document in map(int, dropped[~duplicates.is_kept(duplicates.keeper[dropped])]):
+        keeper = int(duplicates.keeper[document])
+        while duplicates.rule[keeper]:
+            rule = RULES[duplicates.rule[keeper]]
+            keeper = int(duplicates.keeper[keeper])
+        duplicates.drop(document, keeper, rule, texts.jaccard(document, keeper))
 
 
 def _comparable(

@@ -130,6 +130,14 @@ def test_the_most_complete_is_kept_and_general_text_before_all(tmp_path):
     }
 
 
+def test_of_equal_texts_the_one_with_a_title_and_a_date_is_kept(tmp_path):
+    text = prose(3)
+    documents = [document(text, "a"), document(text, "b", "某法"), document(text, "c", "某法")]
+    documents.append(document(text, "d", "某法", "2020-01-01"))
+    dropped = found(tmp_path, documents)
+    assert {keeper for _, keeper, _ in dropped.values()} == {"corpus/d.txt"} and len(dropped) == 3
+
+
 def test_markup_and_width_make_no_difference(tmp_path):
     text = prose(3, 1200)
     marked = "# " + text.replace("。\n", "．\n\n**") + "**"
@@ -213,6 +221,22 @@ def test_versions_stay_unless_they_are_to_be_collapsed(tmp_path):
         "corpus/v0.txt": ("older version", "corpus/v2.txt"),
         "corpus/v1.txt": ("older version", "corpus/v2.txt"),
     }
+
+
+def test_no_keeper_was_dropped_itself(tmp_path):
+    newest = law(7, "2023年11月24日")
+    older = law(7, "2017年9月22日", 0.06)
+    like_older = older.replace("。", "", 9)
+    documents = [document(text, name, "审计条例") for name, text in (("n", newest), ("o", older))]
+    documents += [document(like_older, "l", "审计条例"), document(like_older, "e", "审计条例")]
+    dropped = found(tmp_path, documents, versions="newest")
+    assert {source: keeper for source, (_, keeper, _) in dropped.items()} == {
+        f"corpus/{name}.txt": "corpus/n.txt" for name in "ole"
+    }
+    for source, text in (("o", older), ("l", like_older), ("e", like_older)):
+        rule, _, value = dropped[f"corpus/{source}.txt"]
+        assert rule == "older version"
+        assert value == pytest.approx(similarity(text, newest), abs=1e-6)
 
 
 @pytest.mark.parametrize(
