@@ -145,6 +145,8 @@ def _page_number(line: str) -> int | None:
 # ---------------------------------------------------------------------------- tables of contents
 
 LEADER = re.compile(r".*(?:\.{4,}|…{2,}|·{4,}|．{4,}|_{4,}|-{6,})\s*\d{1,4}\s*")
+# Of a table of contents that stands on one line; a run of marks is looked at once.
+INLINE_LEADER = re.compile(r"(?:(?<!\.)\.{6,}+|(?<!…)…{3,}+|(?<!·)·{6,}+)\s*\d{1,4}(?!\d)")
 CONTENTS = re.compile(
     r"(?:#{1,6}\s*)?\**\s*(?:目\s*[录次]|(?:table of )?contents)\s*\**", re.IGNORECASE
 )
@@ -157,8 +159,9 @@ MAX_LEADER_CHARS = 400
 def without_tables_of_contents(text: str) -> str:
     """Remove tables of contents, with their heading.
 
-    These are at least 3 lines in a row with dot leaders and page numbers, or, below a heading such
-    as 目录, at least 3 lines in a row that all stand further down again.
+    These are at least 3 entries in a row with dot leaders and page numbers, be they lines or all on
+    one, or, below a heading such as 目录, at least 3 lines in a row that all stand further down
+    again.
     """
     if not CONTENTS_HINT.search(text):
         return text
@@ -166,8 +169,8 @@ def without_tables_of_contents(text: str) -> str:
     contents = [_content(line) for line in lines]
     filled = [index for index, content in enumerate(contents) if content]
     removed: list[int] = []
-    for run in _runs(filled, lambda index: _has_leader(contents[index])):
-        if len(run) >= MIN_ENTRIES:
+    for run in _runs(filled, lambda index: _num_entries(contents[index]) > 0):
+        if sum(_num_entries(contents[index]) for index in run) >= MIN_ENTRIES:
             removed += range(run[0], run[-1] + 1)
             position = bisect_left(filled, run[0])
             heading = filled[max(0, position - 1)]
@@ -182,8 +185,12 @@ def without_tables_of_contents(text: str) -> str:
     return _without(lines, removed)
 
 
-def _has_leader(content: str) -> bool:
-    return len(content) <= MAX_LEADER_CHARS and LEADER.fullmatch(content) is not None
+def _num_entries(content: str) -> int:
+    """Return how many entries with dot leaders a line consists of."""
+    ends = [found.end() for found in INLINE_LEADER.finditer(content)]
+    if len(ends) >= MIN_ENTRIES and ends[-1] == len(content):
+        return len(ends)
+    return int(len(content) <= MAX_LEADER_CHARS and LEADER.fullmatch(content) is not None)
 
 
 def _entries(

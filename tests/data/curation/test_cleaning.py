@@ -262,6 +262,8 @@ def test_tables_of_contents_are_removed_with_their_heading():
     leaders = "目 录\n第一章 总则......1\n第二章 监管......2\n第三章 附则……3\n"
     plain = "**目　录**\n\n- 第一章 总则\n- 第二章 监管\n- 第三章 附则\n\n"
     assert clean(leaders + body) == clean(plain + body) == body
+    one_line = "目录\n" + "".join(f"第{n}节 {HAN[:9]}{'.' * 90} {n}" for n in range(1, 9)) + "\n"
+    assert clean(one_line + body) == body
     short = "目录\n第一章 总则\n第四章 别的\n"
     assert clean(short + body) == short + body
 
