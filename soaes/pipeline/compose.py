@@ -400,14 +400,17 @@ def _advice(message: str, job: list[str]) -> str:
         group, option = missing.groups()
         options = [path.stem for path in (CONF / group).glob("*.yaml")]
         return f"{lines[0]} {nearest(option, options)}"
-    for word in job:
+    longest_first = sorted(job, key=lambda word: -len(word.partition("=")[0]))
+    for word in longest_first:  # `data` stands in a message about data.select, too
         key, _, value = word.lstrip("+~").partition("=")
         if lines[0].startswith("Config group override must be"):
             if (CONF / key).is_dir() and (value in ("null", "") or value.isdecimal()):
                 options = [path.stem for path in (CONF / key).glob("*.yaml")]
                 return f"{word}: {key} takes the name of an option; {nearest('', options)}"
         elif key in message:
-            known = [*override_keys(compose_job([])), *_groups()]
+            groups = _groups()
+            chosen = [other for other in job if other.partition("=")[0] in groups and other != word]
+            known = [*override_keys(compose_job(chosen)), *groups]
             near = [] if key in known else get_close_matches(key, known, 1, 0.5)
             return lines[0] + (f" Did you mean {near[0]}?" if near else "")
     return lines[0]

@@ -188,6 +188,11 @@ def test_the_papers_scale_carries_the_papers_settings():
     ("words", "message"),
     [
         pytest.param(["distil.alpha=0.5"], "Did you mean distill.alpha", id="unknown-key"),
+        pytest.param(
+            ["data=files", "data.root=x", "data.select.selection.treshold=0.5"],
+            "Did you mean data.select.selection.threshold",
+            id="unknown-key-of-an-option",
+        ),
         pytest.param(["chain@target=ful"], "Did you mean full", id="unknown-chain"),
         pytest.param(["scale=smok"], "Did you mean smoke", id="unknown-scale"),
         pytest.param(["experiment=tabel2"], "Did you mean table2", id="unknown-experiment"),

@@ -134,9 +134,13 @@ class DomainSettings:
             if tier not in range(1, 6):
                 raise ValueError(f"tiers.{origin}={tier}: must be a whole number from 1 to 5")
         for topic, terms in self.topics.items():
-            if isinstance(terms, str) or not all(terms) or not terms:
-                raise ValueError(f"topics.{topic}={terms}: must be a list of terms, none empty")
-        if self.as_of is not None and not ISO_DATE.fullmatch(self.as_of):
+            is_list = not isinstance(terms, str) and len(terms) > 0
+            if not is_list or not all(isinstance(term, str) and term for term in terms):
+                raise ValueError(
+                    f"topics.{topic}={terms}: must be a list of terms, none empty; put a number "
+                    "in quotes"
+                )
+        if self.as_of is not None and not ISO_DATE.fullmatch(str(self.as_of)):
             raise ValueError(f"as_of={self.as_of}: must be a date as in 2026-01-31, or null")
 
 

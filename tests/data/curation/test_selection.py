@@ -125,6 +125,8 @@ def test_bands_begin_at_their_lower_end():
         (lambda: DomainSettings({}, {"law": 0}), r"tiers.law=0: must be a whole number from 1"),
         (lambda: DomainSettings({"a": "国资委"}, {}), "topics.a=国资委: must be a list of terms"),
         (lambda: DomainSettings({}, {}, "2020"), "as_of=2020: must be a date as in"),
+        (lambda: DomainSettings({}, {}, 2020), "as_of=2020: must be a date as in"),
+        (lambda: DomainSettings({"a": [985]}, {}), "topics.a=.985.: must be a list.*in quotes"),
     ],
 )
 def test_a_slip_in_the_settings_is_named(make, message):
