@@ -57,6 +57,8 @@ def document(record: Mapping[str, object] | ParseError, source: str) -> SourceDo
     fields = {str(key).strip().lower(): value for key, value in record.items()}
     chosen = {part: _first_filled(fields, names) for part, names in COLUMNS.items()}
     text = fields.get(chosen["text"])
+    if text is None and not fields.keys().isdisjoint(COLUMNS["text"]):
+        return Rejection(source, "no text")
     if not isinstance(text, str):
         return Rejection(source, NO_TEXT, f"fields: {', '.join(map(str, record))[:80]}")
     read = {*chosen.values(), *NOT_COUNTED}

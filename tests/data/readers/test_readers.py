@@ -240,6 +240,12 @@ def test_a_table_without_text_is_one_rejection_of_each_sheet(tmp_path):
     ]
 
 
+def test_a_text_field_that_is_null_has_no_text(tmp_path):
+    content = b'{"text": null, "title": "a"}\n{"title": "b"}'
+    found = read(tmp_path, "a.jsonl", content)
+    assert [item.reason for item in found] == ["no text", "no text or content field"]
+
+
 # ---------------------------------------------------------------- readers of one's own
 
 
