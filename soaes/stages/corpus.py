@@ -196,9 +196,11 @@ def score(documents: Path, digest: str, *, root: str, domain: DomainSettings, ou
     citations, newest = _citations(documents)
     as_of = domain.as_of or newest
 
+    by_tier: Counter[int] = Counter()
     with StepOutput("score", out) as output:
         for document in output.documents(documents):
             scores = _scores(document, domain, citations, as_of)
+            by_tier[int(scores["tier"])] += document["kind"] == "corpus"
             if scorer:
                 scores["relevance"] = round(scorer.document(document["text"]), 6)
             output.keep({**document, "scores": scores})
@@ -212,6 +214,7 @@ def score(documents: Path, digest: str, *, root: str, domain: DomainSettings, ou
         "labels": len(labels),
         "labels_found": len(labelled),
         "as_of": as_of,
+        "documents_by_tier": {tier: by_tier[tier] for tier in sorted(by_tier) if by_tier[tier]},
     }
     write_json(out / "scoring.json", summary)
     write_metrics(out, {"labels_found": len(labelled), **output.account.metrics()})
@@ -251,14 +254,15 @@ def select(documents: Path, *, selection: SelectionSettings, out: Path) -> None:
             "domain.topics or labels/, or set the threshold to null"
         )
     reasons = iter(selecting.reasons(candidates, selection))
-    num_tokens = 0
+    num_tokens = 0  # of the corpus, which the budget limits
     with StepOutput("select", out) as output:
         for document in output.documents(documents):
             reason = next(reasons) if document["kind"] == "corpus" else ""
             if reason:
                 output.drop(document, reason, detail=json.dumps(document["scores"]))
                 continue
-            num_tokens += selection.tokens(document["text"])
+            if document["kind"] == "corpus":
+                num_tokens += selection.tokens(document["text"])
             output.keep(document)
     judged = [selecting.Judged(**passage) for passage in read_jsonl(documents / JUDGED)]
     rows = selecting.frontier(candidates, judged, THRESHOLDS) if has_relevance else []

@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, cast
@@ -110,6 +110,8 @@ def files(
     categories_of = _categories(scores, dialogue)
     dialogues = _dialogues(base, names["dialogue"], dialogue, categories_of, questions, report, out)
     _count_unread(read, report)
+    accounts = read_accounts(documents)
+    _count_dropped(accounts, report)
     general = _documents(documents, names, held_out, min_chars, seed, questions, report, out)
     _check_sufficient(root, report, qa)
     summary = {
@@ -118,7 +120,7 @@ def files(
         "dialogue": dialogues,
         "qa": qa,
         "exam": exam,
-        "steps": [_without_samples(account) for account in read_accounts(documents)],
+        "steps": [_without_samples(account) for account in accounts],
         "not_read": [printable(name) for name in sources.unread_names(root)],
         "contaminated": report.num_contaminated,
         "problems_total": report.num_problems,
@@ -171,6 +173,18 @@ def _count_unread(read: Path, report: CurationReport) -> None:
     for drop in _lines(read / DROPS):
         kind = drop["source"].partition("/")[0]
         report.problem(kind, drop["source"], 0, drop["rule"], drop["detail"])
+
+
+def _count_dropped(accounts: Sequence[dict[str, Any]], report: CurationReport) -> None:
+    """Count the documents that each step dropped, whose drops.jsonl names them."""
+    for account in accounts:
+        for place, counts in account["origins"].items():
+            num_dropped = counts.get("documents_dropped", 0)
+            if num_dropped:
+                kind = place.partition("/")[0]
+                report.dropped[kind][f"dropped by {account['step']}"] += num_dropped
+        if account["step"] == "decontaminate":
+            report.num_contaminated += account["documents"]["dropped"]
 
 
 def _without_samples(account: dict[str, Any]) -> dict[str, Any]:

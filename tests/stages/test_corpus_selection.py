@@ -83,6 +83,7 @@ def test_labels_score_what_no_topic_finds(parent, tmp_path):
     report = json.loads((tmp_path / "scored/scoring.json").read_text())
     assert (report["relevance_by"], report["labels_found"]) == ("labels", 60)
     assert report["as_of"] == "2029-01-01"
+    assert report["documents_by_tier"] == {"1": 31, "4": 30}
     judged = corpus.read_jsonl(tmp_path / "scored" / corpus.JUDGED)
     assert len(judged) == 60 and {row["weight"] for row in judged} == {2.0}
 
@@ -113,6 +114,8 @@ def test_nothing_is_dropped_unless_asked_and_every_drop_says_why(parent, tmp_pat
     kept, rules = selected("budget", budget=600, max_origin_share=0.9)
     tokens = json.loads((tmp_path / "budget/metrics.json").read_text())["tokens"]
     assert kept[-2:] == ["corpus/expert/0.md", "general/texts/0.md"] and 400 < tokens < 640
+    in_corpus = [each for each in read_documents(tmp_path / "budget") if each["kind"] == "corpus"]
+    assert tokens == sum(SelectionSettings().tokens(each["text"]) for each in in_corpus)
     assert set(rules) == {"beyond the token budget"}
 
 

@@ -10,6 +10,7 @@ import pytest
 from soaes.data import splits
 from soaes.data.curation import chat_formats, exam_files, sources, text_cleaning
 from soaes.data.curation.relevance import SCORER, TopicScorer
+from soaes.data.curation.settings import DeduplicationSettings
 from soaes.data.settings import DialogueSettings
 from soaes.stages import corpus, curate
 
@@ -357,6 +358,26 @@ def test_nothing_that_trains_holds_a_question_that_is_held_out(tmp_path, split):
     texts = [json.dumps(row | {"id": ""}, ensure_ascii=False) for row in kept]
     assert not [text for text in texts if "100" in text or "００" in text]
     assert report["qa"][split] == 10 and report["dialogue"]["kept"] == 1
+
+
+def test_the_report_counts_what_every_step_dropped(tmp_path):
+    root, out = whole(tmp_path / "in"), tmp_path / "out"
+    put(root, **{"corpus/copy.txt": LAW + "0", "corpus/leak.txt": f"{LAW}\n第1000条是什么？"})
+    put(root, **{"qa/test.jsonl": lines(*map(pair, range(1000, 1010)))})
+    corpus.read(sources.digest(root, kinds=corpus.KINDS), root=str(root), out=tmp_path / "read")
+    settings = DeduplicationSettings()
+    corpus.deduplicate(tmp_path / "read", deduplication=settings, out=tmp_path / "deduplicate")
+    digest = sources.digest(root, kinds=curate.KINDS)
+    curate.held_out_questions(digest, root=str(root), seed=0, out=tmp_path / "questions")
+    last = tmp_path / "decontaminate"
+    corpus.decontaminate(tmp_path / "deduplicate", tmp_path / "questions", out=last)
+    curate.files(last, tmp_path / "read", Path(), digest, root=str(root), seed=0, out=out)
+    report = json.loads((out / "curation_report.json").read_text("utf-8"))
+    assert report["corpus"]["dropped"] == {
+        "dropped by deduplicate": 1,
+        "dropped by decontaminate": 1,
+    }
+    assert report["contaminated"] == 1
 
 
 def test_a_question_that_is_split_off_train_leaves_the_dialogues(tmp_path):
