@@ -146,7 +146,7 @@ def _page_number(line: str) -> int | None:
 
 LEADER = re.compile(r".*(?:\.{4,}|…{2,}|·{4,}|．{4,}|_{4,}|-{6,})\s*\d{1,4}\s*")
 # Of a table of contents that stands on one line; a run of marks is looked at once.
-INLINE_LEADER = re.compile(r"(?:(?<!\.)\.{6,}+|(?<!…)…{3,}+|(?<!·)·{6,}+)\s*\d{1,4}(?!\d)")
+INLINE_LEADER = re.compile(r"(?:(?<!\.)\.{6,}+|(?<!…)…{3,}+|(?<!·)·{6,}+)\s*(\d{1,4})(?!\d)")
 CONTENTS = re.compile(
     r"(?:#{1,6}\s*)?\**\s*(?:目\s*[录次]|(?:table of )?contents)\s*\**", re.IGNORECASE
 )
@@ -187,9 +187,10 @@ def without_tables_of_contents(text: str) -> str:
 
 def _num_entries(content: str) -> int:
     """Return how many entries with dot leaders a line consists of."""
-    ends = [found.end() for found in INLINE_LEADER.finditer(content)]
-    if len(ends) >= MIN_ENTRIES and ends[-1] == len(content):
-        return len(ends)
+    leaders = list(INLINE_LEADER.finditer(content))
+    if len(leaders) >= MIN_ENTRIES and leaders[-1].end() == len(content):
+        pages = [int(leader[1]) for leader in leaders]
+        return len(pages) if pages == sorted(pages) else 0
     return int(len(content) <= MAX_LEADER_CHARS and LEADER.fullmatch(content) is not None)
 
 

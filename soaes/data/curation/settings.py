@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Literal, get_args
 
 from soaes.pipeline.validation import check_in_range, check_one_of, check_positive, check_whole
@@ -51,6 +52,8 @@ class CleaningSettings:
         for rule in self.rules:
             check_one_of("cleaning.rules", rule, CLEANING_RULES)
         for name, pattern in self.boilerplate.items():
+            if not isinstance(pattern, str):
+                raise ValueError(f"cleaning.boilerplate.{name}={pattern}: must be text; quote it")
             try:
                 re.compile(pattern)
             except re.error as error:
@@ -134,14 +137,27 @@ class DomainSettings:
             if tier not in range(1, 6):
                 raise ValueError(f"tiers.{origin}={tier}: must be a whole number from 1 to 5")
         for topic, terms in self.topics.items():
-            is_list = not isinstance(terms, str) and len(terms) > 0
-            if not is_list or not all(isinstance(term, str) and term for term in terms):
+            is_list = isinstance(terms, Sequence) and not isinstance(terms, str)
+            if (
+                not is_list
+                or not terms
+                or not all(isinstance(term, str) and term for term in terms)
+            ):
                 raise ValueError(
                     f"topics.{topic}={terms}: must be a list of terms, none empty; put a number "
                     "in quotes"
                 )
-        if self.as_of is not None and not ISO_DATE.fullmatch(str(self.as_of)):
+        if self.as_of is not None and not _is_date(str(self.as_of)):
             raise ValueError(f"as_of={self.as_of}: must be a date as in 2026-01-31, or null")
+
+
+def _is_date(text: str) -> bool:
+    """Tell whether a text is a day of the calendar, as in 2026-01-31."""
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return ISO_DATE.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)

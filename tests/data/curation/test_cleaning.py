@@ -264,6 +264,8 @@ def test_tables_of_contents_are_removed_with_their_heading():
     assert clean(leaders + body) == clean(plain + body) == body
     one_line = "目录\n" + "".join(f"第{n}节 {HAN[:9]}{'.' * 90} {n}" for n in range(1, 9)) + "\n"
     assert clean(one_line + body) == body
+    sums = "".join(f"{name}{'.' * 9} {sum}  " for name, sum in (("收", 90), ("支", 70), ("余", 20)))
+    assert clean(sums) == sums.strip()
     short = "目录\n第一章 总则\n第四章 别的\n"
     assert clean(short + body) == short + body
 
@@ -302,6 +304,36 @@ def test_spaces_between_han_go_where_a_layout_left_them():
     assert clean("- 烤箱 大小不限\n通　知\n正文没有空格的一句话。") == (
         "- 烤箱 大小不限\n通知\n正文没有空格的一句话。"
     )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "版权所有权属于作者，未经许可不得复制",
+        "版权所有者可以许可他人使用其作品",
+        "Copyright law protects original works of authorship",
+        "所在位置：内蒙古自治区鄂尔多斯市东胜区",
+        "承办：北京市国资委，会议通过了决议",
+    ],
+)
+def test_a_sentence_that_begins_like_boilerplate_stays(line):
+    assert clean(line) == line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "版权所有：国务院国资委",
+        "Copyright © 2020 SASAC",
+        "(c) 2020 SASAC",
+        "Copyright 2020 SASAC",
+        "当前位置：首页",
+        "您当前的位置：国资委 > 政策",
+        "主办单位：国务院国资委",
+    ],
+)
+def test_what_a_site_says_of_itself_goes(line):
+    assert clean(line) == ""
 
 
 def test_boilerplate_goes_by_whole_lines():

@@ -13,7 +13,7 @@ from soaes.data.curation.selection import (
     reasons,
     tier_of,
 )
-from soaes.data.curation.settings import DomainSettings, SelectionSettings
+from soaes.data.curation.settings import CleaningSettings, DomainSettings, SelectionSettings
 
 TIERS = {"law": 1, "gov.cn": 2, "stats.gov.cn": 3}
 
@@ -126,6 +126,9 @@ def test_bands_begin_at_their_lower_end():
         (lambda: DomainSettings({"a": "国资委"}, {}), "topics.a=国资委: must be a list of terms"),
         (lambda: DomainSettings({}, {}, "2020"), "as_of=2020: must be a date as in"),
         (lambda: DomainSettings({}, {}, 2020), "as_of=2020: must be a date as in"),
+        (lambda: DomainSettings({}, {}, "2023-02-31"), "as_of=2023-02-31: must be a date as in"),
+        (lambda: DomainSettings({"a": None}, {}), "topics.a=None: must be a list"),
+        (lambda: CleaningSettings([], {"a": 3}), "cleaning.boilerplate.a=3: must be text"),
         (lambda: DomainSettings({"a": [985]}, {}), "topics.a=.985.: must be a list.*in quotes"),
     ],
 )
