@@ -23,7 +23,7 @@ LORA = {"rank": 64}
 
 # The nodes by which vLLM runs a model, of conf/teacher_logits and conf/backend.
 TEACH_VLLM = "soaes.stages.teach.teach_vllm"
-VLLM = {"_target_": "soaes.decode.backends.vllm_model.open_vllm", "_partial_": True}
+VLLM = {"_target_": "soaes.decode.backends.vllm_model.open_vllm_model", "_partial_": True}
 
 
 def overflow(bill: StageBill, machine: Machine) -> str:

@@ -199,7 +199,7 @@ def check_revision(revision: object) -> None:
 
 @dataclass(frozen=True)
 class FilesArguments:
-    """files: read a user's own data."""
+    """files and held_out_questions: read a user's own data."""
 
     seed: int
     held_out: float = 0.2
@@ -472,6 +472,14 @@ class SpeedArguments:
 STAGE_ARGUMENTS: dict[str, Callable[..., object] | None] = {
     "fetch": GivenModelArguments,
     "local_model": GivenModelArguments,
+    # what else these take is settings, which are checked as such
+    "read": None,
+    "clean": None,
+    "deduplicate": None,
+    "decontaminate": None,
+    "score": None,
+    "select": None,
+    "held_out_questions": FilesArguments,
     "files": FilesArguments,
     "world": WorldArguments,
     "tokenizer": TokenizerArguments,

@@ -148,7 +148,7 @@ def test_vllm_answers_and_scores_as_transformers_does(world, tmp_path):
     prompts = [prompt(tokenizer, question["messages"][:-1]) for question in questions]
     start = tuple(token for ids in prompts for token in ids)[:300]  # more than a block of the cache
     asked = [Asked((*start, token), [[10], [11], [12], [13]]) for token in range(20, 40)]
-    with vllm_model.open_vllm(world["model"], execution) as model:
+    with vllm_model.open_vllm_model(world["model"], execution) as model:
         theirs = outputs(world, tmp_path / "vllm", lambda *given: contextlib.nullcontext(model))
         written = model.write(prompts, 40)
         many_at_once = model.write(prompts * 3, 40)

@@ -24,7 +24,7 @@ from soaes.pipeline import (
 )
 from soaes.pipeline.recipe import declared_name
 from soaes.report import results, table_spec
-from soaes.stages import curate, evaluate, export, prepare, speculate, teach, trace, train
+from soaes.stages import corpus, curate, evaluate, export, prepare, speculate, teach, trace, train
 
 EXPERIMENTS = sorted(path.stem for path in (compose.CONF / "experiment").glob("*.yaml"))
 
@@ -1068,7 +1068,7 @@ def test_every_stage_of_conf_has_its_arguments_checked():
 
 def stage_parameters(stage):
     """The parameters of a stage's function that a recipe gives it, by name."""
-    for module in (prepare, curate, train, teach, evaluate, trace, speculate, export):
+    for module in (prepare, corpus, curate, train, teach, evaluate, trace, speculate, export):
         function = getattr(module, stage, None)
         if getattr(function, "__module__", "") == module.__name__:
             parameters = dict(inspect.signature(function).parameters)

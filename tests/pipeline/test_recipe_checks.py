@@ -173,7 +173,7 @@ def test_a_missing_vllm_is_said_before_a_stage_is_built_and_not_in_a_plan(
     [
         pytest.param(
             [*ANSWERS, "+evaluate.backend.device=cuda"],
-            "backend.device: open_vllm has no such setting",
+            "backend.device: open_vllm_model has no such setting",
             id="unknown",
         ),
         pytest.param(

@@ -1,7 +1,7 @@
 """A model that answers prompts greedily and tells how likely given texts are.
 
 What `evaluate` and `benchmark` ask of a model, whichever library runs it. A backend of theirs is a
-context manager `open_NAME(model, execution)`; this one is transformers', vllm_model.py vLLM's.
+context manager of (model, execution); this one is transformers', vllm_model.py vLLM's.
 """
 
 from __future__ import annotations

@@ -102,7 +102,9 @@ def _judgements(asked: Asked, score: dict[str, Any]) -> list[Judgement]:
 
 
 @contextmanager
-def open_vllm(model: Path, execution: Execution, dtype: str = "float32") -> Iterator[LanguageModel]:
+def open_vllm_model(
+    model: Path, execution: Execution, dtype: str = "float32"
+) -> Iterator[LanguageModel]:
     """Start vLLM on a model.
 
     Args:
