@@ -4,10 +4,10 @@ There is one way for every launcher, and its rows are those of a sweep that runs
 that was started composes all jobs and records all rows; launched jobs build stages, nothing else.
 
 What is missing is cut into *units*: connected stages that the same rows need, and the data of all
-rows. Units that need no
-other unfinished unit make a *round*, and a round is one multirun of Hydra's, in which job number i
-builds unit i. So the stages that many rows share are built once and first, and no job waits for
-another's. The stages that must have a machine to themselves make the last round, in one job.
+rows. Units that need no other unfinished unit make a *round*, and a round is one multirun of
+Hydra's, in which job number i builds unit i. So the stages that many rows share are built once and
+first, and no job waits for another's. The stages that must have a machine to themselves, and those
+that read them, make the last round, in one job.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def rounds(store: Store, recipes: Sequence[Recipe], exclusive: Iterable[str]) ->
     unit_of: dict[str, Unit] = {}
     alone: Unit = {}
     for name, recipe in todo.items():
-        if recipe.stage in exclusive:
+        parents = {parent.name for parent in recipe.parents.values()}
+        if recipe.stage in exclusive or parents & alone.keys():
             alone[name] = recipe
             continue
         unit: Unit = {}

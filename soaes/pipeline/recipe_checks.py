@@ -132,6 +132,9 @@ def check_recipe(recipe: Recipe) -> None:
         _check_prediction(recipe)
     if recipe.stage == "speed":
         _check_backend(recipe)
+    if recipe.stage in ANSWERING and is_cut_by_vllm(recipe):
+        dtype = recipe.arguments["backend"].get("dtype", "float32")
+        validation.check_one_of("backend.dtype", dtype, validation.DTYPES)
 
 
 def check_execution(recipe: Recipe, runtime: Runtime) -> None:

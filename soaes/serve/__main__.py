@@ -44,8 +44,6 @@ def main() -> None:
         key, _, value = word.partition("=")
         if key in named:
             named[key] = value
-        elif word in ("dry=true", "dry=false"):
-            arguments.command = arguments.command or word == "dry=true"
         else:
             overrides.append(word)
     with one_line_errors():
@@ -60,7 +58,7 @@ def main() -> None:
         if arguments.n is not None:
             check_whole("--n", arguments.n, 1, "drafted tokens in a block")
         pair = find_pair(overrides, named["target"], named["draft"], arguments.n)
-        if arguments.command:
+        if arguments.command or pair.dry:
             _print_command(pair, settings)
         else:
             if arguments.question:
@@ -161,7 +159,7 @@ def _serve(pair: Pair, settings: ServerSettings, question: Question, limit: floa
     vllm_environment.check_installed("print the command with --command")
     runs_on = device(pair.device)
     remarks = checks.check_pair(pair, runs_on, settings.tensor_parallel_size)
-    longest = max_model_len(pair, settings)
+    max_tokens = answer_limit(pair, settings, question)
     check_port(settings.host, settings.port)
     folder = serving_folder(pair)
     check_writable(folder, "set runtime.store=FOLDER, where vLLM's command is written to")
@@ -174,7 +172,7 @@ def _serve(pair: Pair, settings: ServerSettings, question: Question, limit: floa
     with running(path, log, settings.url) as server:
         seconds = server.wait_until_ready(limit)
         _say(f"healthy after {seconds:.0f} s", "")
-        answer = ask(server, pair.target, question, min(MAX_ANSWER, longest // 2))
+        answer = ask(server, pair.target, question, max_tokens)
         _say(*text.answer_lines(question, answer), "")
         _say(*text.speed_lines(pair, runs_on), "")
         if remarks:
@@ -185,6 +183,22 @@ def _serve(pair: Pair, settings: ServerSettings, question: Question, limit: floa
         except KeyboardInterrupt:
             _say("vLLM is ended")
     _say("it has ended")
+
+
+def answer_limit(pair: Pair, settings: ServerSettings, question: Question) -> int:
+    """Return how many tokens the answer to the question may have.
+
+    Raises:
+        ValueError: The question leaves no room for one.
+    """
+    longest = max_model_len(pair, settings)
+    length = len(checks.prompt(pair.target, question.text))
+    if length >= longest:
+        raise ValueError(
+            f"the question is {length:,} tokens of {longest:,}, which leaves none for its answer; "
+            "ask a shorter one with --question, or give a larger --max-model-len"
+        )
+    return min(MAX_ANSWER, longest - length)
 
 
 def ask(server: Server, target: Model, question: Question, max_tokens: int) -> Answer:

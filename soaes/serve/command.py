@@ -26,6 +26,15 @@ EVERY_ADDRESS = ("0.0.0.0", "::")
 
 # For every vLLM: models are folders, and nothing is reported.
 ENVIRONMENT = ("export HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1",)
+
+# Options of vLLM's that a user gives to soaes.serve, and those that follow from the pair.
+OURS = ("--host", "--port", "--tensor-parallel-size", "--max-model-len")
+WRITTEN = (
+    "--model",
+    "--served-model-name",
+    "--override-generation-config",
+    "--speculative-config",
+)
 MIDDLEWARE = Path(soaes.serve.__file__).parent / "middleware"
 
 
@@ -48,12 +57,30 @@ class ServerSettings:
         check_whole("--tensor-parallel-size", self.tensor_parallel_size, 1, "devices")
         if self.max_model_len is not None:
             check_whole("--max-model-len", self.max_model_len, 2, "tokens of prompt and answer")
+        for word in self.more:
+            _check_more(word)
 
     @property
     def url(self) -> str:
         """Where the server is asked from this machine."""
         host = "127.0.0.1" if self.host in EVERY_ADDRESS else self.host
+        if ":" in host:
+            host = f"[{host}]"
         return f"http://{host}:{self.port}"
+
+
+def _check_more(word: str) -> None:
+    """Check that a word for vLLM does not contradict what is checked, waited for and asked."""
+    option = word.partition("=")[0].replace("_", "-")
+    if option == "-tp":
+        option = "--tensor-parallel-size"
+    if option in OURS:
+        raise ValueError(f"-- {word}: {option} is an option of soaes.serve; give it before the --")
+    if option in WRITTEN:
+        raise ValueError(
+            f"-- {word}: {option} follows from the pair; leave it out, or print the command with "
+            "--command and change that"
+        )
 
 
 def device(otherwise: str) -> str:
@@ -130,12 +157,13 @@ def _program(target: Path, device: str) -> list[str]:
     `vllm serve` asks for its own version by a name that the build for a CPU has not.
     """
     folder = str(target.absolute())
-    python = vllm_environment.python()
-    if not vllm_environment.is_installed():
-        return ["vllm", "serve", folder]
+    python, vllm = "python", "vllm"
+    if vllm_environment.is_installed():
+        python = str(vllm_environment.python())
+        vllm = str(vllm_environment.python().with_name("vllm"))
     if device == CPU:
-        return [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", folder]
-    return [str(python.with_name("vllm")), "serve", folder]
+        return [python, "-m", "vllm.entrypoints.openai.api_server", "--model", folder]
+    return [vllm, "serve", folder]
 
 
 def script(

@@ -18,6 +18,7 @@ from soaes.data.jsonl import read_jsonl
 from soaes.metrics import bootstrap
 from soaes.model import folder as model_folder
 from soaes.pipeline import compose, labels, origins, sweep
+from soaes.pipeline.command_line import key_of, parse
 from soaes.pipeline.recipe import PARENT
 from soaes.pipeline.store import STAGE, Store, read_recipe
 from soaes.report.results import read_stage
@@ -73,6 +74,7 @@ class Speed:
     store: Store
     draft: str  # name of the draft's stage
     n: int  # drafted tokens in a block
+    decoding: str  # n and whatever else differs from how vLLM serves, in words
     sampling: str
     library: str  # what decoded, and its version
     machine: str
@@ -115,8 +117,9 @@ class Pair:
     device: str  # of the settings
     speeds: tuple[Speed, ...]  # that were measured of the two, the best first
     choice: str  # why this draft, in words; empty where the user named it
-    measure: str  # the command that measures the settings' pair
+    measure: str  # the command that measures the pair; empty if it is not one of the settings
     question: Question
+    dry: bool = False  # whether the settings say dry=true
 
 
 def find_pair(
@@ -142,7 +145,7 @@ def find_pair(
         )
     cfg = compose.compose_job(jobs[0][1])
     runtime = compose.runtime_settings(cfg)
-    finder = _Finder(words, cfg, Store(runtime.store))
+    finder = _Finder(_without_dry(words), cfg, Store(runtime.store))
     target_model = finder.model("target", TARGET if target is None else target)
     measured = _speeds_of(target_model, finder.store)
     choice = ""
@@ -165,9 +168,16 @@ def find_pair(
         runtime.execution.device,
         tuple(speeds),
         choice,
-        finder.command("speed subject=distill"),
+        finder.measure(target_model, draft_model, draft),
         find_question(target_model),
+        runtime.dry,
     )
+
+
+def _without_dry(words: list[str]) -> list[str]:
+    """Return the words of the commands that are shown: these build something."""
+    keys = [key_of(override) for override in parse(words)]
+    return [word for word, key in zip(words, keys, strict=True) if key != "dry"]
 
 
 class _Finder:
@@ -182,16 +192,37 @@ class _Finder:
         """Return the command that builds a goal of these settings."""
         return " ".join(["python -m soaes.run", f"goal={goal}", shlex.join(self.words)]).rstrip()
 
+    def measure(self, target: Model, draft: Model, named: str | None) -> str:
+        """Return the command that measures a pair; empty if it is not one of these settings.
+
+        Args:
+            target: The target.
+            draft: The draft.
+            named: How the user named the draft, if at all.
+        """
+        if not target.name or not draft.name:
+            return ""
+        if target.name != compose.recipe_at(self.cfg, TARGET).name:
+            return ""
+        nodes = DRAFTS if named is None or not _is_node(named) else (named,)
+        for key in nodes:
+            if compose.recipe_at(self.cfg, key).name == draft.name:
+                return self.command(f"speed subject={key}")
+        return ""
+
     def model(self, role: str, word: str) -> Model:
         """Find a model by a node, a stage or a folder."""
-        folder = Path(word).expanduser()
-        if "/" in word or folder.is_dir():
-            model = _of_folder(role, word, folder)
-        elif STAGE.fullmatch(word):
+        if not word:
+            raise ValueError(
+                f"{role}=: is empty; name a node, a stage or a folder, or leave it out"
+            )
+        if _is_folder(word):
+            model = _of_folder(role, word, Path(word).expanduser())
+        elif _is_node(word):
+            model = self._at_node(role, word)
+        else:
             name = self.store.full_name(word)
             model = Model(role, self.store.folder(name), name)
-        else:
-            model = self._at_node(role, word)
         model_folder.check(f"{role}={word}", model.folder)
         return model
 
@@ -229,6 +260,14 @@ class _Finder:
             f"{target.setting}: {self.store.root} has no draft for it; build one with "
             f"`{self.command('distill')}`, or name one with draft=PATH"
         )
+
+
+def _is_folder(word: str) -> bool:
+    return "/" in word or Path(word).expanduser().is_dir()
+
+
+def _is_node(word: str) -> bool:
+    return not _is_folder(word) and not STAGE.fullmatch(word)
 
 
 def _of_folder(role: str, word: str, folder: Path) -> Model:
@@ -286,12 +325,23 @@ def _speed(store: Store, name: str, written: dict[str, Any], draft: str) -> Spee
         store,
         draft,
         metrics["n"],
+        _decoding(metrics["n"], written["decode"]),
         f"temperature {temperature:g}, top-p {top_p:g}" if temperature else "greedy",
         metrics["library"],
         metrics["machine"],
         metrics["proof"],
         metrics["speedup"],
     )
+
+
+def _decoding(n: int, decode: dict[str, Any]) -> str:
+    """Say how a row drafted; a fixed n and one text at a time go without saying."""
+    words = [f"n={n}"]
+    if decode.get("adaptive"):
+        words.append("adaptive")
+    if decode.get("batch", 1) > 1:
+        words.append(f"{decode['batch']} texts together")
+    return ", ".join(words)
 
 
 # ---------------------------------------------------------------- what is asked

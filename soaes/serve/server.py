@@ -172,11 +172,13 @@ class Server:
     def end(self) -> None:
         """End the server and whatever it started: with a signal, and by force where that fails."""
         self.process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(PATIENCE)
-        with suppress(ProcessLookupError):  # of the group nothing is left
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(PATIENCE)
+        finally:  # also after a second Ctrl-C
+            with suppress(ProcessLookupError):  # of the group nothing is left
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
     def _check_alive(self, when: str) -> None:
         status = self.process.poll()

@@ -64,13 +64,13 @@ def speed_lines(pair: Pair, device: str) -> Iterator[str]:
     if not pair.speeds:
         of_folders = not (pair.target.name and pair.draft.name)
         why = "no row of the store is of these folders" if of_folders else "the store has no row"
-        yield f"speedup: not measured, {why}; `{pair.measure}` measures a pair"
+        yield f"speedup: not measured, {why}; {_measured_by(pair)} measures it"
         return
     yield "speedup over autoregression, with its 95 % interval over prompts"
     rows = []
     for speed in pair.speeds[:MAX_SPEEDS]:
         low, high = speed.interval()
-        settings = f"n={speed.n}, {speed.sampling}"
+        settings = f"{speed.decoding}, {speed.sampling}"
         has_interval = low == low  # not NaN, as of a few prompts
         interval = f"[{low:.2f}, {high:.2f}]" if has_interval else "(too few prompts for one)"
         value = f"{speed.speedup:.2f} {interval}"
@@ -82,8 +82,15 @@ def speed_lines(pair: Pair, device: str) -> Iterator[str]:
         yield f"{INDENT}proof: {proof}, {PROOFS.get(proof, proof)}"
     if not any(speed.is_of_vllm for speed in pair.speeds):
         greedy = " sampling=greedy" if device == CPU else ""  # all that vLLM can there
-        command = f"{pair.measure} backend=vllm{greedy}"
-        yield f"{INDENT}measured with our decoding, not with vLLM; `{command}` times it"
+        command = _measured_by(pair, f" backend=vllm{greedy}")
+        yield f"{INDENT}measured with our decoding, not with vLLM; {command} times it"
+
+
+def _measured_by(pair: Pair, more: str = "") -> str:
+    """Return what measures a pair, in words: the command where these settings have one."""
+    if pair.measure:
+        return f"`{pair.measure}{more}`"
+    return f"`goal=speed subject=distill{more}` with the settings that built the draft"
 
 
 def usage(settings: ServerSettings, question: Question) -> Iterator[str]:

@@ -273,6 +273,12 @@ def test_a_process_sees_the_gpu_that_is_named_among_those_seen_here(monkeypatch,
     assert vllm_engine._visible("cuda:1") == seen
 
 
+def test_a_gpu_that_is_not_seen_here_is_refused(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
+    with pytest.raises(ValueError, match="device=cuda:1: .* leaves 1 to .*device=cuda:0 or less"):
+        vllm_engine._visible("cuda:1")
+
+
 @pytest.mark.nightly
 @pytest.mark.skipif(
     not vllm_environment.is_installed(), reason="vLLM's environment is not installed: make vllm"

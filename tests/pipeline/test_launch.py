@@ -50,6 +50,14 @@ def test_every_stage_is_built_once_behind_what_it_reads(tmp_path, built):
     assert [set(unit) for unit in parts[-1]] == [{recipe.name for recipe in TIMED}]
 
 
+def test_what_reads_a_stage_that_has_a_machine_to_itself_comes_behind_it(tmp_path):
+    parts = launch.rounds(Store(tmp_path), GOALS, ("distill",))
+    assert [len(units) for units in parts] == [1, 1, 1]
+    names = list(parts[-1][0])
+    for draft, evaluated in zip(DRAFTS, EVALUATED, strict=True):
+        assert names.index(draft.name) < names.index(evaluated.name)
+
+
 def test_what_is_shared_is_one_job_and_each_branch_another(tmp_path):
     parts = launch.rounds(Store(tmp_path), GOALS, ("speed",))
     assert [len(units) for units in parts] == [1, 4, 6, 1]

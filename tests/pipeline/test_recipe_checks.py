@@ -181,6 +181,11 @@ def test_a_missing_vllm_is_said_before_a_stage_is_built_and_not_in_a_plan(
             "not a backend of evaluate, open_native does not take model, execution",
             id="of-speed",
         ),
+        pytest.param(
+            [*ANSWERS, "evaluate.backend.dtype=float64"],
+            "backend.dtype=float64: must be one of float32, bfloat16, float16",
+            id="dtype",
+        ),
         pytest.param([*ANSWERS, *HEADS_OF_16], "heads of 16 .*or backend=native", id="heads"),
         pytest.param(
             [*ANSWERS, "runtime=fsdp2", "runtime.execution.devices=4", f"{CUT}=2"],

@@ -69,6 +69,8 @@ def test_without_vllm_it_is_the_one_on_the_path(tmp_path, monkeypatch):
     assert device("cuda:1") == "cuda"
     words = words_of(script(pair, pair.draft.folder, ServerSettings(), "cuda"))
     assert words[:2] == ["vllm", "serve"]
+    words = words_of(script(pair, pair.draft.folder, ServerSettings(), "cpu"))
+    assert words[:3] == ["python", "-m", "vllm.entrypoints.openai.api_server"]
 
 
 def test_settings_out_of_range_are_refused(tmp_path):
@@ -78,3 +80,18 @@ def test_settings_out_of_range_are_refused(tmp_path):
     with pytest.raises(ValueError, match="--max-model-len 129: the pair has 128 positions"):
         script(pair, pair.draft.folder, ServerSettings(max_model_len=129), "cuda")
     assert ServerSettings(host="0.0.0.0").url == "http://127.0.0.1:8000"
+    assert ServerSettings(host="::1").url == "http://[::1]:8000"
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--port=9000", "--port is an option of soaes.serve; give it before the --"),
+        ("--max_model_len", "--max-model-len is an option of soaes.serve"),
+        ("-tp", "--tensor-parallel-size is an option of soaes.serve"),
+        ("--served-model-name", "follows from the pair; leave it out, or .* --command"),
+    ],
+)
+def test_words_for_vllm_do_not_contradict_what_was_checked(word, message):
+    with pytest.raises(ValueError, match=message):
+        ServerSettings(more=("--seed", "1", word))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from soaes.serve.pair import find_pair
+from soaes.serve.pair import _decoding, find_pair
 from tests.helpers.served import WORDS, save_model, save_store
 
 
@@ -48,6 +48,21 @@ def test_a_biased_row_is_no_reason_and_vllms_own_comes_first(measured, monkeypat
         path.write_text(json.dumps(metrics))
 
 
+def test_how_a_row_drafted_is_said_where_vllm_does_otherwise():
+    assert _decoding(3, {"n": 3, "adaptive": False}) == "n=3"
+    assert _decoding(3, {"adaptive": True}) == "n=3, adaptive"
+    assert _decoding(3, {"n": 3, "batch": 4}) == "n=3, 4 texts together"
+
+
+def test_the_command_shown_measures_this_pair_or_there_is_none(measured):
+    store, (slower, faster) = measured
+    alpha = ["distill.alpha=0.8"]
+    found = find_pair([*WORDS, *alpha, "dry=true"], None, "distill")
+    assert found.dry and found.draft.name == names(faster)["draft"]
+    assert "goal=speed subject=distill" in found.measure and "dry" not in found.measure
+    assert not find_pair([*WORDS, *alpha], None, names(slower)["draft"]).measure
+
+
 def test_a_model_is_named_by_node_by_stage_or_by_folder(measured, tmp_path):
     store, (slower, _) = measured
     target, draft = names(slower).values()
@@ -62,6 +77,7 @@ def test_a_model_is_named_by_node_by_stage_or_by_folder(measured, tmp_path):
 @pytest.mark.parametrize(
     ("words", "target", "message"),
     [
+        ([], "", "target=: is empty; name a node"),
         ([], "models/none", "target=models/none: there is no such folder; give the path"),
         ([], "a/b@main", "fetched first: `python -m soaes.run goal=target.origin.base target.mod"),
         ([], "sft-0", "sft-0: .* has no such stage"),
@@ -74,7 +90,7 @@ def test_a_model_is_named_by_node_by_stage_or_by_folder(measured, tmp_path):
             "goal=target.chat .*`, or serve the fastest pair that is there: target=sft-",
         ),
     ],
-    ids=["folder", "published", "stage", "node", "sweep", "not-built"],
+    ids=["empty", "folder", "published", "stage", "node", "sweep", "not-built"],
 )
 def test_a_model_that_is_not_there_is_one_line_with_the_way_out(measured, words, target, message):
     with pytest.raises(ValueError, match=message):

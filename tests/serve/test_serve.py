@@ -18,8 +18,9 @@ from soaes.decode.backends import vllm_environment
 from soaes.pipeline.store import Store
 from soaes.report.layout import printable
 from soaes.serve import checks, draft
-from soaes.serve.__main__ import main
-from soaes.serve.pair import Model, Pair, Question
+from soaes.serve.__main__ import answer_limit, main
+from soaes.serve.command import ServerSettings
+from soaes.serve.pair import Model, Pair, Question, find_pair
 from tests.helpers.served import VLLM, WORDS, save_store
 from tests.helpers.vllm_stand_in import stand_in
 
@@ -98,15 +99,28 @@ def test_the_command_alone_is_printed_and_needs_no_vllm(environment, tmp_path, m
     monkeypatch.setenv(vllm_environment.VLLM, str(tmp_path))
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest's handlers stay
     printed = []
-    for word in ("dry=true", "--command"):
+    for word in ("dry=true", "dry=True", "--command"):
         monkeypatch.setattr(sys, "argv", ["serve", *WORDS, word])
         main()
         printed.append(capsys.readouterr().out)
-    assert printed[0] == printed[1]
-    assert printed[0].startswith("#!/bin/sh\n") and "\nexec vllm serve" in printed[0]
+    assert printed[0] == printed[1] == printed[2]
+    assert printed[0].startswith("#!/bin/sh\n")
+    assert "\nexec python -m vllm.entrypoints.openai.api_server --model" in printed[0]
     monkeypatch.setattr(sys, "argv", ["serve", *WORDS])
     with pytest.raises(SystemExit, match="error: vLLM runs in .*`make vllm` installs it"):
         main()
+
+
+def test_the_answer_has_the_room_that_the_question_leaves(environment, monkeypatch):
+    monkeypatch.setenv("SOAES_STORE", environment["SOAES_STORE"])
+    pair = find_pair(WORDS, None, None)
+    question = Question("w1 " * 40)
+    length = len(checks.prompt(pair.target, question.text))
+    assert length > 40
+    settings = ServerSettings(max_model_len=length + 3)
+    assert answer_limit(pair, settings, question) == 3
+    with pytest.raises(ValueError, match=f"the question is {length} tokens of {length}, which"):
+        answer_limit(pair, ServerSettings(max_model_len=length), question)
 
 
 def test_a_draft_gets_the_rows_that_it_lacks(tmp_path, monkeypatch):

@@ -26,17 +26,38 @@ def is_alive(pid):
     return True
 
 
+def wait_until_ended(pid):
+    deadline = time.monotonic() + 10  # the kernel is about to
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(pid)
+
+
 def test_one_that_never_is_healthy_is_given_up_and_ended_with_its_children(tmp_path):
     child = tmp_path / "child"
     with pytest.raises(ValueError, match="not healthy within 0.5 seconds.*--start-timeout"):
         with start(tmp_path, f"sleep 60 &\necho $! > {child}\nexec sleep 60") as server:
             server.wait_until_ready(0.5)
     assert server.process.returncode is not None
-    pid = int(child.read_text())
-    deadline = time.monotonic() + 10  # the kernel is about to
-    while is_alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_alive(pid)
+    wait_until_ended(int(child.read_text()))
+
+
+def test_a_second_ctrl_c_still_ends_its_children(tmp_path, monkeypatch):
+    child = tmp_path / "child"
+    with pytest.raises(KeyboardInterrupt):
+        with start(tmp_path, f"sleep 60 &\necho $! > {child}\nexec sleep 60") as server:
+            while not child.exists() or not child.read_text():
+                time.sleep(0.05)
+            wait = server.process.wait
+
+            def interrupted(limit=None):
+                if limit is not None:
+                    raise KeyboardInterrupt
+                return wait()
+
+            monkeypatch.setattr(server.process, "wait", interrupted)
+    assert server.process.returncode is not None
+    wait_until_ended(int(child.read_text()))
 
 
 @pytest.mark.parametrize(

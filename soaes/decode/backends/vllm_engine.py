@@ -79,10 +79,22 @@ def started(
 
 
 def _visible(device: str) -> str:
-    """The one GPU that a process may see, of those that this one sees."""
+    """The one GPU that a process may see, of those that this one sees.
+
+    Raises:
+        ValueError: This one does not see so many.
+    """
     number = int(device.partition(":")[2])
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return visible.split(",")[number] if visible else str(number)
+    if not visible:
+        return str(number)
+    devices = visible.split(",")
+    if number >= len(devices):
+        raise ValueError(
+            f"device={device}: CUDA_VISIBLE_DEVICES={visible} leaves {len(devices)} to this "
+            f"process; set runtime.execution.device=cuda:{len(devices) - 1} or less"
+        )
+    return devices[number]
 
 
 class VllmProcess:
