@@ -67,7 +67,8 @@ def read(digest: str, *, root: str, readers: Mapping[str, str] | None = None, ou
         out: The stage's output folder.
 
     Raises:
-        ValueError: The folder changed since the job was planned, or a reader cannot be imported.
+        ValueError: The folder changed since the job was planned, also while it was read, or a
+            reader cannot be imported.
     """
     sources.check_unchanged(root, digest, KINDS)
     registry = Readers(readers)
@@ -83,6 +84,7 @@ def read(digest: str, *, root: str, readers: Mapping[str, str] | None = None, ou
         output.account.extra["fields_not_read"] = {
             kind: dict(fields_not_read[kind].most_common()) for kind in KINDS
         }
+    sources.check_unchanged(root, digest, KINDS)  # a file may change while others are read
     write_metrics(out, {"files": num_files.total(), **output.account.metrics()})
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from soaes.data.curation import sources
 from soaes.data.curation.document import SourceDocument, StepOutput, curated
 from soaes.data.curation.settings import CleaningSettings, DeduplicationSettings
 from soaes.data.jsonl import read_jsonl, write_jsonl
@@ -39,6 +40,23 @@ def drops(folder):
 
 def account(folder):
     return json.loads((folder / "account.json").read_text(encoding="utf-8"))
+
+
+def test_a_folder_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "in" / "corpus" / "a.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text(LAW, encoding="utf-8")
+    digest = sources.digest(tmp_path / "in", kinds=corpus.KINDS)
+    read_file = corpus._read_file
+
+    def read_and_change(*arguments):
+        fields = read_file(*arguments)
+        file.write_text(LAW + LAW, encoding="utf-8")
+        return fields
+
+    monkeypatch.setattr(corpus, "_read_file", read_and_change)
+    with pytest.raises(ValueError, match="changed since it was planned"):
+        corpus.read(digest, root=str(tmp_path / "in"), out=tmp_path / "out")
 
 
 def test_cleaning_accounts_for_every_character_and_shows_samples(tmp_path, cleaning):
