@@ -35,6 +35,7 @@ from soaes.pipeline.scheduler import Outcome
 from soaes.pipeline.store import Store
 
 LAUNCHER = "hydra/launcher"
+SETTLED = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra/sweeper", "hydra.sweeper")  # by rounds
 UNIT = "unit"  # the key by which Hydra enumerates the jobs of a round
 JOBLIBS_METHOD = "loky"  # of starting processes, in joblib's workers; their children lack it
 POLL = 1.0  # seconds between two looks at the store
@@ -55,16 +56,26 @@ def check(words: Sequence[str]) -> None:
     """Check Hydra's own words of a command line: the launcher and its settings.
 
     Raises:
-        ValueError: There are settings without a launcher, none of that name, or an unknown setting.
+        ValueError: There are settings without a launcher, none of that name, several launchers, an
+            unknown setting, or one that the rounds settle.
     """
     if not words:
         return
+    keys = [key_of(override) for override in parse(words)]
     launcher = value(words, LAUNCHER)
+    if launcher is None and LAUNCHER in keys:
+        raise ValueError(f"{' '.join(words)}: give {LAUNCHER} one name, as in {LAUNCHER}=joblib")
     if launcher is None:
         raise ValueError(
             f"{words[0]}: Hydra's own settings count only beside {LAUNCHER}=...; leave it out, "
             "jobs are recorded below runtime.store"
         )
+    for word, key in zip(words, keys, strict=True):
+        if any(key == settled or key.startswith(f"{settled}.") for settled in SETTLED):
+            raise ValueError(
+                f"{word}: how rounds run, and where they are logged, is settled; leave it out, "
+                "jobs are recorded below runtime.store"
+            )
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             compose("run", list(words), return_hydra_config=True)

@@ -100,6 +100,12 @@ def test_hydras_words_are_its_own_and_are_checked_first():
         ValueError, match="launcher=slurm: there is no such launcher here; .*pip install"
     ):
         launch.check(["hydra/launcher=slurm"])
+    for settled in ("hydra.mode=RUN", "hydra.sweep.dir=here", "hydra/sweeper=none"):
+        with pytest.raises(ValueError, match=f"{settled}: how rounds run, .* is settled; leave it"):
+            launch.check(["hydra/launcher=basic", settled])
+    for words in (["hydra/launcher=basic,joblib"], ["hydra/launcher=null"]):
+        with pytest.raises(ValueError, match=f"{words[0]}: give hydra/launcher one name"):
+            launch.check(words)
     with pytest.raises(ValueError, match="n_jbs'; correct the launcher's settings"):
         launch.check(["hydra/launcher=basic", "hydra.launcher.n_jbs=2"])
 
