@@ -25,8 +25,9 @@ def calls_without_encoding(source):
         elif name in TEXT_CALLS and owner not in ("os", "store", "gzip", "tarfile", "zipfile"):
             binary = any("b" in mode for mode in modes(node))
             is_ours = name == "write_text" and not owner  # soaes.pipeline.store.write_text
+            is_url = "timeout" in keywords  # of urllib, which gives bytes
             given = "encoding" in keywords or len(node.args) > TEXT_CALLS[name]
-            if not (binary or is_ours or given):
+            if not (binary or is_ours or is_url or given):
                 yield ast.unparse(node)
 
 
@@ -47,6 +48,7 @@ def modes(call):
         ("open(name, 'rb')", 0),
         ("path.open('w')", 1),
         ("path.open('w', encoding='utf-8')", 0),
+        ("opener.open(request, timeout=5)", 0),
         ("subprocess.run(words, text=True)", 1),
     ],
 )
