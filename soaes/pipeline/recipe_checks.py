@@ -483,9 +483,9 @@ def _check_backend(recipe: Recipe) -> None:
 
 
 def _backend(recipe: Recipe) -> str:
-    """The name of the library that a backend is."""
+    """The name of the library that a backend is, of open_NAME for a pair and open_NAME_model."""
     function = declared_name(recipe.arguments["backend"]["_target_"])
-    return function.removeprefix("open_")
+    return function.removeprefix("open_").removesuffix("_model")
 
 
 def _check_tokenizers(recipe: Recipe) -> None:
