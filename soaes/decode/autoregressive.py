@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import torch
 
 from soaes.decode.base import Generation, check_request
-from soaes.decode.batch import Steps, run
-from soaes.decode.engine import Engine, Forward
+from soaes.decode.batch import run
+from soaes.decode.engine import Engine, Forward, Steps
 from soaes.decode.sampling import greedy, sample, warp
 from soaes.decode.settings import AutoregressiveSettings, SamplingSettings
 

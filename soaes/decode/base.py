@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 
 if TYPE_CHECKING:
-    from soaes.decode.batch import Steps
-    from soaes.decode.engine import Engine
+    from soaes.decode.engine import Engine, Steps
 
 # n drafted tokens of a block, V vocabulary
 

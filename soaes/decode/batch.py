@@ -8,20 +8,17 @@ not what they are for.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 
 from soaes.decode.base import EngineDecoder, Generation
-from soaes.decode.engine import Forward
+from soaes.decode.engine import Forward, Result, Steps
 
 _size = attrgetter("num_weights")
-
-Result = TypeVar("Result")
-Steps = Generator[Forward, torch.Tensor, Result]  # gets the logits_TV of each forward
 
 
 class Request(NamedTuple):

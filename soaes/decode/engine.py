@@ -9,9 +9,9 @@ Knows sequences and their caches: not sampling, not drafts, not text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from copy import copy
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -87,6 +87,10 @@ class Forward(NamedTuple):
     engine: Engine
     ids_T: torch.Tensor
     tail: int  # how many last tokens to return logits for
+
+
+Result = TypeVar("Result")
+Steps = Generator[Forward, torch.Tensor, Result]  # gets the logits_TV of each forward
 
 
 class Engine:

@@ -13,8 +13,8 @@ import torch
 
 from soaes.decode.adaptive import BlockCosts
 from soaes.decode.base import Generation, Rule
-from soaes.decode.batch import Steps, run
-from soaes.decode.engine import Engine
+from soaes.decode.batch import run
+from soaes.decode.engine import Engine, Steps
 from soaes.decode.sampling import one_hot
 from soaes.decode.settings import PromptLookupSettings, SamplingSettings
 from soaes.decode.speculative import Draft, adaptive_length, speculate

@@ -19,9 +19,9 @@ import torch
 from soaes.decode.adaptive import Adaptive, BlockCosts
 from soaes.decode.autoregressive import next_token
 from soaes.decode.base import EngineDecoder, Generation, Rule, Verdict, check_request
-from soaes.decode.batch import Steps, run
+from soaes.decode.batch import run
 from soaes.decode.clock import timed
-from soaes.decode.engine import Engine, Forward
+from soaes.decode.engine import Engine, Forward, Steps
 from soaes.decode.sampling import greedy, one_hot, warp
 from soaes.decode.settings import SamplingSettings, SpeculativeSettings
 from soaes.decode.verify import REJECTION, RULES, verify_block, verify_greedy

@@ -53,7 +53,13 @@ THRESHOLDS = tuple(step / 20 for step in range(20))  # of relevance, in frontier
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def read(digest: str, *, root: str, readers: Mapping[str, str] | None = None, out: Path) -> None:
+def read(
+    digest: str,
+    *,
+    root: str,
+    readers: Mapping[str, str] | None = None,
+    out: Path,
+) -> None:
     """Read the documents of a user's folder: every file below general/ and corpus/.
 
     A file, page or record that cannot be read is named in drops.jsonl and stops nothing else.

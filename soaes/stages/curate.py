@@ -89,7 +89,7 @@ def files(
         held_out: share of the corpus that becomes general text, in (0, 1), if the user has none.
         split_one_in: a missing dev or test split takes one in so many of the train questions.
         min_chars: shortest document that is kept, in characters.
-        dialogue: which dialogues are kept; None: the defaults.
+        dialogue: which dialogues are kept.
         out: the stage's output folder.
 
     Raises:

@@ -155,7 +155,11 @@ def score(llm: Any, texts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return scores
 
 
-def hidden_states(llm: Any, documents: list[list[int]], wanted: list[list[int]]) -> np.ndarray:
+def hidden_states(
+    llm: Any,
+    documents: list[list[int]],
+    wanted: list[list[int]],
+) -> np.ndarray:
     """Return the final hidden states before each wanted token, document by document.
 
     As the model's last norm leaves them: what is multiplied with the output matrix to predict it.
