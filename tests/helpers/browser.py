@@ -21,6 +21,19 @@ def executable():
     return next((path for path in paths if path), None)
 
 
+class PageReplacedError(Exception):
+    """The page went away for another one while an expression was evaluated in it."""
+
+
+# what Chromium answers when that happens, by the moment at which it happens
+REPLACED = (
+    "Inspected target navigated or closed",
+    "Execution context was destroyed",
+    "Cannot find context",
+    "Cannot find default execution context",
+)
+
+
 class Browser:
     """One tab."""
 
@@ -73,6 +86,8 @@ class Browser:
         while True:
             answer = self._receive()
             if answer.get("id") == self.number:
+                if answer.get("error", {}).get("message", "").startswith(REPLACED):
+                    raise PageReplacedError(answer["error"]["message"])
                 assert "error" not in answer, answer
                 return answer["result"]
 
@@ -109,11 +124,20 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, expression):
-        """Wait until a JavaScript expression is true."""
+        """Wait until a JavaScript expression, or what its promise gives, is true.
+
+        While one page takes another's place the expression counts as not yet true.
+        """
         end = time.monotonic() + SECONDS
-        while not self.run(f"Boolean({expression})"):
+        while not self._holds(expression):
             assert time.monotonic() < end, f"never true: {expression}"
             time.sleep(0.02)
+
+    def _holds(self, expression):
+        try:
+            return self.run(f"Promise.resolve({expression}).then(Boolean)")
+        except PageReplacedError:
+            return False
 
     def open(self, path, width=1280, height=900, scheme="light", language="en"):
         """Open a file in a window of a size, colour scheme and language."""

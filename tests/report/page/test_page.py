@@ -143,6 +143,14 @@ def test_marks_are_around_the_words_that_differ(opened):
     assert "<mark>210</mark>" in marked and not any("营业" in part for part in marked[1:])
 
 
+def test_the_browser_waits_while_one_page_takes_anothers_place(tab, page):
+    redirect = page.parent / "redirect.html"
+    redirect.write_text("<script>setTimeout(() => location = 'report.html#end', 200)</script>")
+    tab.open(redirect)
+    tab.wait("location.hash || new Promise(() => {})")
+    assert tab.run("location.hash") == "#end"
+
+
 def test_an_address_opens_its_cell_and_a_cell_has_an_address(tab, page):
     address = page.parent / "address.html"
     address.write_text("<script>location = 'report.html#table0.trained.bleu4'</script>")
