@@ -164,10 +164,11 @@ def _serve(pair: Pair, settings: ServerSettings, question: Question, limit: floa
     folder = serving_folder(pair)
     check_writable(folder, "set runtime.store=FOLDER, where vLLM's command is written to")
     draft = export_draft(pair)
-    path = folder / "serve.sh"
+    # two servers of one pair have two ports
+    path = folder / f"serve-{settings.port}.sh"
     write_text(path, script(pair, draft, settings, runs_on, [_title(pair), *remarks]))
     _say(*text.heading(pair, draft, path), "", path.read_text("utf-8").strip(), "")
-    log = folder / "serve.log"
+    log = path.with_suffix(".log")
     _say(f"vLLM starts, which takes a minute or more; its log is {log}")
     with running(path, log, settings.url) as server:
         seconds = server.wait_until_ready(limit)

@@ -80,6 +80,7 @@ class Speed:
     machine: str
     proof: str  # why the output may count, see schema.SpeedMetrics
     speedup: float  # over autoregression
+    batch: int = 1  # texts decoded together, in the row and in its baseline
 
     @property
     def is_of_vllm(self) -> bool:
@@ -87,9 +88,12 @@ class Speed:
         return "vllm" in self.library
 
     @property
-    def rank(self) -> tuple[bool, float]:
-        """The greatest is the best: vLLM's own rows before others, then by speedup."""
-        return self.is_of_vllm, self.speedup
+    def rank(self) -> tuple[bool, bool, float]:
+        """The greatest is the best: vLLM's own rows, then those of one text, then by speedup.
+
+        Speedups of different batches have different baselines and do not compare.
+        """
+        return self.is_of_vllm, self.batch == 1, self.speedup
 
     def interval(self) -> tuple[float, float]:
         """Compute the speedup's 95 % interval over the row's prompts."""
@@ -216,6 +220,7 @@ class _Finder:
             raise ValueError(
                 f"{role}=: is empty; name a node, a stage or a folder, or leave it out"
             )
+        self._check_unambiguous(role, word)
         if _is_folder(word):
             model = _of_folder(role, word, Path(word).expanduser())
         elif _is_node(word):
@@ -225,6 +230,14 @@ class _Finder:
             model = Model(role, self.store.folder(name), name)
         model_folder.check(f"{role}={word}", model.folder)
         return model
+
+    def _check_unambiguous(self, role: str, word: str) -> None:
+        is_ours = STAGE.fullmatch(word) or OmegaConf.select(self.cfg, word) is not None
+        if "/" not in word and is_ours and Path(word).is_dir():
+            raise ValueError(
+                f"{role}={word}: is a folder here and a name of ours; write ./{word} for the "
+                "folder, or start the command in another folder"
+            )
 
     def _at_node(self, role: str, key: str) -> Model:
         recipe = compose.recipe_at(self.cfg, key)
@@ -331,6 +344,7 @@ def _speed(store: Store, name: str, written: dict[str, Any], draft: str) -> Spee
         metrics["machine"],
         metrics["proof"],
         metrics["speedup"],
+        written["decode"].get("batch", 1),
     )
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from soaes.pipeline.store import Store
 from soaes.serve.pair import _decoding, find_pair
 from tests.helpers.served import WORDS, save_model, save_store
 
@@ -46,6 +47,27 @@ def test_a_biased_row_is_no_reason_and_vllms_own_comes_first(measured, monkeypat
         assert find_pair(WORDS, None, None).draft.name == names(slower)["draft"]
     finally:
         path.write_text(json.dumps(metrics))
+
+
+def test_speedups_of_several_texts_together_do_not_compete_with_those_of_one(measured, monkeypatch):
+    store, (slower, faster) = measured
+    recipe = Store.recipe
+
+    def batched(self, name):
+        written = recipe(self, name)
+        batch = 4 if name == faster.recipe.name else 1
+        return written | {"decode": written["decode"] | {"batch": batch}} if batch > 1 else written
+
+    monkeypatch.setattr(Store, "recipe", batched)
+    assert find_pair(WORDS, None, None).draft.name == names(slower)["draft"]
+
+
+def test_a_folder_named_like_a_node_is_not_taken_for_it(measured, tmp_path, monkeypatch):
+    save_model(tmp_path / "distill")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"draft=distill: is a folder here.*write \./distill"):
+        find_pair(WORDS, None, "distill")
+    assert not find_pair(WORDS, None, "./distill").draft.name
 
 
 def test_how_a_row_drafted_is_said_where_vllm_does_otherwise():
