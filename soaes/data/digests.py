@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ SETTLED_NS = 2_000_000_000
 
 CHUNK = 64 << 20  # bytes of a file that one thread hashes
 PIECE = 1 << 20  # bytes that a thread reads at once
+LONG = 4 << 30  # bytes that take long enough to read for a word about it
 MAX_THREADS = 16
 
 
@@ -71,6 +73,8 @@ def digest(
 ) -> str:
     """Return the SHA-256 over the sorted (relative path, digest of the file) of some files.
 
+    Reading gigabytes is announced on stderr, and what was read is kept if the user breaks it off.
+
     Args:
         root: The folder.
         names: Files, relative to root.
@@ -79,14 +83,31 @@ def digest(
     """
     cached = _load_cache(cache, root)
     digests: dict[str, CachedDigest] = {}
-    for name in names:
-        digests[name] = _file_digest(root / name, cached.get(name), hash_file)
-    _save_cache(cache, root, cached | digests)  # other files of the folder have digests of theirs
+    names = sorted(set(names))
+    _announce(root, names, cached)
+    try:
+        for name in names:
+            digests[name] = _file_digest(root / name, cached.get(name), hash_file)
+    finally:
+        # other files of the folder have digests of theirs
+        _save_cache(cache, root, cached | digests)
     total = hashlib.sha256()
-    for name in sorted(digests):
+    for name in names:
         # A path holds no NUL byte, so the concatenation is unambiguous.
         total.update(os.fsencode(name) + b"\0" + digests[name].sha256.encode())
     return total.hexdigest()
+
+
+def _announce(root: Path, names: Iterable[str], cached: dict[str, CachedDigest]) -> None:
+    """Say that files are read, if they are large and were not read before."""
+    size = 0
+    for name in names:
+        try:
+            size += 0 if name in cached else os.stat(root / name).st_size
+        except OSError:
+            pass  # it counts as unreadable
+    if size >= LONG:
+        print(f"{root}: reading {size / 1e9:,.0f} GB for their digest, once", file=sys.stderr)
 
 
 def _file_digest(

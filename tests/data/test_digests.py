@@ -94,3 +94,23 @@ def test_a_digest_of_some_files_forgets_no_others(folder, tmp_path, monkeypatch)
     for names in (["a"], ["b"], ["a", "b"]):
         digests.digest(folder, names, tmp_path / "cache", hash_file)
     assert read == ["a", "b"]
+
+
+def test_reading_gigabytes_is_announced_and_kept_when_it_is_broken_off(
+    folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(digests, "SETTLED_NS", 0)
+    monkeypatch.setattr(digests, "LONG", 1000)
+    read = []
+
+    def hash_file(path):
+        read.append(path.name)
+        if read == ["a", "b"]:
+            raise KeyboardInterrupt
+        return digests.sha256(path)
+
+    with pytest.raises(KeyboardInterrupt):
+        digests.digest(folder, ["a", "b"], tmp_path / "cache", hash_file)
+    assert "reading 0 GB for their digest" in capsys.readouterr().err
+    digests.digest(folder, ["a", "b"], tmp_path / "cache", hash_file)
+    assert read == ["a", "b", "b"] and not capsys.readouterr().err
