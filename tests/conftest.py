@@ -35,6 +35,26 @@ def run_folder(tmp_path_factory):
     return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_compositions(run_folder):
+    """A folder in which the processes of one test run find what one of them composed."""
+    from tests.helpers import compositions
+
+    folder = run_folder / "compositions"
+    folder.mkdir(exist_ok=True)
+    os.environ[compositions.FOLDER] = str(folder)
+    compositions.share()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_server_of_forks():
+    """Let stages that are built be forks of the same process as the tests' own."""
+    from soaes.pipeline import scheduler
+    from tests.helpers import forks
+
+    scheduler.PRELOAD = forks.PRELOAD
+
+
 @pytest.fixture(scope="module")
 def decoding_world(tmp_path_factory):
     """A target, a draft and six questions as folders."""

@@ -13,19 +13,19 @@ from soaes import diff
 from soaes.data.jsonl import write_jsonl
 from soaes.pipeline import sweep
 from soaes.pipeline.store import Store
+from tests.helpers.commands import without_torch
 from tests.helpers.small import SMALL_WORLD
 
-NO_TORCH = "import sys; sys.modules['torch'] = None; from soaes.diff import main; main()"
 WORDS = [*SMALL_WORLD, "logger=none", "seed=0,1"]
 
 
 def command(store, *words):
     return subprocess.run(
-        [sys.executable, "-c", NO_TORCH, *words],
+        without_torch("diff", *words),
         env={**os.environ, "SOAES_STORE": str(store), "PYTHONPATH": os.getcwd()},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 

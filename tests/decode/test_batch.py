@@ -186,7 +186,7 @@ def test_logits_of_another_text_are_found():
 
 def test_acceptance_of_another_text_fails_the_chi_square():
     wrong = tables("draft", rule=TestOfAnother().rule, eos=NEVER)
-    assert p_value(wrong, 4, DRAWS // 2, batch=2) < LEVEL
+    assert p_value(wrong, 4, DRAWS, batch=2) < LEVEL
 
 
 # ---------------------------------------------------------------- what is refused

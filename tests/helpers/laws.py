@@ -25,7 +25,7 @@ EXACT = {rule.name: rule for rule in (REJECTION, BLOCK, TOKEN_MATCH)}
 FAMILY = 1e-3  # chance that a correct program fails any of the chi-square tests
 # what each p-value must stay above (Bonferroni: 16 tests of the suite and 36 nightly ones)
 LEVEL = FAMILY / 60
-DRAWS = 2000
+DRAWS, MANY_DRAWS = 1000, 20_000  # of the suite; of the nightly tests
 NEVER = -1  # an eos that no model emits
 PROMPT = [1, 2, 1, 1, 2]
 

@@ -1,14 +1,12 @@
 """Functions run as the ranks of one stage, each in a process of its own, as torchrun would."""
 
-import multiprocessing
 import os
-import socket
 import sys
 import time
 import traceback
 
-# Loaded once, by a process that each rank is a fork of.
-PRELOAD = ["soaes.stages.train", "torch._dynamo", "torch.distributed.checkpoint"]
+from tests.helpers import forks
+from tests.helpers.ports import free_port
 
 
 def run(function, *arguments, ranks=2, seconds=300):
@@ -16,11 +14,8 @@ def run(function, *arguments, ranks=2, seconds=300):
 
     The others are killed when one ends badly, as torchrun does.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    context = forks.context()
+    port = free_port()
     processes = []
     for rank in range(ranks):
         process = context.Process(target=_rank, args=(rank, ranks, port, function, arguments))

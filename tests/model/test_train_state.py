@@ -3,7 +3,6 @@
 A damaged checkpoint is never trained on.
 """
 
-import multiprocessing
 import os
 import random
 import resource
@@ -23,6 +22,7 @@ from soaes.model import callbacks, train_state
 from soaes.model.train_state import TrainState
 from soaes.pipeline import provenance
 from soaes.pipeline.runtime import Execution
+from tests.helpers import forks
 from tests.helpers.mortals import EVERY_STEP, STEPS, build, die, killed, outcome, prepare, rows
 
 TIMES = ("train/tokens_per_s", "seconds")
@@ -383,9 +383,7 @@ def test_without_checkpoints_nothing_is_written_beside_the_output(toy, tmp_path)
 
 def in_a_process(toy, store, stage, **how):
     """Start `build` in a process of its own, which a signal can end for good."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["soaes.stages.train", "torch._dynamo"])
-    process = context.Process(target=build, args=(toy, store, stage), kwargs=how)
+    process = forks.context().Process(target=build, args=(toy, store, stage), kwargs=how)
     process.start()
     return process
 

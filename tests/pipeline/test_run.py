@@ -18,21 +18,19 @@ import yaml
 from soaes import run
 from soaes.pipeline import compose, dry_run, processor, sweep
 from soaes.pipeline.store import Store
-from tests.helpers.small import SMALL_WORLD
+from tests.helpers.commands import without_torch
+from tests.helpers.small import SMALL_MODELS, SMALL_WORLD
 
 SMALL = [*SMALL_WORLD, "logger=none"]
 EXPERIMENTS = "speed4_none,table2,table3_alpha,table3_reference,table3_tau"
-NO_TORCH = "import sys; sys.modules['torch'] = None; "
 # Where every sweep is in the cache beside the store, Hydra is not asked.
-NO_HYDRA = "from soaes.pipeline import sweep; sweep.compose_jobs = None; "
-MAIN = "from soaes.{module} import main; sys.argv[0] = '{module}'; main()"
+NO_HYDRA = "from soaes.pipeline import sweep; sweep.compose_jobs = None"
 
 
 def command(module, *words, torch=True, hydra=True):
     if torch:
         return [sys.executable, "-m", f"soaes.{module}", *words]
-    program = NO_TORCH + ("" if hydra else NO_HYDRA) + MAIN.format(module=module)
-    return [sys.executable, "-c", program, *words]
+    return without_torch(module, *words, before="" if hydra else NO_HYDRA)
 
 
 def soaes(store, module, *words, torch=True, hydra=True, cwd=None):
@@ -384,7 +382,7 @@ def test_stages_are_forked_and_find_their_temporary_files_below_any_tmpdir(tmp_p
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert ran.stdout == f"0 {temporary}\n", ran.stderr
     assert any(temporary.iterdir()), "the stage's own files lie where TMPDIR says"
@@ -429,12 +427,12 @@ def interruptible(store, *words):
 def interrupt(ran, is_due):
     """Press Ctrl-C once it is due; return what was printed, once no process is left."""
     try:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 300
         while not is_due():
             assert ran.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         os.killpg(ran.pid, signal.SIGINT)
-        printed, _ = ran.communicate(timeout=200)
+        printed, _ = ran.communicate(timeout=300)
         with pytest.raises(ProcessLookupError):
             while time.monotonic() < deadline:
                 os.killpg(ran.pid, 0)
@@ -448,7 +446,7 @@ def interrupt(ran, is_due):
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_half_output(tmp_path):
     store = tmp_path / "store"
     endless = ["optim.general.epochs=500", "optim.general.max_tokens=null"]
-    ran = interruptible(store, "goal=target.base", *endless)
+    ran = interruptible(store, "goal=target.base", *SMALL_WORLD, *SMALL_MODELS, *endless)
     printed = interrupt(ran, lambda: list(store.glob("unfinished/pretrain-*/curves.jsonl")))
     assert ran.returncode == 130 and "run the same command again to continue" in printed
     assert len(Store(store).names("pack")) == 1 and not Store(store).names("pretrain")

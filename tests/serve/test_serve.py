@@ -21,10 +21,10 @@ from soaes.serve import checks, draft
 from soaes.serve.__main__ import answer_limit, main
 from soaes.serve.command import ServerSettings
 from soaes.serve.pair import Model, Pair, Question, find_pair
+from tests.helpers.commands import without_torch
+from tests.helpers.ports import free_port
 from tests.helpers.served import VLLM, WORDS, save_store
 from tests.helpers.vllm_stand_in import stand_in
-
-NO_TORCH = "import sys; sys.modules['torch'] = None; from soaes.serve.__main__ import main; main()"
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +37,9 @@ def environment(tmp_path_factory):
         yield {**os.environ, "PYTHONPATH": os.getcwd()}
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def started(environment, *words, **more):
     return subprocess.Popen(
-        [sys.executable, "-c", NO_TORCH, *words],
+        without_torch("serve.__main__", *words),
         env=environment | more,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -78,7 +72,7 @@ def test_the_fastest_pair_is_served_until_ctrl_c(environment):
     with socket.create_connection(("127.0.0.1", port)):
         pass
     process.send_signal(signal.SIGINT)
-    rest, errors = process.communicate(timeout=60)
+    rest, errors = process.communicate(timeout=300)
     assert process.returncode == 0 and not errors and "it has ended" in rest
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
@@ -87,7 +81,7 @@ def test_the_fastest_pair_is_served_until_ctrl_c(environment):
 def test_one_that_dies_at_its_start_is_an_error_with_its_cause(environment):
     words = [*WORDS, "--port", str(free_port())]
     process = started(environment, *words, STAND_IN="dies")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     first, *last = errors.splitlines()
     assert process.returncode == 1
     assert first.startswith("error: vLLM ended with exit code 3 while it started: ValueError: no r")
@@ -172,7 +166,7 @@ def test_vllm_itself_serves_what_the_target_writes(tmp_path):
         printed = served_until(process, "curl")
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=120)
+        process.communicate(timeout=300)
     assert process.returncode == 0
     ids = checks.prompt(Model("target", tmp_path / "target"), "改革")
     output = target.generate(torch.tensor([ids]), max_new_tokens=32, do_sample=False)
