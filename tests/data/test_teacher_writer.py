@@ -107,7 +107,7 @@ def test_a_writer_killed_at_any_instant_ends_with_the_same_bytes(tmp_path, times
         out = tmp_path / f"{index}"
         while killed(partial(write, out), after=rng.uniform(0, 1.5 * seconds)):
             kills += 1
-        seconds *= 0.7 if kills < index else 1  # the machine may be faster than it was
+        seconds *= 0.7 if kills < index else 1  # the machine is faster than it was
         assert contents(out) == contents(tmp_path / "whole")
     assert kills >= times / 4
 
