@@ -12,11 +12,14 @@ SMALL_WORLD = [
     "world.mcq_per_fact=2",
 ]
 
-# Overrides of a target and a draft that train in seconds.
-SMALL_MODELS = [
+# Overrides of a target that trains in seconds, and of a draft too.
+SMALL_TARGET = [
     "target.origin.base.layers=1",
     "target.origin.base.width=64",
     "target.origin.base.heads=2",
+]
+SMALL_MODELS = [
+    *SMALL_TARGET,
     "draft.origin.base.width=32",
     "draft.origin.base.heads=1",
 ]

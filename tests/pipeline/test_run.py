@@ -19,7 +19,7 @@ from soaes import run
 from soaes.pipeline import compose, dry_run, processor, sweep
 from soaes.pipeline.store import Store
 from tests.helpers.commands import without_torch
-from tests.helpers.small import SMALL_MODELS, SMALL_WORLD
+from tests.helpers.small import SMALL_TARGET, SMALL_WORLD
 
 SMALL = [*SMALL_WORLD, "logger=none"]
 EXPERIMENTS = "speed4_none,table2,table3_alpha,table3_reference,table3_tau"
@@ -446,7 +446,7 @@ def interrupt(ran, is_due):
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_half_output(tmp_path):
     store = tmp_path / "store"
     endless = ["optim.general.epochs=500", "optim.general.max_tokens=null"]
-    ran = interruptible(store, "goal=target.base", *SMALL_WORLD, *SMALL_MODELS, *endless)
+    ran = interruptible(store, "goal=target.base", *SMALL_WORLD, *SMALL_TARGET, *endless)
     printed = interrupt(ran, lambda: list(store.glob("unfinished/pretrain-*/curves.jsonl")))
     assert ran.returncode == 130 and "run the same command again to continue" in printed
     assert len(Store(store).names("pack")) == 1 and not Store(store).names("pretrain")
