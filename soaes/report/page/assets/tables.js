@@ -1,6 +1,27 @@
 "use strict";
 // The tables: every cell is a button that opens where it comes from.
 
+/** The label of a row with its settings: `Base 3x96 + distillation, alpha = 0.5`. */
+function rowLabel(table, row) {
+  const settings = table.settings
+    .map((title, index) => `${title} = ${row.settings[index]}`)
+    .filter((_, index) => row.settings[index] !== "-");
+  return [row.label, ...settings].join(", ");
+}
+
+/** Of each goal the first row that shows it: name -> label. */
+const GOAL_LABELS = new Map();
+for (const table of RECORD.tables) {
+  for (const row of table.rows) {
+    for (const ofSeed of Object.values(row.goals)) {
+      for (const name of Object.values(ofSeed)) {
+        const label = `${table.name}.${row.key}: ${rowLabel(table, row)}`;
+        if (!GOAL_LABELS.has(name)) GOAL_LABELS.set(name, label);
+      }
+    }
+  }
+}
+
 /** One table with its picture, its breakdown and what is said of it. */
 function tableSection(table) {
   return el(

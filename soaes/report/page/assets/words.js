@@ -1,10 +1,8 @@
 "use strict";
-// Every string of the interface, in both languages. Titles and claims are translated by
-// chinese.json; any other text of the data stays as it is.
+// Every string of this page, in both languages, beside those of language.js. Titles and claims
+// are translated by chinese.json; any other text of the data stays as it is.
 
-const WORDS = {
-  skip: ["Skip to content", "跳到正文"],
-  sections: ["Sections", "目录"],
+Object.assign(WORDS, {
   verdicts: ["Verdicts", "结论"],
   tables: ["Tables", "表格"],
   answers: ["Answers", "回答"],
@@ -53,7 +51,6 @@ const WORDS = {
   reading: ["How to read it", "如何解读"],
   origin: ["Origin", "来源"],
   difference: ["ours less the paper's", "我们减论文"],
-  close: ["Close", "关闭"],
   ours: ["ours", "我们"],
 
   "not built": ["not built", "未构建"],
@@ -88,9 +85,7 @@ const WORDS = {
   speed: ["decoding: speed", "解码：速度"],
   row: ["Row", "行"],
   other: ["Compare with", "对比"],
-  nothing: ["nothing", "无"],
   group: ["Task", "任务"],
-  all: ["all", "全部"],
   score: ["Score", "得分"],
   from: ["from", "从"],
   to: ["to", "到"],
@@ -103,13 +98,8 @@ const WORDS = {
   lowest: ["lowest score first", "得分由低到高"],
   largest: ["largest change first", "变化由大到小"],
   reference: ["Reference", "参考答案"],
-  empty: ["(empty)", "（空）"],
-  semicolon: ["; ", "；"],
-  comma: [", ", "，"],
   cut: ["cut at the length limit", "被长度上限截断"],
-  more: ["Show more", "显示更多"],
   questionsShown: ["questions", "题"],
-  loading: ["Unpacking…", "解压中…"],
   noAnswers: ["No predictions are stored for these rows.", "这些行没有保存预测。"],
 
   curvesText: [
@@ -139,59 +129,13 @@ const WORDS = {
   ],
   noFailures: ["Nothing failed.", "没有失败。"],
   unbuilt: ["stages are not built", "个阶段未构建"],
-  reason: ["reason", "原因"],
   dataText: [
     "What became of the documents when rows were packed, and when a user's files were read.",
     "打包成行以及读取用户文件时，文档的去向。",
   ],
   rows: ["rows", "行"],
-  source: ["source", "来源"],
   part: ["part", "部分"],
-  documents: ["documents", "文档"],
-  tokens: ["tokens", "词元"],
-  kept: ["kept", "保留"],
-  dropped: ["dropped", "丢弃"],
   cutOver: ["cut over rows", "跨行切分"],
   fill: ["fill", "填充率"],
   lossTokens: ["tokens that bear loss", "计损失词元"],
-  problems: ["problems", "问题"],
-
-  toLanguage: ["中文", "English"],
-  toDark: ["Dark", "深色"],
-  toLight: ["Light", "浅色"],
-};
-
-const CHINESE = JSON.parse(document.getElementById("chinese").textContent);
-let language = preferred("language", navigator.language.startsWith("zh") ? "zh" : "en");
-
-/** The text of a key in the language of the page; a key without one is data and stays. */
-function say(key) {
-  const isChinese = language === "zh";
-  const texts = WORDS[key];
-  if (texts) return texts[isChinese ? 1 : 0];
-  return (isChinese && CHINESE[key]) || key;
-}
-
-/** A claim with its tolerance: `CPT keeps general ability (margin 0.05)`. */
-function sayClaim(text) {
-  const [, claim, tolerance, number] = text.match(/^(.*?)(?: \((margin|within) ([^)]*)\))?$/s);
-  return tolerance ? `${say(claim)} (${say(tolerance)} ${number})` : say(claim);
-}
-
-/** A choice of an earlier visit; some browsers keep none for files. */
-function preferred(key, otherwise) {
-  try {
-    return localStorage.getItem(`soaes.${key}`) || otherwise;
-  } catch {
-    return otherwise;
-  }
-}
-
-/** Keep a choice for the next visit where the browser does. */
-function prefer(key, value) {
-  try {
-    localStorage.setItem(`soaes.${key}`, value);
-  } catch {
-    // the choice holds for this visit
-  }
-}
+});
