@@ -39,6 +39,7 @@ from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.scheduler import JobsByGoal, Outcome, build, full_disk, missing
 from soaes.pipeline.store import Store, check_writable, read_json, write_json, write_text
 from soaes.pipeline.sweep import Job
+from soaes.report.curation.steps import curated
 
 HYDRA_FLAGS = (
     "--help",
@@ -126,6 +127,7 @@ def run(words: list[str]) -> int:
             if not store.holds(job.recipe.name):
                 _say_failed(store, job, [*line, *launch_words])
                 exit_code = 1
+    _say_curation(store, recipes)
     return exit_code
 
 
@@ -272,6 +274,15 @@ def _recorded(store: Store, job: Job) -> bool:
 
 def _record_path(store: Store, job: Job) -> Path:
     return store.root / "rows" / f"{job.name}.json"
+
+
+def _say_curation(store: Store, recipes: list[Recipe]) -> None:
+    """Write the page that shows what became of a user's documents, and print where it is."""
+    if any(curated(recipe) for recipe in recipes):
+        from soaes.report.curation import page  # here, so that a plan does not wait for numpy
+
+        for line in page.write_outdated(store, recipes):
+            say(f"curation  {line}")
 
 
 def _traceback(store: Store, job: Job) -> str:

@@ -13,4 +13,6 @@ def words_of(scripts):
     for key in re.findall(r"^  (\w+)[:,]", sections, re.M):
         used |= {key, f"{key}Text"}
     entries = re.findall(r'^  "?([^"\n]+?)"?: \[(.*?)\],$', text, re.M | re.S)
-    return used, {key for key, texts in entries if re.search(r"[\u3000-\u9fff\uff00-\uffef]", texts)}
+    return used, {
+        key for key, texts in entries if re.search(r"[\u3000-\u9fff\uff00-\uffef]", texts)
+    }

@@ -1,6 +1,7 @@
-"""Take the pictures of a report that README and docs/ show.
+"""Take the pictures of the pages that README and docs/ show.
 
-python -m tests.helpers.pictures REPORT [NAME ...]
+python -m tests.helpers.pictures store/tables/tiny/report.html [NAME ...]
+python -m tests.helpers.pictures store/curation/NAME.html curation
 """
 
 import sys
@@ -35,19 +36,26 @@ def curves(tab, report):
     tab.run("document.querySelector('#curves').scrollIntoView({behavior: 'instant'})")
 
 
-PICTURES = {"verdicts": verdicts, "cell": cell, "curves": curves}
+def curation(tab, page):
+    """The steps of a curation, light and in English."""
+    tab.open(page, **WINDOW)
+    tab.wait("document.querySelector('#data table')")
 
 
-def take(report, folder, names):
+OF_REPORT = {"verdicts": verdicts, "cell": cell, "curves": curves}
+PICTURES = {**OF_REPORT, "curation": curation}
+
+
+def take(page, folder, names):
     """Write NAME.png of each picture named."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         tab = Browser(Path(profile))
         for name in names:
-            PICTURES[name](tab, report)
+            PICTURES[name](tab, page)
             tab.screenshot(folder / f"{name}.png")
         tab.close()
 
 
 if __name__ == "__main__":
-    take(Path(sys.argv[1]), FOLDER, sys.argv[2:] or PICTURES)
+    take(Path(sys.argv[1]), FOLDER, sys.argv[2:] or OF_REPORT)

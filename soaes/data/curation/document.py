@@ -147,6 +147,11 @@ def origin(file: str) -> str:
     return folders[0] if folders else ""
 
 
+def place_of(document: CuratedDocument) -> str:
+    """Return kind and origin: `corpus/laws`."""
+    return f"{document['kind']}/{document['origin']}".rstrip("/")
+
+
 def curated(kind: str, file: str, document: SourceDocument) -> CuratedDocument:
     """Return the record of a document that a reader found.
 
@@ -177,13 +182,16 @@ def read_documents(folder: Path) -> Iterator[CuratedDocument]:
     Raises:
         ValueError: The file is damaged; the message names it.
     """
-    path = folder / DOCUMENTS
-    with open(path, encoding="utf-8", newline="\n") as handle:
-        for line in handle:
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise damaged(path, error) from None
+    yield from _records(folder / DOCUMENTS)
+
+
+def read_drops(folder: Path) -> Iterator[Drop]:
+    """Yield what a step dropped or rejected, one at a time.
+
+    Raises:
+        ValueError: The file is damaged; the message names it.
+    """
+    yield from _records(folder / DROPS)
 
 
 def read_accounts(folder: Path) -> list[dict[str, Any]]:
@@ -232,7 +240,7 @@ class Account:
         num_removed = len(before) - len(text)
         self.characters["removed"] += num_removed
         self._rules[rule].update(documents_changed=1, characters_removed=num_removed)
-        self._taken[_place(document), rule]["characters"] += num_removed
+        self._taken[place_of(document), rule]["characters"] += num_removed
         self._sample(rule, document["source"], *_excerpts(before, text))
 
     def drop(self, document: CuratedDocument, rule: str) -> None:
@@ -240,7 +248,7 @@ class Account:
         num_characters = len(document["text"])
         self._count(document, "dropped")
         self._rules[rule].update(documents_dropped=1, characters_dropped=num_characters)
-        self._taken[_place(document), rule].update(documents=1, characters=num_characters)
+        self._taken[place_of(document), rule].update(documents=1, characters=num_characters)
         self._sample(rule, document["source"], document["text"][:SAMPLE_CHARS], "")
 
     def reject(self, rejection: Rejection) -> None:
@@ -273,6 +281,13 @@ class Account:
             for rule, counts in sorted(self._rules.items())
         }
 
+    def taken(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Return what each rule takes of each origin: documents dropped, characters of both."""
+        taken: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)
+        for (place, rule), counts in sorted(self._taken.items()):
+            taken[place][rule] = {unit: counts[unit] for unit in ("documents", "characters")}
+        return taken
+
     def warnings(self) -> list[str]:
         """Return a line for each rule that takes more than its share of an origin."""
         lines = []
@@ -295,6 +310,7 @@ class Account:
             "records_rejected": self.num_rejected,
             "rules": self.rules(),
             "origins": {place: dict(counts) for place, counts in sorted(self._origins.items())},
+            "taken": self.taken(),
             "warnings": self.warnings(),
             **self.extra,
         }
@@ -313,7 +329,7 @@ class Account:
         num_characters = len(document["text"])
         self.documents[direction] += 1
         self.characters[direction] += num_characters
-        counts = self._origins[_place(document)]
+        counts = self._origins[place_of(document)]
         counts[f"documents_{direction}"] += 1
         counts[f"characters_{direction}"] += num_characters
 
@@ -438,9 +454,14 @@ class StepOutput:
         self._drops.write(json.dumps(drop, ensure_ascii=False) + "\n")
 
 
-def _place(document: CuratedDocument) -> str:
-    """Return kind and origin: `corpus/laws`."""
-    return f"{document['kind']}/{document['origin']}".rstrip("/")
+def _records(path: Path) -> Iterator[Any]:
+    """Yield the records of a file, one at a time."""
+    with open(path, encoding="utf-8", newline="\n") as handle:
+        for line in handle:
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise damaged(path, error) from None
 
 
 def _excerpts(before: str, after: str) -> tuple[str, str]:
