@@ -59,7 +59,7 @@ def test_text_from_data_stays_text(opened):
         texts = opened.run(
             f"[...document.querySelectorAll({place!r})].map((each) => each.textContent)"
         )
-        assert any(HOSTILE[:20] in text for text in texts), place
+        assert any(HOSTILE[-12:] in text for text in texts), place
 
 
 def test_what_was_dropped_is_chosen_by_keyboard(opened):
