@@ -312,13 +312,15 @@ LEADING_BLANKS = re.compile(r"(?m)^(\f?)([ \t\u3000\xa0]++)")
 INNER_BLANKS = re.compile(r"(?<=\S)[ \u3000\xa0]++(?=\S)")
 WIDE_GAP = 8  # wide blanks that part lines whatever stands around them
 PARAGRAPH_CHARS = 20  # of what follows fewer
+SPACED_WORD = re.compile(rf"(?:^|\n)[{HAN}]$")  # its first character, as in 标　　题
 
 
 def without_indentation(text: str) -> str:
     """Remove the wide blanks that begin paragraphs; inside a line they become a line break.
 
     Two wide blanks inside a line begin a paragraph after the end of a sentence, or if a paragraph's
-    worth of text follows without another gap. After an ordinal such as 第一条 they do not.
+    worth of text follows without another gap. After an ordinal such as 第一条, and after the first
+    character of a line, they do not.
     """
     if "\u3000" not in text:
         return text
@@ -330,7 +332,7 @@ def without_indentation(text: str) -> str:
             return gap[0]
         before = text[max(0, gap.start() - MAX_ORDINAL_CHARS) : gap.start()]
         after = text[gap.end() : gap.end() + PARAGRAPH_CHARS]
-        if ORDINAL.search(before.strip("*# \n")):
+        if ORDINAL.search(before.strip("*# \n")) or SPACED_WORD.search(before):
             return gap[0]
         is_paragraph = len(after) == PARAGRAPH_CHARS and not GAP_OR_BREAK.search(after)
         return "\n" if _ends_sentence(before) or is_paragraph or num_wide >= WIDE_GAP else gap[0]

@@ -13,6 +13,8 @@ from difflib import SequenceMatcher
 from os.path import commonprefix
 from typing import NotRequired, TypedDict
 
+from soaes.data.curation import ngrams
+
 Piece = tuple[str, bool]
 
 # Two texts are in step again where so many characters are equal, looked for within so many more of
@@ -70,6 +72,10 @@ def marked(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
             i, j = i + 1, j + 1
             continue
         next_i, next_j = _in_step_again(before, i, after, j)
+        if next_j == j:
+            shift = _shift_to_line(before, i, next_i)
+            i, j, next_i, next_j = i - shift, j - shift, next_i - shift, next_j - shift
+            old, new = _shortened_by(old, shift), _shortened_by(new, shift)
         _add(old, before[i:next_i], True)
         _add(new, after[j:next_j], True)
         i, j = next_i, next_j
@@ -116,6 +122,24 @@ def _in_step_again(before: str, i: int, after: str, j: int) -> tuple[int, int]:
     return place, start
 
 
+def _shift_to_line(text: str, start: int, end: int) -> int:
+    """Return by how much a removal may begin earlier, at a line, with the same text left over."""
+    for shift in range(min(start, end - start) + 1):
+        if start == shift or text[start - shift - 1] == "\n":
+            return shift
+        if text[start - shift - 1] != text[end - shift - 1]:
+            break
+    return 0
+
+
+def _shortened_by(pieces: list[Piece], num_chars: int) -> list[Piece]:
+    """Return pieces without their last characters, which are in the last piece."""
+    if not num_chars:
+        return pieces
+    text, differs = pieces[-1]
+    return [*pieces[:-1], (text[: len(text) - num_chars], differs)]
+
+
 def _loose(before: str, i: int, after: str, start: int) -> int:
     """Return from where on the next characters of `after` follow each other with small gaps."""
     following = after[start : start + NUM_LOOSE]
@@ -141,6 +165,8 @@ def _shortened(pieces: list[Piece]) -> list[Piece]:
 def side_by_side(left: str, right: str, max_chars: int) -> Comparison:
     """Compare two documents sentence by sentence, and what differs character by character.
 
+    Sentences of the same letters and digits are equal, as they are for the rules.
+
     Args:
         left: One text.
         right: The other.
@@ -152,7 +178,8 @@ def side_by_side(left: str, right: str, max_chars: int) -> Comparison:
     lefts, rights = lefts[:MAX_SENTENCES], rights[:MAX_SENTENCES]
     rows: list[Row] = []
     num_changed = 0
-    opcodes = SequenceMatcher(None, lefts, rights).get_opcodes()
+    keys = [[_letters(sentence) for sentence in sentences] for sentences in (lefts, rights)]
+    opcodes = SequenceMatcher(None, *keys).get_opcodes()
     for number, opcode in enumerate(opcodes):
         tag, i, i_end, j, j_end = opcode
         if tag == "equal":
@@ -165,6 +192,10 @@ def side_by_side(left: str, right: str, max_chars: int) -> Comparison:
             if num_changed <= MAX_ROWS:
                 rows.append(_changed(left, right))
     return {"rows": rows, "more": max(0, num_changed - MAX_ROWS), "cut": is_cut}
+
+
+def _letters(text: str) -> str:
+    return ngrams.text_of(ngrams.folded(text))
 
 
 def _paired(lefts: Sequence[str], rights: Sequence[str]) -> list[tuple[str, str]]:

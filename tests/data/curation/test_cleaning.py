@@ -291,6 +291,7 @@ def test_wide_blanks_part_the_paragraphs_of_one_long_line():
     assert clean(f"政府工作报告{'　' * 9}总理　　一、回顾　　{paragraph}") == (
         f"政府工作报告\n总理  一、回顾\n{paragraph}"
     )
+    assert clean(f"日期：\n标　　题：{paragraph}") == f"日期：\n标  题：{paragraph}"
     assert clean(f"**第一条**　　{paragraph}\n第一章　　总　　则") == (
         f"**第一条**  {paragraph}\n第一章  总  则"
     )

@@ -16,6 +16,13 @@ def parts(pieces):
     [
         pytest.param("国 务 院 令", "国务院令", [" ", " ", " "], [], id="blanks"),
         pytest.param("前文\n第3页\n后文继续说明", "前文\n后文继续说明", ["第3页\n"], [], id="line"),
+        pytest.param(
+            "公司\n2020 年报\n2020 年报\n2 / 195",
+            "公司\n2 / 195",
+            ["2020 年报\n2020 年报\n"],
+            [],
+            id="whole-lines",
+        ),
         pytest.param("⼲部和⻓官", "干部和长官", ["⼲", "⻓"], ["干", "长"], id="replaced"),
         pytest.param("共１２３名人员", "共123名人员", ["１２３"], ["123"], id="replaced-in-a-row"),
         pytest.param(
@@ -53,6 +60,14 @@ def test_documents_side_by_side_show_what_differs_and_little_else():
     shown = sum(len(row.get("same", "")) for row in comparison["rows"])
     assert skipped + shown + len(plain(row["left"])) == len(left) and shown < 200
     assert comparison["more"] == 0 and not comparison["cut"]
+
+
+def test_sentences_of_the_same_letters_are_equal():
+    left = "**第一条** 国家实行审计监督制度。\n第二条　依照本法执行。\n"
+    right = "第一条　国家实行审计监督制度；\n第二条 根据本法执行。\n"
+    comparison = side_by_side(left, right, 1000)
+    (row,) = [row for row in comparison["rows"] if "left" in row]
+    assert "依照" in plain(row["left"]) and "审计" not in plain(row["left"])
 
 
 def test_what_is_beyond_the_caps_is_counted():

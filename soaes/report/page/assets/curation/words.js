@@ -52,9 +52,9 @@ Object.assign(WORDS, {
 
   duplicates: ["Duplicates", "重复"],
   duplicatesText: [
-    "Documents that were dropped for another one, beside it. What differs is marked; equal text is " +
-      "left out.",
-    "被丢弃的文档与留下的文档对照。标出不同之处，相同的文本略去。",
+    "Documents that were dropped for another one, beside it. What differs is marked. Sentences with " +
+      "the same letters and digits count as equal, and most of them are left out.",
+    "被丢弃的文档与留下的文档对照。标出不同之处；文字与数字相同的句子视为相同，大多略去。",
   ],
   similarity: ["similarity", "相似度"],
   keptDocument: ["kept", "保留"],
