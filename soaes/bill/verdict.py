@@ -146,15 +146,17 @@ def _larger_changes(stage: Recipe, runtime: Runtime) -> Iterator[Change]:
             words.append(ROWS)
         adapted = _with_optim(stage, optim | {"lora": LORA})
         yield Change(f"{' '.join(words)}, which trains adapters alone", adapted, least)
-    if runtime.execution.device.startswith("cuda"):
-        offloading = replace(
-            least.execution, devices=8, strategy="zero3", cpu_offload=True, compile=False
-        )
-        on_eight = replace(runtime, execution=offloading, torchrun=TRAINING_STAGES)
-        words = ["optim=phases"] if is_adapted else []  # shares have no adapters
-        words.append("runtime=a800x8")
-        whole = _with_optim(stage, optim | {"lora": None})
-        yield Change(f"{' '.join(words)}, on eight GPUs", whole, on_eight, elsewhere=True)
+    if not runtime.execution.device.startswith("cuda"):
+        return
+    whole = _with_optim(stage, optim | {"lora": None})
+    all_weights = "optim=phases " if is_adapted else ""  # shares have no adapters
+    offloading = replace(least.execution, strategy="zero3", cpu_offload=True, compile=False)
+    on_one = replace(runtime, execution=offloading, torchrun=TRAINING_STAGES)
+    if stage.stage != "pretrain" and offloading.devices == 1:
+        where = "with the optimizer in the memory of the host"
+        yield Change(f"{all_weights}runtime=one_gpu_offload, {where}", whole, on_one)
+    on_eight = replace(on_one, execution=replace(offloading, devices=8))
+    yield Change(f"{all_weights}runtime=a800x8, on eight GPUs", whole, on_eight, elsewhere=True)
 
 
 def _by_vllm(stage: Recipe, runtime: Runtime) -> Change | None:

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from soaes.model import checkpoint, sharding
+from soaes.model import checkpoint, compiled_operators, sharding
 from soaes.model.parallel import Parallel
 
 
@@ -63,6 +63,7 @@ class Zero3(Parallel):
                 "runtime.execution.strategy=fsdp2, or precision=32-true"
             )
         sharding.join(self.execution.device)
+        compiled_operators.wait_for_builds()
         deepspeed.init_distributed(dist.get_backend())
         config = AutoConfig.from_pretrained(folder)
         dtype = torch.bfloat16 if is_half else torch.float32
@@ -92,6 +93,7 @@ class Zero3(Parallel):
                 "new model has them in float32; set runtime.execution.strategy=fsdp2"
             )
         sharding.join(self.execution.device)
+        compiled_operators.wait_for_builds()
         return model
 
     def strategy(self) -> pl.strategies.Strategy:

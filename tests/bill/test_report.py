@@ -107,6 +107,7 @@ def test_the_model_of_our_own_is_the_one_that_is_made(store, tmp_path):
         (["runtime=fsdp2"], ("fsdp2", 8, False)),
         (["runtime=fsdp2", "runtime.execution.cpu_offload=true"], ("fsdp2", 8, True)),
         (["runtime=one_gpu"], ("whole", 1, False)),
+        (["runtime=one_gpu_offload"], ("zero3", 1, True)),
         (
             [
                 "runtime.execution.devices=2",
@@ -116,7 +117,7 @@ def test_the_model_of_our_own_is_the_one_that_is_made(store, tmp_path):
             ("ddp", 2, False),
         ),
     ],
-    ids=["zero3", "fsdp2", "fsdp2-offloaded", "one", "ddp"],
+    ids=["zero3", "fsdp2", "fsdp2-offloaded", "one", "one-offloaded", "ddp"],
 )
 def test_the_strategy_says_how_the_states_lie(store, words, kind):
     composed = job(store, "goal=target.cpt", "size=small", "scale=paper", *words)
@@ -258,7 +259,7 @@ def test_a_stage_that_does_not_fit_a_gpu_is_refused_with_the_way_out(store):
     composed = job(store, *words)
     message = (
         r"cpt 7\.62B: needs .* 80\.0 GB .*; set optim=lora runtime\S*, which trains adapters "
-        "alone, or runtime=a800x8"
+        "alone, or runtime=one_gpu_offload, with .*the host, or runtime=a800x8"
     )
     with pytest.raises(ValueError, match=message):
         report.check(store, composed.recipe.ancestry(), composed.runtime)
@@ -303,8 +304,32 @@ def test_one_gpu_fits_a_card_of_24_gb_and_a_smaller_card_is_told_what_fits(store
 
     with pytest.raises(ValueError, match=rf"cpt 3\.09B: needs 19.* set {ROWS} \("):
         report.check(store, todo, on(18))
-    with pytest.raises(ValueError, match="cpt 3.*; set optim=phases runtime=a800x8, on eight GPUs"):
+    both = (
+        "; set optim=phases runtime=one_gpu_offload, .*, or optim=phases runtime=a800x8, on eight"
+    )
+    with pytest.raises(ValueError, match=f"cpt 3.*{both}"):
         report.check(store, todo, on(12))
+
+
+def test_all_weights_fit_one_card_with_the_optimizer_in_the_hosts_memory(store):
+    """As README says of the models of one_gpu; a host that is too small is told so."""
+    words = [*ONE_GPU, "subject=distill", "optim=phases", "runtime.hardware.card=RTX-4090"]
+    with pytest.raises(ValueError, match="runtime=one_gpu_offload, with the optimizer in the mem"):
+        whole = job(store, *words)
+        report.check(store, whole.recipe.ancestry(), whole.runtime)
+    composed = job(store, *words, "runtime=one_gpu_offload")
+    assert report.check(store, composed.recipe.ancestry(), composed.runtime) == []
+    memory = billed(store, composed, "cpt").memory
+    parameters = 3_085_938_688
+    assert memory.weights == 2 * parameters and memory.host == 16 * parameters
+    assert memory.gradients == memory.optimizer == 0
+    small = job(store, *words, "runtime=one_gpu_offload", "runtime.hardware.host_memory_gb=32")
+    with pytest.raises(ValueError, match="cpt 3.*needs 54 GB of the 32 GB of the host"):
+        report.check(store, small.recipe.ancestry(), small.runtime)
+    with pytest.raises(
+        ValueError, match="adapters are not trained in shares by zero3.*optim=phases"
+    ):
+        job(store, *ONE_GPU, "subject=distill", "runtime=one_gpu_offload")
 
 
 def test_eight_gpu_fits_cards_of_80_gb(store):

@@ -1,5 +1,6 @@
 """Training stages on two ranks that each hold a share of the model, and beside them one process."""
 
+import ctypes
 import json
 import os
 import threading
@@ -192,11 +193,13 @@ def prepare_large(root):
         tie_word_embeddings=False,
     )
     model = Qwen2ForCausalLM(config)
+    checkpoint.save_description(model, root / "large", root / "draft")
     model.save_pretrained(root / "large", max_shard_size="30MB")
 
 
 def measure_loading(root, out, strategy):
     """Load the large model in shares, and write the rank's peak of memory in bytes."""
+    return_what_is_freed()
     parallel = PARALLEL[strategy](two(strategy), "32-true")
     parallel.load(root / "draft")  # what is loaded once for all models
     with Peak() as peak:
@@ -204,6 +207,30 @@ def measure_loading(root, out, strategy):
     whole = sum(sharding.whole_bytes(weight) for weight in model.parameters())
     report = {"peak": peak.bytes, "whole": whole}
     (out / f"memory-{os.environ['RANK']}.json").write_text(json.dumps(report))
+
+
+def measure_training(root, out, execution):
+    """Train the large model in shares, and write the rank's peak of memory in bytes.
+
+    A first, small stage loads what is loaded once for all.
+    """
+    return_what_is_freed()
+    build(root, out / "small", "sft", execution)
+    sharding.FILE_BYTES = 20_000  # the first rank gathers one weight at a time when it saves
+    with Peak() as peak:
+        build(root, out / "large", "sft", execution, parent="large")
+    facts = json.loads((out / "large" / f"facts-{os.environ['RANK']}.json").read_text())
+    report = {"peak": peak.bytes, "whole": 4 * facts["whole"]}
+    (out / f"memory-{os.environ['RANK']}.json").write_text(json.dumps(report))
+
+
+def return_what_is_freed():
+    """Let glibc return freed tensors at once, whatever the settings that this process began with.
+
+    Else what was gathered and freed stays in its heap, and counts as held.
+    """
+    mmap_threshold = -3
+    assert ctypes.CDLL(None).mallopt(mmap_threshold, 1 << 18)
 
 
 class Peak:

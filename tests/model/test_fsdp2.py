@@ -97,6 +97,17 @@ def test_a_model_is_loaded_without_the_whole_of_it(built):
         assert memory["peak"] < memory["whole"] / 2 + 8e6
 
 
+@pytest.mark.nightly
+def test_a_step_takes_half_of_all_states_and_the_buffers_of_two_layers(root, tmp_path):
+    """Weights, gradients and two moments; two layers at once, each with its gradient, and of both
+    what is sent beside what is held: none has more than 8 MB."""
+    assert ranks.run(shards.measure_training, root, tmp_path, shards.two("fsdp2")) == [0, 0]
+    for rank in (0, 1):
+        memory = json.loads((tmp_path / f"memory-{rank}.json").read_text())
+        assert memory["whole"] > 70e6
+        assert memory["peak"] < 4 * memory["whole"] / 2 + 2 * 2 * 2 * 8e6
+
+
 @pytest.fixture(scope="module")
 def killed(root):
     """What a stage leaves of which the second rank was killed within the third step."""

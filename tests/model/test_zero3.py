@@ -1,7 +1,7 @@
 """Laws of training in shares by DeepSpeed's ZeRO-3, on two ranks of this machine: as of FSDP2."""
 
 import json
-import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +14,8 @@ pytestmark = pytest.mark.nightly
 
 # DeepSpeed compiles its operators when it is used for the first time.
 SECONDS = 1200
+
+KEPT = shards.two("zero3", checkpoint_every=1e-9)  # a checkpoint before each step
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +60,47 @@ def test_a_rank_holds_half_of_the_weights_and_buffers_as_they_were_made(built):
         assert facts["decay"] == [0.1, 0.0]  # which matrices decay, the weights show
 
 
-def test_a_killed_rank_changes_nothing(root, built, tmp_path):
-    kept = shards.two("zero3", checkpoint_every=1e-9)
-    if built.name.endswith("True"):
-        pytest.skip("once is enough")
+@pytest.mark.parametrize("built", [False], indirect=True, ids=["on-device"])
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("place", shards.PLACES)
+def test_a_rank_killed_anywhere_changes_nothing(root, built, tmp_path, place, rank):
     out = tmp_path / "killed"
-    mortal = (root, out, "sft", kept, 1, "within-a-step")
-    assert ranks.run(shards.build_mortal, *mortal)[1] == -9
-    other = shutil.copytree(out, tmp_path / "other" / "killed")
-    assert ranks.run(shards.build, root, out, "sft", kept) == [0, 0]
+    assert ranks.run(shards.build_mortal, root, out, "sft", KEPT, rank, place)[rank] == -9
+    (out / "curves.jsonl").unlink(missing_ok=True)  # the store keeps checkpoints alone
+    assert ranks.run(shards.build, root, out, "sft", KEPT) == [0, 0]
     assert shards.curves(out) == shards.curves(built / "sft")
     assert shards.weight_difference(out, built / "sft") == 0
+
+
+def test_a_checkpoint_of_shares_is_refused_by_another_strategy_and_kept(root, tmp_path):
+    out = tmp_path / "killed"
+    assert ranks.run(shards.build_mortal, root, out, "sft", KEPT, 1, "within-a-step")[1] == -9
     whole = shards.two("ddp", checkpoint_every=1e-9)
-    assert 0 not in ranks.run(shards.build, root, other, "sft", whole)
-    assert list((other / "resume").iterdir()), "refused, and nothing dropped"
+    assert 0 not in ranks.run(shards.build, root, out, "sft", whole)
+    assert list((out / "resume").iterdir()), "refused, and nothing dropped"
+
+
+def test_one_rank_with_its_optimizer_in_the_hosts_memory_learns_the_same(root, tmp_path):
+    """As runtime=one_gpu_offload trains on a card."""
+    execution = replace(shards.ONE, strategy="zero3", cpu_offload=True)
+    arguments = (root, tmp_path, "sft", execution)
+    assert ranks.run(shards.build, *arguments, ranks=1, seconds=SECONDS) == [0]
+    one = root / "one" / "sft"
+    assert shards.loss_difference(one, tmp_path) < 1e-6
+    assert shards.weight_difference(one, tmp_path) < 1e-5
+
+
+def half(root, out, execution):
+    optim = replace(shards.OPTIM, precision="bf16-mixed")
+    shards.build(root, out, "sft", execution, optim, parent="tied")
+
+
+@pytest.mark.parametrize("offload", [False, True], ids=["on-device", "offloaded"])
+def test_bfloat16_is_the_type_of_what_computes_and_float32_of_what_learns(root, tmp_path, offload):
+    """Losses are those of float32 but for rounding; buffers stay float32."""
+    execution = shards.two("zero3", cpu_offload=offload)
+    assert ranks.run(half, root, tmp_path, execution, seconds=SECONDS) == [0, 0]
+    assert 0 < shards.loss_difference(root / "one" / "tied", tmp_path) < 0.05
+    facts = json.loads((tmp_path / "facts-0.json").read_text())
+    assert facts["weights"] == ["torch.bfloat16"]
+    assert set(facts["buffers"].values()) == {"torch.float32"}

@@ -14,7 +14,7 @@ from soaes.pipeline.store import Store
 
 
 @pytest.mark.parametrize("logger", ["none", "wandb"])
-@pytest.mark.parametrize("name", ["cpu", "one_gpu", "fsdp2", "a800x8"])
+@pytest.mark.parametrize("name", ["cpu", "one_gpu", "one_gpu_offload", "fsdp2", "a800x8"])
 def test_a_composed_runtime_survives_json_and_pickle(name, logger):
     cfg = compose.compose_job([f"runtime={name}", f"logger={logger}"])
     runtime = compose.runtime_settings(cfg)
