@@ -406,6 +406,27 @@ class HeldOutMetrics(TypedDict):
     held_out: int  # questions that evaluation asks, and that no document may hold
 
 
+class AskMetrics(TypedDict):
+    """Stage `ask`: calls of the model that writes questions, those of earlier recipes included."""
+
+    calls: int  # calls in all, one a question
+    reports: int  # of these, calls for a report
+    documents: int  # documents that are asked about
+    prompt_tokens: int  # as the server counted them
+    answer_tokens: int
+
+
+class ScreenMetrics(TypedDict):
+    """Stage `screen`: calls = items + num_rejected; account.json counts rejections by name."""
+
+    items: int  # answers that passed
+    reports: int  # of these, reports
+    calls: int  # answers that were screened
+    num_rejected: int  # of these, rejected
+    num_dev: int  # items of the documents that are set apart for dev
+    num_test: int  # likewise for test
+
+
 class FilesMetrics(TypedDict):
     """Stage `files`: records that were kept; curation_report.json has what was dropped and why."""
 

@@ -177,13 +177,14 @@ def runtime_settings(cfg: DictConfig) -> Runtime:
     Raises:
         ValueError: A setting is unknown or out of its range.
     """
-    for key in ("runtime", "runtime.store", "logger", "logger.mode", "data", "dry"):
+    for key in ("runtime", "runtime.store", "logger", "logger.mode", "endpoint", "data", "dry"):
         node = OmegaConf.select(cfg, key, default=None)
         if node is None:
             raise ValueError(f"{key}: every run needs it; set it again")
     plain: Any = OmegaConf.to_container(cfg.runtime, resolve=True)
     places = {  # other nodes' settings
         "logger": "logger",
+        "endpoint": "endpoint",
         "root": "data.root",
         "models": "target.model",
         "dry": "dry",
@@ -192,6 +193,7 @@ def runtime_settings(cfg: DictConfig) -> Runtime:
         if key in plain:
             raise ValueError(f"runtime.{key}: there is no such setting; Did you mean {place}?")
     plain["logger"] = OmegaConf.to_container(cfg.logger, resolve=True)
+    plain["endpoint"] = OmegaConf.to_container(cfg.endpoint, resolve=True)
     plain["root"] = cfg.data.get("root")
     plain["models"] = _local_models(cfg)
     plain["dry"] = cfg.dry

@@ -19,7 +19,7 @@ from soaes.pipeline.labels import differences
 from soaes.pipeline.provenance import machine
 from soaes.pipeline.recipe import PARENT, Recipe
 from soaes.pipeline.store import Store
-from soaes.pipeline.tracking import CURVE_POINTS
+from soaes.pipeline.tracking import CURVE_POINTS, CURVES, PROGRESS
 
 # The arguments by which a stage reads its model; the first one present decides its size.
 MODEL_ARGUMENTS = ("parent", "model", "target")
@@ -269,9 +269,21 @@ class RunningStage:
     eta: float
     """Seconds it still needs."""
 
+    note: str = ""
+    """What it says of itself, such as the calls it has made and their cost."""
 
-def running_stage(name: str, elapsed: float, forecast: Forecast, curves: Path) -> RunningStage:
-    """Combine what similar stages took with what a stage's own curves tell.
+
+def _told_progress(path: Path) -> tuple[float, str] | None:
+    """Return the share and the note that a stage wrote; None where it wrote none."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return float(told["share"]), str(told["note"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def running_stage(name: str, elapsed: float, forecast: Forecast, folder: Path) -> RunningStage:
+    """Combine what similar stages took with what a stage tells by itself.
 
     The curves count more with every step and alone from a tenth of the steps on: the first seconds
     load a model.
@@ -280,10 +292,14 @@ def running_stage(name: str, elapsed: float, forecast: Forecast, curves: Path) -
         name: The stage.
         elapsed: Seconds since it was started.
         forecast: What similar stages took.
-        curves: The stage's curves.jsonl.
+        folder: The unfinished folder of the stage.
     """
     is_guess = forecast.is_guess(name)
-    progress = training_progress(curves, elapsed)
+    if told := _told_progress(folder / PROGRESS):
+        done, note = told
+        eta = elapsed / max(done, 0.001) - elapsed
+        return RunningStage(name, elapsed, min(0.99, done), eta, note)
+    progress = training_progress(folder / CURVES, elapsed)
     seconds = elapsed if progress is None else progress.seconds
     expected = max(forecast.seconds(name), OVERTIME * seconds)
     if progress is None:

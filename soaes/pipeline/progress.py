@@ -76,7 +76,8 @@ def board_lines(state: BoardState, width: int) -> list[str]:
         lines.append(f"{name:<{title_width}}  {bar}  {rows.done}/{rows.total} rows")
     for stage in state.running:
         share = f"{_bar(stage.share)}  {_percent(stage.share)}"
-        lines.append(f"{stage.name:<{title_width}}  {share}  {duration(stage.elapsed)}")
+        note = f"  {stage.note}" if stage.note else ""
+        lines.append(f"{stage.name:<{title_width}}  {share}  {duration(stage.elapsed)}{note}")
     failed = f", {state.failed} failed" if state.failed else ""
     guess = f"; a guess for {', '.join(state.guessed)}" if state.guessed else ""
     stages = f"{state.built}/{state.stages} stages{failed}"

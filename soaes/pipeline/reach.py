@@ -18,7 +18,7 @@ from soaes.pipeline.command_line import key_of, parse
 from soaes.pipeline.compose import CONF, REFERENCE, referred_key, stage_keys
 
 # What every job reads beside its goal: see `compose.runtime_settings`.
-OF_THE_RUNTIME = ("goal", "dry", "runtime", "logger", "hydra")
+OF_THE_RUNTIME = ("goal", "dry", "runtime", "logger", "endpoint", "hydra")
 
 
 class Reader:

@@ -22,6 +22,14 @@ from soaes.data.curation.settings import (
     SelectionSettings,
 )
 from soaes.data.settings import DialogueSettings, PackingSettings
+from soaes.data.synthesis.settings import (
+    AskingSettings,
+    EndpointAuthor,
+    PromptSettings,
+    RuleAuthor,
+    ScreenSettings,
+    TransformersAuthor,
+)
 from soaes.decode.backends import vllm_environment
 from soaes.decode.settings import DecoderSettings, SamplingSettings, speculation_spec
 from soaes.model.settings import (
@@ -48,6 +56,10 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "deduplication": (DeduplicationSettings,),
     "domain": (DomainSettings,),
     "selection": (SelectionSettings,),
+    "prompt": (PromptSettings,),
+    "author": (EndpointAuthor, RuleAuthor, TransformersAuthor),
+    "asking": (AskingSettings,),
+    "screens": (ScreenSettings,),
     "validation": (ValidationSettings,),
     "probe": (ProbeSettings,),
     "sampling": (SamplingSettings,),
@@ -90,15 +102,26 @@ PARENTS: dict[str, tuple[str, ...]] = {
     "read": ("read",),
     "scores": ("score",),
     "held_out_questions": ("held_out_questions",),
+    "calls": ("ask",),
 }
 # The steps of soaes.stages.corpus, in their order: `documents` of these and of `files`.
 CORPUS_STEPS = ("read", "clean", "deduplicate", "decontaminate", "score", "select")
+# Other stages whose `documents` are those of a step.
+READING_CORPUS = ("files", "ask", "screen")
 
 # The stages that may have a model run by vLLM; without a backend it is transformers'.
 ANSWERING = ("evaluate", "benchmark")
 
 # The parameters of a stage that no recipe holds: the worker gives them.
-GIVEN_BY_THE_WORKER = ("execution", "root", "models", "tracker", "out")
+GIVEN_BY_THE_WORKER = (
+    "execution",
+    "root",
+    "models",
+    "endpoint",
+    "call_log",
+    "tracker",
+    "out",
+)
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -327,7 +350,7 @@ def _check_kind(stage: str, name: str, value: Any, annotation: str) -> None:
 def _check_parent(stage: str, name: str, parent: str) -> None:
     """Check that a stage can read the output of a parent under this name."""
     allowed = PARENTS.get(name, (parent,))
-    if name == "documents" and stage in (*CORPUS_STEPS, "files"):
+    if name == "documents" and stage in (*CORPUS_STEPS, *READING_CORPUS):
         allowed = CORPUS_STEPS
     if parent not in allowed:
         expected = ", ".join(allowed)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
+from urllib.parse import urlsplit
 
 from soaes.pipeline.hardware import Hardware
 from soaes.pipeline.validation import (
@@ -159,6 +160,61 @@ class Execution:
         return cast(Literal["ddp", "fsdp2", "zero3"], self.strategy)
 
 
+@dataclass(frozen=True)
+class Endpoint:
+    """A server of the OpenAI protocol that writes questions (`endpoint` in conf/run.yaml).
+
+    A stage that names a parameter `endpoint` receives it. The key is in no setting.
+    """
+
+    base_url: str = "http://127.0.0.1:8000/v1"
+    """Its address, up to and with `/v1`."""
+
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the user's key, where the server wants one."""
+
+    concurrency: int = 8
+    """Calls at once."""
+
+    attempts: int = 6
+    """How often a call is tried that the server is too busy for."""
+
+    backoff: float = 1.0
+    """Seconds before the second attempt, spread at random; twice as many before each next one."""
+
+    timeout: float = 300.0
+    """Seconds that an answer may take."""
+
+    max_tokens: int | None = None
+    """Tokens of prompts and answers that one command may use; None: no limit."""
+
+    prompt_price: float = 0.0
+    """Price of a million tokens of prompts, in the account's currency; 0: the cost is not shown."""
+
+    answer_price: float = 0.0
+    """Likewise of answers."""
+
+    def __post_init__(self) -> None:
+        _check_url(self.base_url)
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(self.key_variable)):
+            raise ValueError(
+                "endpoint.key_variable: must be the NAME of an environment variable, such as "
+                "OPENAI_API_KEY (what was given is not shown, it may be the key itself)"
+            )
+        check_whole("endpoint.concurrency", self.concurrency, 1, "calls at once")
+        check_whole("endpoint.attempts", self.attempts, 1, "tries of a call")
+        check_positive("endpoint.backoff", self.backoff, "seconds before the second attempt")
+        check_positive("endpoint.timeout", self.timeout, "seconds that an answer may take")
+        if self.max_tokens is not None:
+            check_whole("endpoint.max_tokens", self.max_tokens, 1, "of one command; null for most")
+        check_at_least("endpoint.prompt_price", self.prompt_price, 0, "of a million tokens")
+        check_at_least("endpoint.answer_price", self.answer_price, 0, "of a million tokens")
+
+    def cost(self, prompt_tokens: int, answer_tokens: int) -> float:
+        """Return what tokens cost, in the account's currency."""
+        return (prompt_tokens * self.prompt_price + answer_tokens * self.answer_price) / 1e6
+
+
 # Other words of W&B's variable WANDB_MODE, which conf/logger reads -> ours.
 WANDB_WORDS = {"": "offline", "dryrun": "offline", "run": "online"}
 
@@ -228,6 +284,9 @@ class Runtime:
     logger: LoggerSettings = field(default_factory=LoggerSettings)
     """Where stages and jobs are mirrored to."""
 
+    endpoint: Endpoint = field(default_factory=Endpoint)
+    """The server that writes questions."""
+
     hardware: Hardware = field(default_factory=Hardware)
     """What the machine has; the bill of `dry=true` counts with it."""
 
@@ -290,6 +349,8 @@ class Runtime:
         execution, logger = values.get("execution"), values.get("logger")
         values["execution"] = _from_mapping(Execution, execution, "runtime.execution")
         values["logger"] = _from_mapping(LoggerSettings, logger, "logger")
+        endpoint = values.get("endpoint", {})
+        values["endpoint"] = _from_mapping(Endpoint, endpoint, "endpoint")
         hardware = values.get("hardware", {})
         values["hardware"] = _from_mapping(Hardware, hardware, "runtime.hardware")
         for name in ("exclusive_stages", "torchrun"):
@@ -352,6 +413,21 @@ def _check_device(device: object) -> None:
     if isinstance(device, str) and re.fullmatch(r"cpu|cuda(:\d+)?", device):
         return
     raise ValueError(f"device={_word(device)}: must be cpu or cuda, or one GPU as in cuda:1")
+
+
+def _check_url(url: object) -> None:
+    """Check an address that holds nothing but the place of a server."""
+    parts = urlsplit(url) if isinstance(url, str) else None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError(
+            f"endpoint.base_url={_word(url)}: must be the address of a server, as in "
+            "http://127.0.0.1:8000/v1"
+        )
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(
+            "endpoint.base_url: must hold no user, password or query (it is not shown); put a key "
+            "into the variable that endpoint.key_variable names"
+        )
 
 
 def first_rank() -> bool:

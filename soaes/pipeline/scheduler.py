@@ -330,8 +330,8 @@ class Scheduler:
 
     def _running_stage(self, name: str) -> forecast.RunningStage:
         elapsed = time.monotonic() - self.running[name].started
-        curves = self.store.unfinished(name) / "curves.jsonl"
-        return forecast.running_stage(name, elapsed, self.forecast, curves)
+        folder = self.store.unfinished(name)
+        return forecast.running_stage(name, elapsed, self.forecast, folder)
 
     def _tables(self) -> dict[str, TableProgress]:
         """Return the progress of each table; table3_alpha and table3_tau are rows of one table."""

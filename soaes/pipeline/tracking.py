@@ -23,7 +23,7 @@ from typing import Any
 from soaes.pipeline import labels, lineage, private_api
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import LoggerSettings, Runtime, first_rank
-from soaes.pipeline.store import read_json
+from soaes.pipeline.store import read_json, write_json
 
 # A training stage logs every (steps // CURVE_POINTS)th step: 100 to 199 points, or one a step.
 CURVE_POINTS = 100
@@ -35,6 +35,11 @@ CURVE_SUMMARIES = {
     "train/tokens_per_s": "mean",
 }
 HIDDEN_CURVES = ("seconds",)  # an axis for the others, and no panel of its own
+
+CURVES = "curves.jsonl"  # a line for each step that is recorded
+
+# What a running stage says of its progress; removed when it is done.
+PROGRESS = "progress.json"
 
 # The settings that tell apart models of one chain, where a stage has them.
 TELLING_SETTINGS = {"alpha": "alpha", "tau": "tau", "optim.lr": "lr"}
@@ -168,6 +173,15 @@ class Tracker:
             step = values.pop("step")
             self.log(values, step)
 
+    def report_progress(self, share: float, note: str) -> None:
+        """Tell whoever watches the build how far the stage is.
+
+        Args:
+            share: Of it that is done, in [0, 1].
+            note: A few words, such as what it has cost so far.
+        """
+        write_json(self.path.with_name(PROGRESS), {"share": share, "note": note})
+
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Record the values of one step."""
         with open(self.path, "a", encoding="utf-8") as file:
@@ -189,7 +203,7 @@ def track_stage(recipe: Recipe, runtime: Runtime, out: Path) -> Iterator[Tracker
     mirror = WandbRun(runtime.logger, partial(describe_stage, recipe))
     mirror.define_curves()
     try:
-        yield Tracker(out / "curves.jsonl", mirror)
+        yield Tracker(out / CURVES, mirror)
     except BaseException:
         mirror.finish(exit_code=1)
         raise

@@ -479,6 +479,8 @@ STAGE_ARGUMENTS: dict[str, Callable[..., object] | None] = {
     "decontaminate": None,
     "score": None,
     "select": None,
+    "ask": None,
+    "screen": None,
     "held_out_questions": FilesArguments,
     "files": FilesArguments,
     "world": WorldArguments,

@@ -27,6 +27,10 @@ from soaes.pipeline.store import Store, read_json, read_recipe, write_manifest
 from soaes.pipeline.tracking import Tracker
 from soaes.pipeline.validation import check_target
 
+# The folder of a store that holds every call of a model that writes questions, whichever recipe
+# made it (soaes.data.synthesis.calls).
+CALL_LOG = "calls"
+
 LOST_RANK = (
     "a rank ended without a word (killed, out of memory, or is its node gone?); run the same "
     "command again: the stage goes on from its last checkpoint"
@@ -83,6 +87,7 @@ def run(store: Store, recipe: Recipe, runtime: Runtime, out: Path) -> None:
         _set_threads(arguments, context)
         function(**context, **arguments, out=out)
         if tracker is not None:  # the first rank
+            (out / tracking.PROGRESS).unlink(missing_ok=True)
             seconds = tracker.earlier_seconds + time.monotonic() - started
             memory_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             write_manifest(
@@ -104,6 +109,10 @@ def _context(
         context["execution"] = runtime.execution
     if "root" in parameters:
         context["root"] = runtime.root
+    if "endpoint" in parameters:
+        context["endpoint"] = runtime.endpoint
+    if "call_log" in parameters:
+        context["call_log"] = runtime.store / CALL_LOG
     if "models" in parameters:
         context["models"] = runtime.models
     if "tracker" in parameters:

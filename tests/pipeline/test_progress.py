@@ -8,7 +8,7 @@ import re
 import pytest
 import yaml
 
-from soaes.pipeline import forecast, progress
+from soaes.pipeline import forecast, progress, tracking
 from soaes.pipeline.provenance import machine
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store
@@ -134,13 +134,22 @@ def test_a_stage_that_went_on_from_a_checkpoint_needs_as_long_for_the_rest_as_it
         )
     )
     stage = forecast.running_stage(
-        base(64).name, 5.0, forecast.Forecast(Store(tmp_path), todo), path
+        base(64).name, 5.0, forecast.Forecast(Store(tmp_path), todo), tmp_path
     )  # 275 s in an earlier attempt
     assert (
         stage.elapsed == 5
         and stage.share == pytest.approx(0.5, abs=0.05)
         and stage.eta == pytest.approx(275, rel=0.2)
     )
+
+
+def test_what_a_stage_tells_by_itself_counts_and_is_shown(tmp_path):
+    tracking.Tracker(tmp_path / "curves.jsonl").report_progress(0.25, "5/20 calls, 9 tokens")
+    expected = forecast.Forecast(Store(tmp_path), named(base(64)))
+    stage = forecast.running_stage(base(64).name, 10.0, expected, tmp_path)
+    assert (stage.share, stage.eta) == (0.25, 30.0)
+    state = progress.BoardState({}, [stage], built=0, failed=0, stages=1, eta=30.0)
+    assert progress.board_lines(state, 100)[0].endswith("25%  10 s  5/20 calls, 9 tokens")
 
 
 def test_a_curve_too_short_to_tell_says_nothing(tmp_path):
