@@ -19,6 +19,7 @@ from soaes import run
 from soaes.pipeline import compose, dry_run, processor, sweep
 from soaes.pipeline.store import Store
 from tests.helpers.commands import without_torch
+from tests.helpers.curations import toy_curation
 from tests.helpers.small import SMALL_TARGET, SMALL_WORLD
 
 SMALL = [*SMALL_WORLD, "logger=none"]
@@ -232,6 +233,15 @@ def test_changed_data_is_another_recipe(tmp_path):
         )
         names.add(row.recipe.name)
     assert len(names) == 2
+
+
+def test_a_run_on_a_users_files_ends_with_the_path_of_their_page(tmp_path, capsys):
+    store, last = toy_curation(tmp_path, "国有资产")
+    pages = store.root / "curation"
+    for _ in range(2):  # the second run finds the page
+        run._say_curation(store, [last])
+        assert capsys.readouterr().out.startswith(f"curation  {pages / last.name}.html")
+    assert sorted(path.suffix for path in pages.iterdir()) == [".html", ".json"]
 
 
 def test_a_missing_cell_says_why(tmp_path):

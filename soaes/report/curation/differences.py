@@ -117,7 +117,8 @@ def _in_step_again(before: str, i: int, after: str, j: int) -> tuple[int, int]:
         if place >= 0:
             found.append((cost + place - i + len(ANCHORS), place, start))
     if not found:
-        return len(before), j
+        is_replaced = i + 1 < len(before) and before[i + 1] == after[j + 1 : j + 2]
+        return (i + 1, j + 1) if is_replaced else (len(before), j)
     _, place, start = min(found)
     return place, start
 

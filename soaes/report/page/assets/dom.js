@@ -58,7 +58,7 @@ function plainCell(content) {
 }
 
 function isNumeric(content) {
-  return typeof content === "number" || /^[+-]?[\d,.]+( → [\d,.]+)?( ?%)?$/.test(content);
+  return typeof content === "number" || /^(–|[+-]?[\d,.]+( → [\d,.]+)?( ?%)?)$/.test(content);
 }
 
 /** A box in which something wide is scrolled, also by keyboard. */

@@ -10,6 +10,7 @@ const WORDS = {
   empty: ["(empty)", "（空）"],
   semicolon: ["; ", "；"],
   comma: [", ", "，"],
+  colon: [": ", "："],
   all: ["all", "全部"],
   nothing: ["nothing", "无"],
   source: ["source", "来源"],

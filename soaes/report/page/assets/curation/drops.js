@@ -69,7 +69,7 @@ function contaminationSection() {
   const others = Object.entries(RECORD.kinds).flatMap(([kind, counts]) =>
     Object.entries(counts.dropped || {})
       .filter(([reason]) => reason.startsWith("holds a question of ") && !isDocument(kind))
-      .map(([reason, count]) => `${kind}: ${number(count)} ${named(reason)}`),
+      .map(([reason, count]) => kind + say("colon") + `${number(count)} ${named(reason)}`),
   );
   return [
     RECORD.contamination_total
@@ -129,7 +129,7 @@ function showDrops(rule) {
 function drawDrops(box) {
   const options = RECORD.drops.map((list, place) => [
     place,
-    `${named(list.step)}: ${named(list.rule)} (${number(list.total)})`,
+    `${named(list.step)}${say("colon")}${named(list.rule)} (${number(list.total)})`,
   ]);
   const choose = (value) => {
     chosenDrops = Number(value);
@@ -157,7 +157,7 @@ function drawDrops(box) {
 }
 
 function dropCard(drop) {
-  const keeper = drop.keeper ? `${say("standsFor")}: ${drop.keeper}` : "";
+  const keeper = drop.keeper ? say("standsFor") + say("colon") + drop.keeper : "";
   const similarity =
     drop.similarity == null ? "" : `${say("similarity")} ${drop.similarity.toFixed(3)}`;
   const { document } = drop;

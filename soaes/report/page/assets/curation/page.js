@@ -45,7 +45,7 @@ function wholeBar(whole) {
     ["removed", say("removedCharacters"), removed],
     ...RECORD.steps.map((step) => [
       "taken",
-      `${say("dropped")}${language === "zh" ? "：" : ": "}${named(step.step)}`,
+      say("dropped") + say("colon") + named(step.step),
       step.characters.dropped,
     ]),
   ].filter(([, , count]) => count > 0);
