@@ -37,6 +37,7 @@ BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 ZERO_WIDTH = "\u200b\u2060-\u2064\ufeff\u00ad"
 TAGS = "\U000e0000-\U000e007f"
 CONTROLS = "\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff"
+LAYOUT = "\n\t\f\u3000\xa0"  # not printable either, and common
 PLAIN = "\x00-\x7f\u3000-\u9fff\uff00-\uffef"
 INVISIBLE = re.compile(
     f"[{BIDI}{ZERO_WIDTH}{TAGS}{CONTROLS}]"
@@ -46,7 +47,10 @@ INVISIBLE = re.compile(
 
 def without_invisible(text: str) -> str:
     """Remove the characters that no one sees."""
-    return INVISIBLE.sub("", text)
+    rest = text
+    for blank in LAYOUT:
+        rest = rest.replace(blank, "")
+    return text if rest.isprintable() else INVISIBLE.sub("", text)
 
 
 def unified(text: str) -> str:

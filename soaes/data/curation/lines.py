@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 PAGE = "\f"
@@ -63,26 +64,26 @@ def without_running_heads(text: str) -> str:
     """
     if text.count(PAGE) + 1 < MIN_PAGES:
         return text
-    lines = _lines(text)
+    lines = lines_of(text)
     pages = _pages(lines)
     zones = [_zone(lines, page, ZONE) for page in pages]
-    by_page = [{_head_key(lines[index]) for index in zone} for zone in zones]
+    by_page = [{head_key(lines[index]) for index in zone} for zone in zones]
     num_pages_of = Counter(key for keys in by_page for key in keys if key)
     least = HEAD_SHARE * len(pages)
     heads = {key for key, count in num_pages_of.items() if count >= least}
     if not heads:
         return text
-    num_lines_of = Counter(_head_key(line) for line in lines)
+    num_lines_of = Counter(head_key(line) for line in lines)
     heads = {key for key in heads if num_lines_of[key] < 2 * num_pages_of[key]}
     removed: list[int] = []
     seen: set[str] = set()
     for zone in zones:
         for index in zone:
-            key = _head_key(lines[index])
+            key = head_key(lines[index])
             if key in heads and key in seen:
                 removed.append(index)
             seen.add(key)
-    return _without(lines, removed)
+    return without(lines, removed)
 
 
 def without_page_numbers(text: str) -> str:
@@ -92,7 +93,7 @@ def without_page_numbers(text: str) -> str:
     bare numbers there that count with the pages. Without pages: the former, if at least 3 stand in
     the text and they ascend.
     """
-    lines = _lines(text)
+    lines = lines_of(text)
     if PAGE not in text:
         numbers = [(index, _page_number(line)) for index, line in enumerate(lines)]
         found = [(index, number) for index, number in numbers if number is not None]
@@ -100,7 +101,7 @@ def without_page_numbers(text: str) -> str:
         ascends = all(first < second for first, second in pairwise(values))
         if len(found) < MIN_NUMBERS or not ascends:
             return text
-        return _without(lines, [index for index, _ in found])
+        return without(lines, [index for index, _ in found])
     removed: list[int] = []
     bare: list[tuple[int, int]] = []  # (line, number - page)
     pages = _pages(lines)
@@ -114,7 +115,7 @@ def without_page_numbers(text: str) -> str:
     offset, count = Counter(offset for _, offset in bare).most_common(1)[0] if bare else (0, 0)
     if count >= max(MIN_NUMBERS, HEAD_SHARE * len(pages)):
         removed += [index for index, found in bare if found == offset]
-    return _without(lines, removed)
+    return without(lines, removed)
 
 
 def _pages(lines: Sequence[str]) -> list[range]:
@@ -130,7 +131,7 @@ def _zone(lines: Sequence[str], page: range, size: int) -> list[int]:
     return sorted({*filled[:size], *filled[-size:]})
 
 
-def _head_key(line: str) -> str:
+def head_key(line: str) -> str:
     """Return what is equal for all occurrences of a running head; "" for what can be none."""
     key = re.sub(r"\d+", "0", re.sub(r"\s+", "", line))
     return key if len(LETTER.findall(key)) >= 2 else ""
@@ -165,8 +166,8 @@ def without_tables_of_contents(text: str) -> str:
     """
     if not CONTENTS_HINT.search(text):
         return text
-    lines = _lines(text)
-    contents = [_content(line) for line in lines]
+    lines = lines_of(text)
+    contents = contents_of(text)
     filled = [index for index, content in enumerate(contents) if content]
     removed: list[int] = []
     for run in _runs(filled, lambda index: _num_entries(contents[index]) > 0):
@@ -176,17 +177,21 @@ def without_tables_of_contents(text: str) -> str:
             heading = filled[max(0, position - 1)]
             if CONTENTS.fullmatch(contents[heading]):
                 removed.append(heading)
-    last = {_entry(contents[index]): index for index in filled}
-    for position, index in enumerate(filled):
-        if CONTENTS.fullmatch(contents[index]):
-            entries = _entries(filled, position + 1, contents, last)
-            if len(entries) >= MIN_ENTRIES:
-                removed += range(index, entries[-1] + 1)
-    return _without(lines, removed)
+    headings = [
+        position for position, index in enumerate(filled) if CONTENTS.fullmatch(contents[index])
+    ]
+    last = {_entry(contents[index]): index for index in filled} if headings else {}
+    for position in headings:
+        entries = _entries(filled, position + 1, contents, last)
+        if len(entries) >= MIN_ENTRIES:
+            removed += range(filled[position], entries[-1] + 1)
+    return without(lines, removed)
 
 
 def _num_entries(content: str) -> int:
     """Return how many entries with dot leaders a line consists of."""
+    if not content[-1:].isdecimal():
+        return 0
     leaders = list(INLINE_LEADER.finditer(content))
     if len(leaders) >= MIN_ENTRIES and leaders[-1].end() == len(content):
         pages = [int(leader[1]) for leader in leaders]
@@ -234,7 +239,7 @@ def joined_lines(text: str) -> str:
     without a right margin, so is the last line of a page if it is a sentence without its end. No
     line is joined to a heading, an item of a list or a row of a table.
     """
-    lines = _lines(text)
+    lines = lines_of(text)
     margin = _right_margin(lines, PAGE in text)
     if not margin and PAGE not in text:
         return text
@@ -342,7 +347,7 @@ def without_indentation(text: str) -> str:
 
 # --------------------------------------------------------------------------------------- spaces
 
-HAN_GAP = re.compile(rf"(?<=[{HAN}])[ ]+(?=[{HAN}])")
+HAN_GAP = re.compile(rf" (?<=[{HAN}] ) *(?=[{HAN}])")  # begins with a blank, which is found fast
 SINGLE_HAN = re.compile(rf"[{HAN}]")
 MAX_ORDINAL_CHARS = 12
 MIN_COLUMNS = 3
@@ -361,7 +366,7 @@ def without_han_spaces(text: str) -> str:
         return text
     is_broken = PAGE in text or len(HAN_GAP.findall(text)) > MAX_GAP_SHARE * len(text)
     close_up = _closed_up if is_broken else _closed_up_if_spread
-    return "".join(map(close_up, _lines(text)))
+    return "".join(map(close_up, lines_of(text)))
 
 
 def _closed_up(line: str) -> str:
@@ -379,6 +384,8 @@ def _closed_up(line: str) -> str:
 
 
 def _closed_up_if_spread(line: str) -> str:
+    if not HAN_GAP.search(line):
+        return line
     fields = line.split()
     is_spread = len(fields) > 1 and all(SINGLE_HAN.fullmatch(field) for field in fields)
     return HAN_GAP.sub("", line) if is_spread else line
@@ -420,17 +427,22 @@ def without_comments(text: str) -> str:
 
 def line_remover(pattern: str) -> Callable[[str], str]:
     """Return the function that removes lines which a regular expression matches as a whole."""
-    blank = r"[^\S\n\f]*"
-    expression = re.compile(rf"(?<![^\n\f]){blank}(?:{pattern}){blank}(?:\n|(?=\f)|\Z)")
-    return lambda text: expression.sub("", text)
+    expression = re.compile(pattern)
+
+    def without_matches(text: str) -> str:
+        contents = contents_of(text)
+        gone = [index for index, line in enumerate(contents) if line and expression.fullmatch(line)]
+        return without(lines_of(text), gone) if gone else text
+
+    return without_matches
 
 
 def without_navigation(text: str) -> str:
     """Remove lines of links, such as `首页 > 新闻 > 政策 > 正文`: at least 4 short words."""
     if not LINK_MARK.search(text):
         return text
-    lines = _lines(text)
-    return _without(lines, [index for index, line in enumerate(lines) if _is_navigation(line)])
+    lines = lines_of(text)
+    return without(lines, [index for index, line in enumerate(lines) if _is_navigation(line)])
 
 
 def _is_navigation(line: str) -> bool:
@@ -449,13 +461,13 @@ def without_repeated_lines(text: str) -> str:
     Blocks count if they hold 10 letters, or 20 in several lines; shorter lines, such as the cells
     of a table, if more than 50 of them are equal.
     """
-    lines = _lines(text)
+    lines = lines_of(text)
     kept: list[int] = []
     contents: list[str] = []  # of the lines kept
     run = 0  # equal lines at the end of `kept`
     flood = ""  # the line of a long run
-    for index, line in enumerate(lines):
-        content = _content(line)
+    all_contents = contents_of(text)
+    for index, content in enumerate(all_contents):
         if not content or content == flood:
             continue
         flood = ""
@@ -469,8 +481,8 @@ def without_repeated_lines(text: str) -> str:
         if num_repeated:
             del kept[-num_repeated:], contents[-num_repeated:]
             run = 1
-    gone = {index for index, line in enumerate(lines) if _content(line)}.difference(kept)
-    return _without(lines, gone)
+    gone = {index for index, content in enumerate(all_contents) if content}.difference(kept)
+    return without(lines, gone)
 
 
 def _repeated_block(contents: Sequence[str]) -> int:
@@ -486,13 +498,23 @@ def _repeated_block(contents: Sequence[str]) -> int:
 # -------------------------------------------------------------------------------------- helpers
 
 
-def _lines(text: str) -> list[str]:
-    """Return the lines of a text, each with its line feed; a page begins a line."""
+@lru_cache(maxsize=1)
+def lines_of(text: str) -> Sequence[str]:
+    """Return the lines of a text, each with its line feed; a page begins a line.
+
+    The last result is kept, since most rules leave a text as it is.
+    """
     if PAGE in text:
         return LINE.findall(text)
     *ended, last = text.split("\n")
     lines = [line + "\n" for line in ended]
     return [*lines, last] if last else lines
+
+
+@lru_cache(maxsize=1)
+def contents_of(text: str) -> Sequence[str]:
+    """Return the lines of a text without the blanks around them."""
+    return list(map(_content, lines_of(text)))
 
 
 def _content(line: str) -> str:
@@ -515,7 +537,7 @@ def _runs(indices: Iterable[int], belongs: Callable[[int], bool]) -> list[list[i
     return [run for run in runs if run]
 
 
-def _without(lines: Sequence[str], removed: Collection[int]) -> str:
+def without(lines: Sequence[str], removed: Collection[int]) -> str:
     """Return the text without some of its lines; the marks of its pages stay."""
     gone = set(removed)
     if not gone:
