@@ -5,7 +5,8 @@ composing a letter with its accent (NFC) and turning two wide blanks into a line
 No rule rephrases, reorders or adds anything. A form feed marks the start of a page while rules run
 (`with_page_marks`), so that those about pages need no other argument.
 
-Rules about characters stand in `characters`, those about lines and pages in `lines`.
+Rules about characters stand in `characters`, those about lines and pages in `lines`, and the one
+about lines that many documents share in `shared_lines`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from soaes.data.curation import characters, lines
+from soaes.data.curation import characters, lines, shared_lines
 from soaes.data.curation.document import CleaningRule
 from soaes.data.curation.text_cleaning import without_control_tokens
 
 PAGE = lines.PAGE
+
+SHARED_LINES = "shared lines"
 
 # In the order in which they run. Paragraphs are known by their wide blanks until `indentation`;
 # control tokens come late, since other rules could put one together.
@@ -33,6 +36,7 @@ RULES = (
     CleaningRule("character table", characters.unified),
     CleaningRule("spaces between Han", lines.without_han_spaces),
     CleaningRule("navigation", lines.without_navigation),
+    CleaningRule(SHARED_LINES, shared_lines.remover(frozenset())),  # `rules` knows which
     CleaningRule("repeated lines", lines.without_repeated_lines),
     CleaningRule("control tokens", lambda text: without_control_tokens(text)[0]),
     CleaningRule("white space", lines.without_trailing_space),
@@ -42,15 +46,22 @@ BOILERPLATE = "boilerplate: "  # begins the names of the rules that conf lists
 BOILERPLATE_AFTER = "navigation"
 
 
-def rules(names: Collection[str], boilerplate: Mapping[str, str]) -> list[CleaningRule]:
+def rules(
+    names: Collection[str],
+    boilerplate: Mapping[str, str],
+    shared: frozenset[str] = frozenset(),
+) -> list[CleaningRule]:
     """Return rules in the order in which they run.
 
     Args:
         names: Names out of `RULE_NAMES`, in any order.
         boilerplate: Regular expressions of lines that are removed, by name, each a rule.
+        shared: Keys of the lines that the documents of an origin share (`shared_lines`).
     """
     chosen: list[CleaningRule] = []
     for rule in RULES:
+        if rule.name == SHARED_LINES:
+            rule = CleaningRule(SHARED_LINES, shared_lines.remover(shared))
         if rule.name in names:
             chosen.append(rule)
         if rule.name == BOILERPLATE_AFTER:

@@ -27,6 +27,7 @@ CLEANING_RULES = (
     "page numbers",
     "repeated lines",
     "running heads",
+    "shared lines",
     "spaces between Han",
     "tables of contents",
     "white space",

@@ -8,7 +8,8 @@ from random import Random
 import pytest
 import yaml
 
-from soaes.data.curation import characters, cleaning, settings
+from soaes.data.curation import characters, cleaning, settings, shared_lines
+from soaes.data.curation.document import SourceDocument, curated
 
 ROOT = Path(__file__).parents[3]
 CONF = yaml.safe_load((ROOT / "conf/cleaning/documents.yaml").read_text(encoding="utf-8"))
@@ -367,3 +368,49 @@ def test_cleaning_twice_changes_nothing():
     text, starts, *_ = report(12)
     once = clean(text, starts)
     assert clean(once) == once
+
+
+def test_lines_that_many_documents_of_an_origin_end_with_are_known():
+    footer = "如果您发现本文有问题，请联系编辑部２０２６"
+    texts = []
+    for number in range(30):
+        name = chr(0x4E00 + number) * 9
+        last = footer if number % 3 else f"{name}没有页脚"
+        long = "中间的" * 1200 * (number % 2)
+        texts.append(
+            f"{name}各不相同。\n\n第一章 总则与名词解释的规定\n{'中间的文字。' * 4}\n{long}\n"
+            f"{last}\n第九十九条 本法自公布之日起施行\n"
+        )
+    counted = {}
+    for num_documents in (19, 30):
+        shared = shared_lines.SharedLines()
+        for number, text in enumerate(texts[:num_documents]):
+            name = f"corpus/{'few' if number == 4 else 'site'}/{number}.txt"
+            shared.add(curated("corpus", name, SourceDocument(text, name)))
+        counted[num_documents] = shared.keys()
+    assert counted[19] == {}
+    assert list(counted[30]) == ["corpus/site"]
+    settings = (cleaning.RULE_NAMES, {}, counted[30]["corpus/site"])
+    for text in texts[1], texts[2]:
+        names = [name for name, _ in cleaning.cleaned(text, (), cleaning.rules(*settings))]
+        (after,) = [
+            text
+            for name, text in cleaning.cleaned(text, (), cleaning.rules(*settings))
+            if name == "shared lines"
+        ]
+        assert "shared lines" in names and "编辑部" not in after
+        assert "第一章 总则" in after and "第九十九条" in after and "各不相同" in after
+    middle = "开头一段。\n" + "甲乙丙丁。\n" * 3 + footer + "\n" + "戊己庚辛。\n" * 3
+    assert shared_lines.remover(counted[30]["corpus/site"])(middle) == middle
+
+
+def test_rare_lines_are_forgotten_and_frequent_ones_are_not():
+    shared = shared_lines.SharedLines()
+    for number in range(1000):
+        letters = "".join(chr(0x4E00 + number + index * 17) for index in range(12))
+        text = f"{letters}\n" + ("本站的页脚写着这样一行文字" if number >= 600 else "")
+        shared.add(
+            curated("corpus", "corpus/a.txt", SourceDocument(text, f"corpus/site/{number}.txt"))
+        )
+    assert len(shared._counts["corpus"]) < 2 * shared_lines.WIDTH
+    assert shared.keys() == {"corpus": frozenset({"本站的页脚写着这样一行文字"})}
