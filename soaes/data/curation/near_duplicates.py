@@ -1,6 +1,6 @@
 """Exact and near-duplicates among documents, in memory that hardly grows with them.
 
-1. `_sketch`: every document gets a signature of its character n-grams (minimum hashes, rensa), of
+1. `sketch`: every document gets a signature of its character n-grams (minimum hashes, rensa), of
    which the bands are kept, and what tells it from similar ones (soaes.data.curation.versions). All
    of it goes to files.
 2. Documents are ranked: one is only ever dropped for one before it. General text comes first, which
@@ -14,35 +14,43 @@
 5. Where a keeper was dropped itself, what it stood for names the document that is kept in the end.
 
 So each dropped document has one that is kept, and a similarity to it that was measured: there are
-no chains. The scratch files take 12 bytes a document and band beside the signatures' 8.
+no chains. The kept one takes over the title, date and URL that it lacks.
+
+Memory grows by some 100 bytes a document. Texts are hashed piece by piece, and the n-grams of the
+longest are compared part by part, so that no text needs more than a few times its own size. The
+scratch files take 12 bytes a document and band beside the signatures' 8, and 8 bytes a character of
+long texts that are compared.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from soaes.data.curation import ngrams, versions
-from soaes.data.curation.document import DOCUMENTS, CuratedDocument
+from soaes.data.curation.document import DOCUMENTS, CuratedDocument, StepOutput
 from soaes.data.curation.settings import DeduplicationSettings
 
 Indices = npt.NDArray[np.int64]
 
 SEED = 42  # of the signatures
 BATCH_DOCUMENTS = 500
-BATCH_CHARS = 1 << 20
+BATCH_CHARS = 1 << 19
 SHORT = 2000  # characters below which no number, name or clause may differ
 FACTS_BELOW = 4000  # characters below which facts are looked up: twice SHORT, so that pairs meet
 MAX_COMPARED = 200  # candidates that a document is compared with, those with most bands in common
 CACHED_NGRAMS = 4 << 20  # n-grams of documents that are kept in memory: 32 MB
+LONG = 2 << 20  # characters of a text whose n-grams are compared part by part, from files
+NUM_PARTS = 32  # of the n-grams of such a text, by their hashes
+
+RECORDS = "records"  # a `RECORD` a document
 
 EXACT = "exact duplicate"
 NEAR = "near-duplicate"
@@ -59,6 +67,10 @@ COUNTS = (
     "not_compared",
 )
 
+# What a kept document takes over from one that it stands for: the field of the document, and the
+# field of its record that is 0 where it is unknown and equal where it agrees.
+INHERITED = {"title": "title", "date": "metadata_date", "url": "has_url"}
+
 RECORD = np.dtype(
     [
         ("offset", np.uint64),  # of its line in documents.jsonl
@@ -68,6 +80,7 @@ RECORD = np.dtype(
         ("untitled", np.uint64),  # stands for an unknown title; 0: nothing does
         ("date", np.uint32),  # of its version; 0: unknown
         ("metadata_date", np.uint32),  # 0: unknown
+        ("has_url", np.uint8),
         ("facts", np.uint64),  # of a text below FACTS_BELOW
         ("length", np.uint32),  # characters
         ("is_general", np.uint8),
@@ -76,23 +89,26 @@ RECORD = np.dtype(
 )
 
 
-@dataclass
 class Duplicates:
     """What is dropped, by the index of a document.
 
     Attributes:
+        sketches: What is known of the documents.
         rule: Index into `RULES`; 0 for a document that is kept.
         keeper: Index of the document that stands for it.
         similarity: Jaccard similarity to it.
-        ids: Ids of all documents.
+        given: Fields that the keeper takes over from it, one bit each of `INHERITED`.
         counts: Pairs, by `COUNTS`.
     """
 
-    rule: npt.NDArray[np.uint8]
-    keeper: npt.NDArray[np.uint32]
-    similarity: npt.NDArray[np.float32]
-    ids: npt.NDArray[np.bytes_]
-    counts: Counter[str] = field(default_factory=Counter)
+    def __init__(self, sketches: Sketches) -> None:
+        count = len(sketches.records)
+        self.sketches = sketches
+        self.rule = np.zeros(count, np.uint8)
+        self.keeper = np.zeros(count, np.uint32)
+        self.similarity = np.zeros(count, np.float32)
+        self.given = np.zeros(count, np.uint8)
+        self.counts: Counter[str] = Counter()
 
     def drop(self, document: int, keeper: int, rule: str, similarity: float) -> None:
         """Note that a document is dropped."""
@@ -104,6 +120,39 @@ class Duplicates:
         """Tell which documents are kept so far."""
         return self.rule[documents] == 0
 
+    def given_fields(self, document: int) -> list[str]:
+        """Return the fields of a dropped document that its keeper takes over."""
+        given = self.given[document]
+        return [name for bit, name in enumerate(INHERITED) if given >> bit & 1]
+
+
+class Sketches:
+    """What `sketch` wrote of the documents of one folder, or of several as if they were one.
+
+    Args:
+        files: The files with the documents, in order.
+        counts: How many documents each has.
+        folder: Folder with the records and keys of all of them.
+    """
+
+    def __init__(self, files: Sequence[Path], counts: Sequence[int], folder: Path) -> None:
+        self.records = _mapped(folder / RECORDS, RECORD)
+        self._files = files
+        self._starts = np.cumsum([0, *counts])
+        self._folder = folder
+
+    def document(self, index: int) -> CuratedDocument:
+        """Read a document."""
+        file = int(np.searchsorted(self._starts, index, side="right")) - 1
+        with open(self._files[file], "rb") as handle:
+            handle.seek(int(self.records["offset"][index]))
+            document: CuratedDocument = json.loads(handle.readline())
+        return document
+
+    def keys(self, band: int) -> ngrams.Hashes:
+        """Return the key of a band of every document."""
+        return _mapped(self._folder / key_file(band), np.dtype(np.uint64))
+
 
 def find(folder: Path, settings: DeduplicationSettings, scratch: Path) -> Duplicates:
     """Find the documents of a step's folder that others stand for.
@@ -113,30 +162,80 @@ def find(folder: Path, settings: DeduplicationSettings, scratch: Path) -> Duplic
         settings: What counts as a near-duplicate.
         scratch: An empty folder for files that may be deleted afterwards.
     """
-    _sketch(folder / DOCUMENTS, settings, scratch)
-    records = _mapped(scratch / "records", RECORD)
-    count = len(records)
-    duplicates = Duplicates(
-        np.zeros(count, np.uint8),
-        np.zeros(count, np.uint32),
-        np.zeros(count, np.float32),
-        records["id"],
-    )
-    if not count:
-        return duplicates
-    num_known = (records["title"] > 0).astype(np.int64) + (records["metadata_date"] > 0)
-    length = records["length"].astype(np.int64)
-    ranked = np.lexsort((-num_known, -length, 1 - records["is_general"]))
-    _drop_equal_texts(records, ranked, duplicates)
-    with open(folder / DOCUMENTS, "rb") as handle:
-        texts = _Texts(handle, records["offset"], settings.n)
-        is_candidate = duplicates.is_kept(ranked) & (records["has_ngrams"][ranked] == 1)
-        candidates = _Candidates(ranked[is_candidate], settings.bands[0], scratch)
-        _drop_near(records, candidates, texts, settings.jaccard, duplicates)
-        if settings.versions == "newest":
-            _drop_older(records, ranked, texts, settings.version_jaccard, duplicates)
-        _name_kept(texts, duplicates)
+    sketch(folder / DOCUMENTS, settings, scratch)
+    count = (scratch / RECORDS).stat().st_size // RECORD.itemsize
+    sketches = Sketches([folder / DOCUMENTS], [count], scratch)
+    duplicates = Duplicates(sketches)
+    decide(sketches, np.arange(count), settings, scratch, duplicates)
     return duplicates
+
+
+def decide(
+    sketches: Sketches,
+    documents: Indices,
+    settings: DeduplicationSettings,
+    scratch: Path,
+    duplicates: Duplicates,
+) -> None:
+    """Decide which of some documents are dropped; every candidate of one must be among them.
+
+    Args:
+        sketches: What is known of all documents.
+        documents: Those that are decided on, in ascending order.
+        settings: What counts as a near-duplicate.
+        scratch: A folder for files that may be deleted afterwards.
+        duplicates: Takes the decisions.
+    """
+    if not len(documents):
+        return
+    records = sketches.records
+    ranked = _ranked(records, documents)
+    _drop_equal_texts(records, ranked, duplicates)
+    texts = _Texts(sketches, settings.n, scratch)
+    is_candidate = duplicates.is_kept(ranked) & (records["has_ngrams"][ranked] == 1)
+    keys = (sketches.keys(band) for band in range(settings.bands[0]))
+    candidates = _Candidates(ranked[is_candidate], keys, scratch)
+    _drop_near(records, candidates, texts, settings.jaccard, duplicates)
+    if settings.versions == "newest":
+        _drop_older(records, ranked, texts, settings.version_jaccard, duplicates)
+    _name_kept(texts, duplicates)
+    _note_inherited(records, duplicates)
+
+
+def write_kept(parent: Path, output: StepOutput, duplicates: Duplicates, first: int = 0) -> None:
+    """Write the documents that are kept, and the others as drops.
+
+    A kept document takes over what it lacks from those that it stands for.
+
+    Args:
+        parent: The folder of the step before.
+        output: Where to write.
+        duplicates: The decisions.
+        first: Index of the folder's first document among all.
+    """
+    givers = np.flatnonzero(duplicates.given)
+    givers = givers[np.argsort(duplicates.keeper[givers], kind="stable")]
+    keepers = duplicates.keeper[givers]
+    inherited = Counter(dict.fromkeys(INHERITED, 0))
+    for index, document in enumerate(output.documents(parent), first):
+        if rule := RULES[duplicates.rule[index]]:
+            given = duplicates.given_fields(index)
+            inherited.update(given)
+            output.drop(
+                document,
+                rule,
+                keeper=duplicates.sketches.records["id"][duplicates.keeper[index]].decode(),
+                similarity=round(float(duplicates.similarity[index]), 6),
+                detail=f"its keeper takes over its {', '.join(given)}" if given else "",
+            )
+            continue
+        start, end = np.searchsorted(keepers, [index, index + 1])
+        for giver in map(int, givers[start:end]):
+            other: dict[str, Any] = dict(duplicates.sketches.document(giver))
+            fields = {name: other[name] for name in duplicates.given_fields(giver)}
+            document = cast(CuratedDocument, {**document, **fields})
+        output.keep(document)
+    output.account.extra["inherited"] = dict(inherited)
 
 
 # ------------------------------------------------------------------------------------ signatures
@@ -154,6 +253,11 @@ def signatures(hashes: list[ngrams.Hashes], num_hashes: int) -> npt.NDArray[np.u
     return np.array(matrix.to_rows(), np.uint32)
 
 
+def key_file(band: int) -> str:
+    """Return the name of the file with the keys of a band."""
+    return f"keys-{band}"
+
+
 def band_keys(signatures: npt.NDArray[np.uint32], bands: tuple[int, int]) -> ngrams.Hashes:
     """Return a hash of each band (columns) of each signature (rows)."""
     num_bands, rows = bands
@@ -162,28 +266,66 @@ def band_keys(signatures: npt.NDArray[np.uint32], bands: tuple[int, int]) -> ngr
     return (parts * powers).sum(axis=2, dtype=np.uint64)
 
 
-def _sketch(path: Path, settings: DeduplicationSettings, scratch: Path) -> None:
-    """Write the records of all documents, and a file of keys a band."""
-    files = [open(scratch / f"keys-{band}", "wb") for band in range(settings.bands[0])]
+def sketch(path: Path, settings: DeduplicationSettings, folder: Path) -> None:
+    """Write the records of all documents of a file, and a file of keys a band.
+
+    Args:
+        path: The file, documents.jsonl of a step.
+        settings: How signatures are made.
+        folder: Where to write.
+    """
+    files = [open(folder / key_file(band), "wb") for band in range(settings.bands[0])]
     try:
-        with open(path, "rb") as lines, open(scratch / "records", "wb") as records:
+        with open(path, "rb") as lines, open(folder / RECORDS, "wb") as records:
             for batch in _batches(lines):
-                documents = [document for _, document in batch]
-                hashes = [
-                    ngrams.ngram_hashes(ngrams.folded(document["text"]), settings.n)
-                    for document in documents
-                ]
-                keys = band_keys(signatures(hashes, settings.num_hashes), settings.bands)
-                for file, column in zip(files, keys.T, strict=True):
+                texts = [document["text"] for _, document in batch]
+                matrix, num_ngrams = _signatures(texts, settings)
+                for file, column in zip(files, band_keys(matrix, settings.bands).T, strict=True):
                     file.write(np.ascontiguousarray(column).tobytes())
                 rows = [
-                    _record(offset, document, len(ngrams_of) > 0)
-                    for (offset, document), ngrams_of in zip(batch, hashes, strict=True)
+                    _record(offset, document, count > 0)
+                    for (offset, document), count in zip(batch, num_ngrams, strict=True)
                 ]
                 records.write(np.array(rows, RECORD).tobytes())
+                batch.clear()  # else it would stay in memory while the next one is read
+                texts.clear()
     finally:
         for file in files:
             file.close()
+
+
+def _signatures(
+    texts: list[str], settings: DeduplicationSettings
+) -> tuple[npt.NDArray[np.uint32], list[int]]:
+    """Return the signatures of texts, one a row, and how many n-grams each has.
+
+    The signature of a text is the minimum over those of its pieces.
+    """
+    largest = np.iinfo(np.uint32).max
+    matrix = np.full((len(texts), settings.num_hashes), largest, np.uint32)
+    num_ngrams = [0] * len(texts)
+    pieces: list[ngrams.Hashes] = []
+    rows: list[int] = []
+    for row, text in enumerate(texts):
+        for piece in ngrams.ngram_pieces(text, settings.n):
+            pieces.append(piece)
+            rows.append(row)
+            num_ngrams[row] += len(piece)
+            if sum(map(len, pieces)) >= BATCH_CHARS:
+                _take_minimum(matrix, rows, pieces)
+    _take_minimum(matrix, rows, pieces)
+    return matrix, num_ngrams
+
+
+def _take_minimum(
+    matrix: npt.NDArray[np.uint32], rows: list[int], pieces: list[ngrams.Hashes]
+) -> None:
+    """Take pieces into the signatures of their texts, and empty both lists."""
+    if pieces:
+        for row, signature in zip(rows, signatures(pieces, matrix.shape[1]), strict=True):
+            np.minimum(matrix[row], signature, out=matrix[row])
+    rows.clear()
+    pieces.clear()
 
 
 def _batches(lines: BinaryIO) -> Iterator[list[tuple[int, CuratedDocument]]]:
@@ -194,6 +336,7 @@ def _batches(lines: BinaryIO) -> Iterator[list[tuple[int, CuratedDocument]]]:
         document: CuratedDocument = json.loads(line)
         batch.append((offset, document))
         offset += len(line)
+        line = b""  # a large one would stay in memory beside its document
         num_chars += len(document["text"])
         if num_chars >= BATCH_CHARS or len(batch) == BATCH_DOCUMENTS:
             yield batch
@@ -214,6 +357,7 @@ def _record(offset: int, document: CuratedDocument, has_ngrams: bool) -> tuple[A
         0 if title else versions.untitled_digest(document),
         versions.days(versions.version_date(document)),
         versions.days(document["date"]),
+        bool(document["url"]),
         versions.facts_digest(text) if len(text) < FACTS_BELOW else 0,
         len(text),
         document["kind"] == "general",
@@ -224,14 +368,24 @@ def _record(offset: int, document: CuratedDocument, has_ngrams: bool) -> tuple[A
 # ------------------------------------------------------------------------------------- decisions
 
 
+def _ranked(records: npt.NDArray[np.void], documents: Indices) -> Indices:
+    """Return documents in the order of their ranks: one is dropped only for one before it."""
+    num_unknown = (records["title"][documents] == 0).astype(np.uint8)
+    num_unknown += records["metadata_date"][documents] == 0
+    length = records["length"][documents].astype(np.int64)
+    is_corpus = records["is_general"][documents] == 0
+    return documents[np.lexsort((num_unknown, -length, is_corpus))]
+
+
 def _drop_equal_texts(
     records: npt.NDArray[np.void], ranked: Indices, duplicates: Duplicates
 ) -> None:
     """Drop every document whose text one before it has."""
     digests = records["digest"][ranked]
     order = np.argsort(digests, kind="stable")  # equal texts stay in the order of their ranks
-    starts = _run_starts(digests[order])
-    is_repeated = starts != np.arange(len(starts))
+    digests = digests[order]
+    starts = _run_starts(digests)
+    is_repeated = starts != np.arange(len(starts), dtype=np.uint32)
     for document, first in zip(order[is_repeated], order[starts[is_repeated]], strict=True):
         duplicates.drop(int(ranked[document]), int(ranked[first]), EXACT, 1.0)
 
@@ -304,6 +458,26 @@ def _name_kept(texts: _Texts, duplicates: Duplicates) -> None:
         duplicates.drop(document, keeper, rule, texts.jaccard(document, keeper))
 
 
+def _note_inherited(records: npt.NDArray[np.void], duplicates: Duplicates) -> None:
+    """Note what kept documents take over: title, date and URL that they lack, if others agree.
+
+    Of those that have it, the most similar one gives it. An older version gives nothing.
+    """
+    is_equal = (duplicates.rule > 0) & (duplicates.rule != RULES.index(OLDER))
+    dropped = np.flatnonzero(is_equal)
+    keepers = duplicates.keeper[dropped]
+    by_keeper = np.lexsort((-duplicates.similarity[dropped], keepers))
+    dropped = dropped[by_keeper]
+    starts = np.flatnonzero(np.diff(keepers[by_keeper], prepend=-1))
+    for group in np.split(dropped, starts[1:]) if len(dropped) else []:
+        keeper = duplicates.keeper[group[0]]
+        for bit, name in enumerate(INHERITED.values()):
+            givers = group[records[name][group] > 0]
+            agree = len(np.unique(records[name][givers])) == 1
+            if agree and not records[name][keeper]:
+                duplicates.given[givers[0]] |= 1 << bit
+
+
 def _comparable(
     records: npt.NDArray[np.void], document: int, others: Indices, counts: Counter[str]
 ) -> Indices:
@@ -335,14 +509,14 @@ class _Candidates:
 
     Args:
         documents: Documents in the order of their ranks.
-        num_bands: Bands of a signature.
-        scratch: The folder with the keys of the bands.
+        keys: The keys of all documents, band by band.
+        scratch: Folder for the sorted bands.
     """
 
-    def __init__(self, documents: Indices, num_bands: int, scratch: Path) -> None:
+    def __init__(self, documents: Indices, keys: Iterable[ngrams.Hashes], scratch: Path) -> None:
         self.documents = documents
         self.has_earlier = np.zeros(len(documents), bool)
-        self._bands = [self._sorted(band, scratch) for band in range(num_bands)]
+        self._bands = [self._sorted(band, own, scratch) for band, own in enumerate(keys)]
 
     def earlier(self, position: int) -> Indices:
         """Return the documents before one that share bands with it, those with the most first.
@@ -358,14 +532,16 @@ class _Candidates:
         others, num_shared = np.unique(np.concatenate(found), return_counts=True)
         return self.documents[others[np.argsort(-num_shared, kind="stable")]]
 
-    def _sorted(self, band: int, scratch: Path) -> tuple[npt.NDArray[np.uint32], ...]:
+    def _sorted(
+        self, band: int, keys_of_all: ngrams.Hashes, scratch: Path
+    ) -> tuple[npt.NDArray[np.uint32], ...]:
         """Sort a band.
 
         Returns:
             Positions in the order of their keys, and for each position where its run of equal keys
             starts in this order, and where it stands itself.
         """
-        keys = np.fromfile(scratch / f"keys-{band}", np.uint64)[self.documents]
+        keys = keys_of_all[self.documents]
         order = np.argsort(keys, kind="stable")
         starts = _run_starts(keys[order])
         start = _scratch_array(scratch / f"start-{band}", len(order))
@@ -379,18 +555,36 @@ class _Candidates:
 
 
 class _Texts:
-    """Compares texts, which it reads from the file; the n-grams of the last ones stay in memory."""
+    """Compares texts, which it reads from their files; the n-grams of the last ones stay in memory.
 
-    def __init__(self, handle: BinaryIO, offsets: npt.NDArray[np.uint64], n: int) -> None:
-        self._handle = handle
-        self._offsets = offsets
+    Args:
+        sketches: What is known of the documents.
+        n: Characters of an n-gram.
+        scratch: Folder for the n-grams of long texts.
+    """
+
+    def __init__(self, sketches: Sketches, n: int, scratch: Path) -> None:
+        self._sketches = sketches
+        self._lengths = sketches.records["length"]
         self._n = n
+        self._scratch = scratch
         self._cache: OrderedDict[int, ngrams.Hashes] = OrderedDict()
         self._num_cached = 0
 
     def jaccard(self, first: int, second: int) -> float:
         """Return the exact Jaccard similarity of the n-grams of two documents."""
-        return ngrams.jaccard(self._ngrams(first), self._ngrams(second))
+        if max(self._lengths[first], self._lengths[second]) <= LONG:
+            return ngrams.jaccard(self._ngrams(first), self._ngrams(second))
+        self._cache.clear()
+        self._num_cached = 0
+        folders = self._parts(first), self._parts(second)
+        num_shared = num_all = 0
+        for part in map(str, range(NUM_PARTS)):
+            sets = [ngrams.distinct(np.fromfile(folder / part, np.uint64)) for folder in folders]
+            shared, union = ngrams.overlap(*sets)
+            num_shared += shared
+            num_all += union
+        return num_shared / max(1, num_all)
 
     def says_more(self, first: int, second: int) -> bool:
         """Tell whether the shorter has a clause that the longer one has not."""
@@ -400,8 +594,8 @@ class _Texts:
         if document in self._cache:
             self._cache.move_to_end(document)
             return self._cache[document]
-        points = ngrams.folded(self._text(document))
-        hashes = ngrams.distinct(ngrams.ngram_hashes(points, self._n))
+        pieces = list(ngrams.ngram_pieces(self._text(document), self._n))
+        hashes = ngrams.distinct(np.concatenate([np.zeros(0, np.uint64), *pieces]))
         self._cache[document] = hashes
         self._num_cached += len(hashes)
         while self._num_cached > CACHED_NGRAMS and len(self._cache) > 1:
@@ -409,17 +603,32 @@ class _Texts:
             self._num_cached -= len(oldest)
         return hashes
 
+    def _parts(self, document: int) -> Path:
+        """Return the folder that holds the n-grams of a document, a file a part; write it once."""
+        folder = self._scratch / f"ngrams-{document}"
+        if folder.is_dir():
+            return folder
+        folder.mkdir()
+        files = [open(folder / str(part), "wb") for part in range(NUM_PARTS)]
+        try:
+            for hashes in ngrams.ngram_pieces(self._text(document), self._n):
+                part_of = hashes % np.uint64(NUM_PARTS)
+                for part, file in enumerate(files):
+                    file.write(hashes[part_of == part].tobytes())
+        finally:
+            for file in files:
+                file.close()
+        return folder
+
     def _text(self, document: int) -> str:
-        self._handle.seek(int(self._offsets[document]))
-        text: str = json.loads(self._handle.readline())["text"]
-        return text
+        return self._sketches.document(document)["text"]
 
 
-def _run_starts(ordered: npt.NDArray[Any]) -> Indices:
+def _run_starts(ordered: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
     """Return for each element of a sorted array where the run of its equals starts."""
-    is_new = np.ones(len(ordered), bool)
-    is_new[1:] = ordered[1:] != ordered[:-1]
-    return np.maximum.accumulate(np.where(is_new, np.arange(len(ordered)), 0))
+    starts = np.arange(len(ordered), dtype=np.uint32)
+    starts[1:][ordered[1:] == ordered[:-1]] = 0
+    return np.maximum.accumulate(starts)
 
 
 def _mapped(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -13,6 +13,7 @@ whatever n is. `mix` spreads the sum over all bits; its low bits serve as the in
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -25,6 +26,7 @@ MULTIPLIER = 0x9E3779B97F4A7C15  # odd; 2^64 over the golden ratio
 MIXER = 0xD6E8FEB86659FD93  # odd, with bits spread evenly
 WORD = 1 << 64
 BLOCK = 1 << 14  # n-grams that are hashed at once: their sums and powers stay in the cache
+PIECE = 1 << 17  # characters of a text that are hashed at once by `ngram_pieces`
 PLANE = 1 << 16  # code points of the basic plane, which a table covers
 # These count as letters, as do mathematical signs: 3+2 is not 32. Other punctuation is left out.
 SIGNS = "%‰"
@@ -86,6 +88,20 @@ def ngram_hashes(points: CodePoints, n: int) -> Hashes:
     return hashes
 
 
+def ngram_pieces(text: str, n: int) -> Iterator[Hashes]:
+    """Hash every n-gram of a folded text, in pieces whose memory does not grow with the text.
+
+    Args:
+        text: A text, which is folded here.
+        n: Characters of an n-gram, at least 1.
+    """
+    last = np.zeros(0, np.uint32)
+    for start in range(0, len(text), PIECE):
+        points = np.concatenate([last, folded(text[start : start + PIECE])])
+        yield ngram_hashes(points, n)
+        last = points[max(0, len(points) - (n - 1)) :]
+
+
 def ngram_hash(points: CodePoints) -> int:
     """Hash a whole text as one n-gram."""
     return int(ngram_hashes(points, len(points))[0]) if len(points) else 0
@@ -103,10 +119,16 @@ def distinct(hashes: Hashes) -> Hashes:
 
 def jaccard(first: Hashes, second: Hashes) -> float:
     """Return the Jaccard similarity of two sets, both made by `distinct`; of empty sets 0."""
+    num_shared, num_all = overlap(first, second)
+    return num_shared / max(1, num_all)
+
+
+def overlap(first: Hashes, second: Hashes) -> tuple[int, int]:
+    """Return the sizes of the intersection and of the union of two sets made by `distinct`."""
     union = np.concatenate([first, second])
     union.sort(kind="stable")  # merges two sorted runs in linear time
     num_shared = int(np.count_nonzero(union[1:] == union[:-1]))
-    return num_shared / max(1, len(union) - num_shared)
+    return num_shared, len(union) - num_shared
 
 
 def _folds(text: str) -> CodePoints:

@@ -1,6 +1,8 @@
 """Laws of deduplication: what is planted is found, and what differs in a fact is kept."""
 
 import json
+import shutil
+import tracemalloc
 from random import Random
 
 import numpy as np
@@ -277,3 +279,54 @@ def test_batches_and_an_empty_folder(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
     assert len(found(tmp_path / "some", documents)) == 3
     assert found(tmp_path / "none", []) == {}
+
+
+def texts_of_any_length(num_chars):
+    text = prose("long", num_chars)
+    return [
+        document(text, "whole"),
+        document(edited(text, 0.02, 1), "edited"),
+        document(edited(text, 0.3, 2), "other"),
+        document(text[: num_chars // 20], "beginning"),
+    ]
+
+
+def with_limits(monkeypatch, divisor):
+    """Divide all that bounds the memory of deduplication."""
+    monkeypatch.setattr(ngrams, "PIECE", ngrams.PIECE // divisor)
+    for name in ("LONG", "BATCH_CHARS", "CACHED_NGRAMS"):
+        monkeypatch.setattr(near_duplicates, name, getattr(near_duplicates, name) // divisor)
+
+
+def test_long_texts_are_compared_as_short_ones_are(tmp_path, monkeypatch):
+    documents = texts_of_any_length(20_000)
+    for name in ("short", "long"):
+        (tmp_path / name).mkdir()
+    expected = found(tmp_path / "short", documents)
+    with_limits(monkeypatch, 256)
+    assert found(tmp_path / "long", documents) == expected
+    assert expected["corpus/edited.txt"][2] == pytest.approx(
+        similarity(documents[0]["text"], documents[1]["text"])
+    )
+    assert list(expected) == ["corpus/edited.txt"]
+
+
+def test_memory_is_bounded_whatever_the_length_of_a_text(tmp_path, monkeypatch):
+    """At a 64th of the limits, less than a 64th of 300 MB, for 32 MB of Chinese (a 64th) a text."""
+    folder, scratch = tmp_path / "in", tmp_path / "scratch"
+    folder.mkdir()
+    with open(folder / "documents.jsonl", "w", encoding="utf-8") as handle:
+        for record in texts_of_any_length(160_000)[:3]:
+            handle.write(json.dumps(record, ensure_ascii=False) + "\n")
+    with_limits(monkeypatch, 64)
+    scratch.mkdir()
+    near_duplicates.find(tmp_path / "in", DeduplicationSettings(num_hashes=64), scratch)  # tables
+    shutil.rmtree(scratch)
+    scratch.mkdir()
+    tracemalloc.start()
+    try:
+        near_duplicates.find(folder, DeduplicationSettings(num_hashes=64), scratch)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < (300 << 20) / 64

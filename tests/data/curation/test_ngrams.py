@@ -67,3 +67,12 @@ def test_jaccard_equals_that_of_sets():
         union = set(first) | set(second)
         similarity = len(set(first) & set(second)) / max(1, len(union))
         assert ngrams.jaccard(*arrays) == similarity
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("piece", [1, 3, 64])
+def test_pieces_hold_every_ngram_once_in_order(monkeypatch, n, piece):
+    whole = ngrams.ngram_hashes(ngrams.folded(TEXT), n).tolist()
+    monkeypatch.setattr(ngrams, "PIECE", piece)
+    assert np.concatenate(list(ngrams.ngram_pieces(TEXT, n))).tolist() == whole
+    assert not list(ngrams.ngram_pieces("", n))
