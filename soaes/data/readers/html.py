@@ -17,7 +17,14 @@ from resiliparse.parse.html import HTMLParserException, HTMLTree
 
 from soaes.data.curation.document import Rejection, SourceDocument
 from soaes.data.readers import encodings
-from soaes.data.readers.base import Unreadable, content, iso_date, memory_limit, unix_lines
+from soaes.data.readers.base import (
+    DATE,
+    Unreadable,
+    content,
+    iso_date,
+    memory_limit,
+    unix_lines,
+)
 
 DECLARED = re.compile(rb"(?:charset|encoding)\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 DECLARED_WITHIN = 4096  # bytes
@@ -26,6 +33,11 @@ DECLARED_WITHIN = 4096  # bytes
 TITLES = ("articletitle", "og:title", "dc.title", "title")
 DATES = ("pubdate", "article:published_time", "publishdate", "dc.date", "date")
 URLS = ("og:url", "url")
+# What stands before a date in the body of a page whose head has none: 发布时间：<span>2021-03-04.
+DATE_LABEL = re.compile(
+    r"(?:发布|成文|发文|公布)(?:时间|日期)\s*[：:](?:\s|&nbsp;|<[^<>]{0,200}>){0,20}"
+)
+MAX_DATE_LABELS = 10  # of a page that are looked at
 MAX_ELEMENTS = 100  # of the head that are looked at; to find the next takes longer each time
 MAX_LINK = 1000  # characters of a link, with its address, that are looked at
 MAX_LINK_SHARE = 0.6  # of the characters; beyond it a page is an index
@@ -59,7 +71,7 @@ def read(path: Path, name: str) -> Iterator[SourceDocument | Rejection]:
         yield rejection
     meta = _meta(tree)
     title = _first(meta, TITLES) or " ".join((tree.title or "").split())
-    date = iso_date(_first(meta, DATES))
+    date = iso_date(_first(meta, DATES)) or _labelled_date(page)
     yield SourceDocument(text, name, title, date, _url(tree, meta))
 
 
@@ -93,6 +105,14 @@ def _parsed(page: str) -> HTMLTree:
     except (HTMLParserException, MemoryError):
         detail = f"it takes more than {MAX_MEMORY:,} bytes; mend its markup or split it"
         raise Unreadable("too complex", detail) from None
+
+
+def _labelled_date(page: str) -> str:
+    """Return the date that the body of a page says it was published on; "" where it says none."""
+    for label in islice(DATE_LABEL.finditer(page), MAX_DATE_LABELS):
+        if found := DATE.match(page, label.end()):
+            return iso_date(found[0])
+    return ""
 
 
 def _text(tree: HTMLTree, num_links: int) -> str:

@@ -226,15 +226,17 @@ def test_what_is_no_file_of_the_folder_is_not_opened(outcomes, name, reason):
     assert outcomes[name] == [("rejection", reason, "")]
 
 
-# The peak is that of the process alone: ru_maxrss would include its parent's before exec.
+# The peak is that of the process alone: ru_maxrss would include its parent's before exec. Beside it
+# counts that of the process which it forks to read.
 LARGE = """
-import re, sys
+import re, resource, sys
 from pathlib import Path
 from soaes.data.curation import sources
 from soaes.stages import corpus
 root, out = map(Path, sys.argv[1:])
 corpus.read(sources.digest(root, kinds=corpus.KINDS), root=str(root), out=out)
-print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+own = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+print(max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
 """
 
 

@@ -1,6 +1,7 @@
 """Laws of the readers: what a file says is read as it stands, whatever its format or encoding."""
 
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pyarrow
@@ -110,6 +111,21 @@ def test_a_page_is_its_main_content_once_and_its_head_says_what_it_is(tmp_path):
     (document,) = read(tmp_path, "a.html", f"<html><head>{HEAD}</head><body>{body}</body></html>")
     assert (document.title, document.date, document.url) == ("公司法", "2023-12-29", "http://a")
     assert [line for line in document.text.split("\n") if line.strip()] == ARTICLES[:5]
+
+
+@pytest.mark.parametrize(
+    "body, date",
+    [
+        (f"<p>发布时间：<span>2021-03-04 10:20</span>　来源：国资委</p><p>{LAW}</p>", "2021-03-04"),
+        (f"<p>{LAW}</p><p>成文日期:&nbsp;2019年3月4日</p>", "2019-03-04"),
+        (f"<p>发布日期：未知</p><p>发布日期：2018/1/2</p><p>{LAW}</p>", "2018-01-02"),
+        (f"<p>{LAW}2021年3月4日</p>", ""),
+    ],
+    ids=["span", "at the end", "second label", "no label"],
+)
+def test_a_page_whose_head_has_no_date_may_say_it_in_its_body(tmp_path, body, date):
+    (document,) = read(tmp_path, "a.html", f"<html><body>{body}</body></html>")
+    assert document.date == date
 
 
 def test_a_short_page_is_not_read_twice(tmp_path):
@@ -279,3 +295,13 @@ def test_the_reader_that_is_documented_reads_a_dump(tmp_path, monkeypatch):
     assert (first.source, first.title) == ("corpus/a.sql:1", "公司法")
     assert first.text.split() == ["It''s", "law", "(a,", "b).", "第二段，在此。"]
     assert (second.source, second.text) == ("corpus/a.sql:2", "x")
+
+
+def test_no_library_of_a_reader_has_a_licence_that_binds_its_users():
+    """Those of GPL and AGPL do; what they say in full may name other licences."""
+    libraries = ("resiliparse", "fastwarc", "pypdfium2", "lxml", "python-calamine", "zstandard")
+    for name in (*libraries, "rensa", "scikit-learn", "pyarrow"):
+        entries = metadata.metadata(name)
+        short = f"{entries.get('License-Expression')} {entries.get('License')}"[:80]
+        assert re.search("Apache|MIT|BSD", short), (name, short)
+        assert "GPL" not in short, (name, short)
