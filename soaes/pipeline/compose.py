@@ -79,6 +79,7 @@ def compose_job(job: list[str]) -> DictConfig:
             a model that they name is none.
     """
     cfg = _composed_by_hydra(job)
+    _check_empty_mappings(cfg, job)
     keep_tokenizer = command_line.last(job, "tokenizer") is not None
     origins.choose(cfg, CONF / "origin", keep_tokenizer)
     return cfg
@@ -403,6 +404,11 @@ def _advice(message: str, job: list[str]) -> str:
         options = [path.stem for path in (CONF / group).glob("*.yaml")]
         return f"{lines[0]} {nearest(option, options)}"
     longest_first = sorted(job, key=lambda word: -len(word.partition("=")[0]))
+    for word in longest_first:
+        if word[:1] not in "+~" and lines[0].startswith("Could not override"):
+            advice = _mapping_advice(word)
+            if advice and f"'{word.partition('=')[0]}'" in lines[0]:
+                return advice
     for word in longest_first:  # `data` stands in a message about data.select, too
         key, _, value = word.lstrip("+~").partition("=")
         if lines[0].startswith("Config group override must be"):
@@ -416,6 +422,33 @@ def _advice(message: str, job: list[str]) -> str:
             near = [] if key in known else get_close_matches(key, known, 1, 0.5)
             return lines[0] + (f" Did you mean {near[0]}?" if near else "")
     return lines[0]
+
+
+def _mapping_advice(word: str) -> str:
+    """Return how entries of a mapping are set, for an override by a mapping; else ""."""
+    key, _, value = word.partition("=")
+    if not value.startswith("{"):
+        return ""
+    group = key.partition(".")[0]
+    own = f", and a file of yours in conf/{group}/ replaces them all" * (CONF / group).is_dir()
+    return (
+        f"{word}: {key} has other entries, and this would add to them; say so by +{key}={{...}}; "
+        f"~{key}.NAME takes one out{own}"
+    )
+
+
+def _check_empty_mappings(cfg: DictConfig, job: list[str]) -> None:
+    """Check that no mapping is overridden by an empty one, which would change nothing."""
+    for override in OverridesParser.create().parse_overrides(job):
+        key = override.key_or_group
+        if override.value() == {} and not override.is_delete():
+            entries = OmegaConf.select(cfg, key)
+            if isinstance(entries, DictConfig) and len(entries):
+                names = ", ".join(map(str, entries))
+                raise ValueError(
+                    f"{key}={{}}: an empty mapping changes nothing of {names}; take entries out by "
+                    f"~{key}.NAME"
+                )
 
 
 def _groups() -> list[str]:

@@ -15,6 +15,7 @@ from dataclasses import is_dataclass
 from importlib.util import find_spec
 from typing import Any, get_args
 
+from soaes.data.curation import sources
 from soaes.data.curation.settings import (
     CleaningSettings,
     DeduplicationSettings,
@@ -148,6 +149,8 @@ def check_recipe(recipe: Recipe) -> None:
             "optim.general.lora: pretrain begins with random weights, which must all "
             "be trained; set it to null, or leave it out"
         )
+    if recipe.stage in ("select", "files"):
+        _check_relevance(recipe)
     if recipe.stage == "distill":
         _check_distillation(recipe.arguments)
     if recipe.stage in ("acceptance", "speed"):
@@ -158,6 +161,25 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.stage in ANSWERING and is_cut_by_vllm(recipe):
         dtype = recipe.arguments["backend"].get("dtype", "float32")
         validation.check_one_of("backend.dtype", dtype, validation.DTYPES)
+
+
+def _check_relevance(recipe: Recipe) -> None:
+    """Check that a limit of relevance has a relevance: topics of the domain, or labels."""
+    if recipe.stage == "select":
+        name, limit = "selection.threshold", recipe.arguments["selection"].get("threshold")
+        scored = recipe.arguments["documents"]
+    else:
+        dialogue = recipe.arguments.get("dialogue", {})
+        name, limit = "dialogue.min_relevance", dialogue.get("min_relevance")
+        scored = recipe.arguments["scores"]
+    if limit is None or scored.stage != "score":
+        return
+    has_labels = scored.arguments["digest"] != sources.NO_FILES
+    if not has_labels and not scored.arguments["domain"].get("topics"):
+        raise ValueError(
+            f"{name}={limit}: the domain has no topics and labels/ no file, so that no text has a "
+            "relevance; set domain=soaes or a domain of your own, give labels/, or set it to null"
+        )
 
 
 def check_execution(recipe: Recipe, runtime: Runtime) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from soaes.data.curation.sources import FOLDERS, digest
+from soaes.data.curation.sources import FOLDERS, check_documents, digest
 from soaes.decode.backends.vllm_environment import library
 from soaes.model import folder
 from soaes.pipeline import command_line, origins
@@ -34,11 +34,14 @@ def data_digest(root: str, *kinds: str) -> str:
         kinds: Of its files, those of these kinds (soaes.data.curation.sources); none: all.
 
     Raises:
-        ValueError: There is no such folder.
+        ValueError: There is no such folder, or it is to give documents and has none.
     """
     if not str(root).strip() or not Path(root).is_dir():
         raise ValueError(f"data.root={root}: there is no such folder; README says what it may hold")
-    return digest(root, cache_folder([]), kinds or FOLDERS)
+    content = digest(root, cache_folder([]), kinds or FOLDERS)
+    if "corpus" in kinds:
+        check_documents(root)
+    return content
 
 
 def local_model(path: str) -> dict[str, Any]:

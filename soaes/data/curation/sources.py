@@ -18,6 +18,7 @@ from soaes.data import digests
 KINDS = ("general", "corpus", "dialogue", "qa", "exam")
 LABELS = "labels"  # of passages of corpus/, by which relevance is learned
 FOLDERS = (*KINDS, LABELS)
+NO_FILES = hashlib.sha256().hexdigest()  # the digest of kinds without a file
 MISNAMED = 0.8  # similarity from which another name is taken for a slip
 
 
@@ -49,6 +50,19 @@ def check_names(root: str | Path) -> None:
     ]
     if slips:
         raise ValueError(f"data.root={root}: {'; '.join(slips)}: rename it, or move it elsewhere")
+
+
+def check_documents(root: str | Path) -> None:
+    """Check that there is a file of documents to train on.
+
+    Raises:
+        ValueError: corpus/ is missing or holds none.
+    """
+    if next(_walk(Path(root), "corpus"), None) is None:
+        raise ValueError(
+            f"data.root={root}: there is no file in corpus/, which holds the documents to train on "
+            "(docs/own_data.md lists the formats); put them there, or use data=world"
+        )
 
 
 def refusal(root: str | Path, name: str) -> tuple[str, str]:
