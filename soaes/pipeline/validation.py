@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeGuard
 
 # ----------------------------------------------------------------------------- helpers for checks
@@ -192,6 +195,36 @@ def check_tau(tau: object) -> None:
     check_positive("tau", tau, "the temperature of distillation; the paper sweeps 1, 2, 3, 5")
 
 
+def check_function(name: str, path: object) -> None:
+    """Check that a dotted path names a function of a module that can be imported.
+
+    The module is looked for and its source read; nothing of it runs, but for the packages that it
+    lies in.
+
+    Raises:
+        ValueError: There is no such module, or nothing of that name in its source.
+    """
+    way_out = (
+        "name a function as PACKAGE.MODULE.FUNCTION, whose folder is the current one or in "
+        "PYTHONPATH"
+    )
+    module, _, function = path.rpartition(".") if isinstance(path, str) else ("", "", "")
+    try:
+        spec = find_spec(module) if module else None
+    except ImportError:  # of a package that the module would lie in
+        spec = None
+    if spec is None:
+        raise _error(name, path, f"cannot be imported; {way_out}", "")
+    source = Path(spec.origin or "")
+    if source.suffix == ".py" and function not in _names_in(source):
+        raise _error(name, path, f"{source.name} has no {function}; {way_out}", "")
+
+
+def _names_in(source: Path) -> set[str]:
+    """Return the words of a source file: what it defines, assigns or imports is among them."""
+    return set(re.findall(r"\w+", source.read_text(encoding="utf-8", errors="replace")))
+
+
 def check_revision(revision: object) -> None:
     """Check the `revision` of a node in conf/."""
     check_whole("revision", revision, 1, "raised by one when a function changes its meaning")
@@ -204,7 +237,6 @@ class FilesArguments:
     seed: int
     held_out: float = 0.2
     split_one_in: int = 10
-    min_chars: int = 20
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -212,8 +244,6 @@ class FilesArguments:
         check_in_range("held_out", self.held_out, "(0, 1)", general)
         questions = "of so many train questions one is split off"
         check_whole("split_one_in", self.split_one_in, 2, questions)
-        shortest = "the shortest document that is kept, in characters"
-        check_whole("min_chars", self.min_chars, 0, shortest)
 
 
 @dataclass(frozen=True)
@@ -469,11 +499,22 @@ class SpeedArguments:
         check_sample_seed(self.sample_seed)
 
 
+@dataclass(frozen=True)
+class ReadArguments:
+    """read: read the files of a user's folder."""
+
+    readers: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        for suffix, path in self.readers.items():
+            check_function(f"data.read.readers.{suffix}", path)
+
+
 STAGE_ARGUMENTS: dict[str, Callable[..., object] | None] = {
     "fetch": GivenModelArguments,
     "local_model": GivenModelArguments,
     # what else these take is settings, which are checked as such
-    "read": None,
+    "read": ReadArguments,
     "clean": None,
     "deduplicate": None,
     "decontaminate": None,

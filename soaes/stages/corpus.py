@@ -30,6 +30,7 @@ from soaes.data.curation.document import (
     SourceDocument,
     StepOutput,
     curated,
+    place_of,
     read_documents,
 )
 from soaes.data.curation.labels import Label, labelled_passages, read_labels
@@ -39,9 +40,11 @@ from soaes.data.curation.settings import (
     DomainSettings,
     SelectionSettings,
 )
+from soaes.data.curation.shared_lines import SharedLines
 from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.data.readers import encodings
 from soaes.data.readers.base import Unreadable, iso_date, name_title
+from soaes.data.readers.reader_process import ReaderProcess
 from soaes.data.readers.registry import Readers
 from soaes.metrics.schema import write_metrics
 from soaes.pipeline.store import write_json
@@ -62,8 +65,9 @@ def read(
 ) -> None:
     """Read the documents of a user's folder: every file below general/ and corpus/.
 
-    A file, page or record that cannot be read is named in drops.jsonl and stops nothing else.
-    account.json has, beside the counts, the files and the fields that were not read.
+    A file, page or record that cannot be read is named in drops.jsonl and stops nothing else, even
+    if it crashes the library that reads it (soaes.data.readers.reader_process). account.json has,
+    beside the counts, the files and the fields that were not read.
 
     Args:
         digest: Digest of these files (soaes.data.curation.sources), which stands for them in the
@@ -77,15 +81,15 @@ def read(
             reader cannot be imported.
     """
     sources.check_unchanged(root, digest, KINDS)
-    registry = Readers(readers)
+    registry = Readers(readers)  # also checks those of the user's
     listing = sources.listing(root)
     num_files: Counter[str] = Counter()
     fields_not_read: dict[str, Counter[str]] = defaultdict(Counter)
-    with StepOutput("read", out) as output:
+    with StepOutput("read", out) as output, ReaderProcess(registry) as process:
         for kind in KINDS:
             for file in listing[kind]:
                 num_files[kind] += 1
-                fields_not_read[kind].update(_read_file(root, kind, file, registry, output))
+                fields_not_read[kind].update(_read_file(root, kind, file, process, output))
         output.account.extra["files"] = {kind: num_files[kind] for kind in KINDS}
         output.account.extra["fields_not_read"] = {
             kind: dict(fields_not_read[kind].most_common()) for kind in KINDS
@@ -106,14 +110,25 @@ def clean(documents: Path, *, cleaning: CleaningSettings, out: Path) -> None:
         cleaning: The rules, and the length below which a document is dropped.
         out: The stage's output folder.
     """
+    shared_keys: dict[str, frozenset[str]] = {}
+    if cleaning_rules.SHARED_LINES in cleaning.rules:
+        counted = SharedLines()
+        for document in read_documents(documents):
+            counted.add(document)
+        shared_keys = counted.keys()
     rules = cleaning_rules.rules(cleaning.rules, cleaning.boilerplate)
+    rules_of = {
+        origin: cleaning_rules.rules(cleaning.rules, cleaning.boilerplate, keys)
+        for origin, keys in shared_keys.items()
+    }
     min_chars = cleaning.min_chars
     with StepOutput("clean", out) as output:
         for document in output.documents(documents):
             num_read = len(document["text"])
             num_removed = 0
             pages = document.pop("page_starts", [])
-            for rule, text in cleaning_rules.cleaned(document["text"], pages, rules):
+            own_rules = rules_of.get(place_of(document), rules)
+            for rule, text in cleaning_rules.cleaned(document["text"], pages, own_rules):
                 num_removed += len(document["text"]) - len(text)
                 document = output.change(document, rule, text)
             assert num_read == len(document["text"]) + num_removed, document["source"]
@@ -129,7 +144,9 @@ def deduplicate(documents: Path, *, deduplication: DeduplicationSettings, out: P
     """Drop documents for which another one stands: equal, nearly equal, or a newer version.
 
     General text stands for the corpus, never the other way round. drops.jsonl names for each drop
-    the document that stands for it, the rule, and the exact similarity of the two.
+    the document that stands for it, the rule, and the exact similarity of the two. A kept document
+    that lacks a title, a date or a URL takes it over from one that it stands for, which is said in
+    the detail of that drop and counted in account.json (`inherited`).
 
     Args:
         documents: The folder of the stage before.
@@ -139,13 +156,7 @@ def deduplicate(documents: Path, *, deduplication: DeduplicationSettings, out: P
     with StepOutput("deduplicate", out) as output:
         with TemporaryDirectory(dir=out) as scratch:
             duplicates = near_duplicates.find(documents, deduplication, Path(scratch))
-            for index, document in enumerate(output.documents(documents)):
-                if rule := near_duplicates.RULES[duplicates.rule[index]]:
-                    keeper = duplicates.ids[duplicates.keeper[index]].decode()
-                    similarity = round(float(duplicates.similarity[index]), 6)
-                    output.drop(document, rule, keeper=keeper, similarity=similarity)
-                else:
-                    output.keep(document)
+            near_duplicates.write_kept(documents, output, duplicates)
     bands, rows = deduplication.bands
     pairs = {f"pairs_{name}": duplicates.counts[name] for name in near_duplicates.COUNTS}
     write_metrics(out, {**output.account.metrics(), "bands": bands, "band_rows": rows, **pairs})
@@ -280,7 +291,7 @@ def select(documents: Path, *, selection: SelectionSettings, out: Path) -> None:
 
 
 def _read_file(
-    root: str, kind: str, file: str, registry: Readers, output: StepOutput
+    root: str, kind: str, file: str, process: ReaderProcess, output: StepOutput
 ) -> Counter[str]:
     """Write the documents of a file; return how often each field was not read."""
     name = printable(file)
@@ -291,7 +302,7 @@ def _read_file(
     fields_not_read: Counter[str] = Counter()
     source = ""
     num_same = 1  # documents of one source, such as records on one line
-    for item in registry.read(Path(root) / file, name):
+    for item in process.read(Path(root) / file, name):
         if isinstance(item, Rejection):
             output.reject(item)
             continue

@@ -3,6 +3,7 @@
 The path of the data, kind by kind (general, corpus, dialogue, qa, exam):
 
     soaes.stages.corpus     reads the documents of general and corpus, in stages of its own
+                            where they are cleaned, deduplicated and decontaminated
     sources.listing         lists the files of dialogue, qa and exam
     readers                 turn a file into records; problems are reported line by line
     decontamination         drops what holds a question of dev, of test or of an exam
@@ -24,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from soaes.data import splits
 from soaes.data.curation import (
@@ -38,7 +39,6 @@ from soaes.data.curation import (
 from soaes.data.curation.curation_report import MAX_LISTED, CurationReport, printable
 from soaes.data.curation.decontamination import HELD_OUT, HeldOutQuestions
 from soaes.data.curation.document import DROPS, read_accounts, read_documents
-from soaes.data.curation.text_cleaning import clean
 from soaes.data.jsonl import write_jsonl
 from soaes.data.records import QuestionRecord
 from soaes.data.settings import DialogueSettings
@@ -53,6 +53,8 @@ EXPECTED = (
     "general/**, dialogue/**.{json,jsonl}, exam/NAME/{dev,test}/SUBJECT.csv"
 )
 KINDS = ("dialogue", "qa", "exam")  # whose files this stage reads itself
+DOCUMENT_KINDS = ("general", "corpus")
+DOCUMENT_FIELDS: tuple[Literal["id", "text", "source"], ...] = ("id", "text", "source")
 RELEVANT, OTHER = "relevant", "other"  # categories of dialogues that have no label
 QA_SPLITS = ("train", "dev", "test")
 DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".xlsx")
@@ -68,7 +70,6 @@ def files(
     seed: int,
     held_out: float = 0.2,
     split_one_in: int = 10,
-    min_chars: int = 20,
     dialogue: DialogueSettings = DialogueSettings(),
     out: Path,
 ) -> None:
@@ -88,7 +89,6 @@ def files(
         seed: decides which documents and questions are held out.
         held_out: share of the corpus that becomes general text, in (0, 1), if the user has none.
         split_one_in: a missing dev or test split takes one in so many of the train questions.
-        min_chars: shortest document that is kept, in characters.
         dialogue: which dialogues are kept.
         out: the stage's output folder.
 
@@ -98,7 +98,6 @@ def files(
     """
     check_in_range("held_out", held_out, "(0, 1)", "the corpus's share that becomes general text")
     check_whole("split_one_in", split_one_in, 2, "of so many train questions one is split off")
-    check_whole("min_chars", min_chars, 0, "the shortest document that is kept, in characters")
     sources.check_unchanged(root, digest, KINDS)
     names = sources.listing(root)
     base = Path(root)
@@ -112,7 +111,7 @@ def files(
     _count_unread(read, report)
     accounts = read_accounts(documents)
     _count_dropped(accounts, report)
-    general = _documents(documents, names, held_out, min_chars, seed, questions, report, out)
+    general = _documents(documents, names, held_out, seed, report, out)
     _check_sufficient(root, report, qa)
     summary = {
         "general": general,
@@ -176,13 +175,11 @@ def _count_unread(read: Path, report: CurationReport) -> None:
 
 
 def _count_dropped(accounts: Sequence[dict[str, Any]], report: CurationReport) -> None:
-    """Count the documents that each step dropped, whose drops.jsonl names them."""
+    """Count the documents that the steps dropped by rule; their drops.jsonl name them."""
     for account in accounts:
-        for place, counts in account["origins"].items():
-            num_dropped = counts.get("documents_dropped", 0)
-            if num_dropped:
-                kind = place.partition("/")[0]
-                report.dropped[kind][f"dropped by {account['step']}"] += num_dropped
+        for place, taken in account["taken"].items():
+            dropped = {rule: counts["documents"] for rule, counts in taken.items()}
+            report.dropped[place.partition("/")[0]].update(+Counter(dropped))
         if account["step"] == "decontaminate":
             report.num_contaminated += account["documents"]["dropped"]
 
@@ -200,22 +197,16 @@ def _documents(
     documents: Path,
     names: dict[str, list[str]],
     held_out: float,
-    min_chars: int,
     seed: int,
-    questions: HeldOutQuestions,
     report: CurationReport,
     out: Path,
 ) -> dict[str, Any]:
-    """Write general and corpus, without duplicates within and across them.
+    """Write general and corpus as the steps before left them.
 
     General text is never trained on by CPT.
     """
-    seen: set[str] = set()
-    for kind in ("general", "corpus"):
-        rows = _long_documents(documents, kind, min_chars, report)
-        clean_rows = _decontaminated(rows, kind, questions.in_record, report)
-        unique = _unique(clean_rows, kind, lambda row: row["text"], seen, report)
-        write_jsonl(out / f"{kind}.jsonl", unique)
+    for kind in DOCUMENT_KINDS:
+        write_jsonl(out / f"{kind}.jsonl", _documents_of(kind, documents, report))
     if names["general"]:
         way_out = f"or remove it to have {100 * held_out:.0f} % of corpus/ held out"
         _check_given("general", names["general"], report.kept["general"], report, way_out)
@@ -226,19 +217,12 @@ def _documents(
     return {**report.counts("general"), "source": source}
 
 
-def _long_documents(
-    documents: Path, kind: str, min_chars: int, report: CurationReport
-) -> Iterator[dict[str, Any]]:
-    """Yield the documents of a kind that are long enough, without control tokens."""
+def _documents_of(kind: str, documents: Path, report: CurationReport) -> Iterator[dict[str, str]]:
+    """Yield the documents of a kind, with the ids by which the steps know them."""
     for document in read_documents(documents):
-        if document["kind"] != kind:
-            continue
-        text, num_removed = clean(document["text"])
-        report.markers[kind] += num_removed
-        if len(text) < min_chars:
-            report.drop(kind, f"shorter than {min_chars} characters")
-        else:
-            yield {"text": text, "source": document["source"]}
+        if document["kind"] == kind:
+            report.kept[kind] += 1
+            yield {name: document[name] for name in DOCUMENT_FIELDS}
 
 
 def _hold_out(out: Path, share: float, seed: int, report: CurationReport) -> None:
@@ -476,11 +460,15 @@ def _check_given(
         return
     files = ", ".join(printable(name) for name in names[:3])
     problems = [problem for problem in report.problems if problem.startswith(printable(names[0]))]
-    reasons = [f"{count} x {reason}" for reason, count in report.dropped[kind].items()]
-    found = (problems or reasons or ["no record"])[0]
+    found = (problems or _reasons(kind, report) or ["no record"])[0]
     raise ValueError(
         f"{files}: given, but none of its records can be used ({found}); repair it, {way_out}"
     )
+
+
+def _reasons(kind: str, report: CurationReport) -> list[str]:
+    """Return why records of a kind were left out, each reason with its count."""
+    return [f"{count} x {reason}" for reason, count in report.dropped[kind].items()]
 
 
 def _check_sufficient(root: str, report: CurationReport, qa: dict[str, Any]) -> None:
@@ -497,8 +485,10 @@ def _check_sufficient(root: str, report: CurationReport, qa: dict[str, Any]) -> 
     )
     for kind, purpose in required:
         if not report.kept[kind]:
+            dropped = "".join(f"\n  {reason}" for reason in _reasons(kind, report)[:5])
             raise ValueError(
-                f"no usable record under {root}/{kind} ({purpose}): expected {EXPECTED}{problems}"
+                f"no usable record under {root}/{kind} ({purpose}): expected {EXPECTED}"
+                f"{problems}{dropped}"
             )
     if not report.kept["general"]:
         raise ValueError(

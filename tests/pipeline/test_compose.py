@@ -878,16 +878,58 @@ def test_a_slip_is_one_clear_error_before_anything_is_built(words, message):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        pytest.param("held_out=1", r"held_out=1: must lie in \(0, 1\)", id="held-out"),
-        pytest.param("split_one_in=1", "split_one_in=1: .*at least 2", id="split-one-in"),
-        pytest.param("min_chars=null", "min_chars=null: .*at least 0", id="min-chars"),
+        pytest.param(
+            "data.documents.held_out=1", r"held_out=1: must lie in \(0, 1\)", id="held-out"
+        ),
+        pytest.param(
+            "data.documents.split_one_in=1", "split_one_in=1: .*at least 2", id="split-one-in"
+        ),
+        pytest.param("cleaning.min_chars=null", "min_chars=null: .*at least 0", id="min-chars"),
+        pytest.param(
+            "domain=none data.select.selection.threshold=0.5",
+            "selection.threshold=0.5: the domain has no topics and labels/ no file.*domain=soaes",
+            id="threshold-without-relevance",
+        ),
+        pytest.param(
+            "domain=none data.documents.dialogue.min_relevance=0.5",
+            "dialogue.min_relevance=0.5: the domain has no topics",
+            id="dialogues-without-relevance",
+        ),
+        pytest.param(
+            "+data.read.readers.sql=mine_of_no_one.read_sql",
+            "data.read.readers.sql=mine_of_no_one.read_sql: cannot be imported.*PYTHONPATH",
+            id="no-module-of-a-reader",
+        ),
+        pytest.param(
+            "+data.read.readers.sql=soaes.data.readers.plain.raed",
+            "plain.raed: plain.py has no raed",
+            id="no-function-of-a-reader",
+        ),
+        pytest.param(
+            'domain.topics={mine:["国资委"]}',
+            r"domain.topics=.*: domain.topics has other entries.*\+domain.topics=.*conf/domain/",
+            id="a-mapping-that-is-overridden",
+        ),
+        pytest.param(
+            "cleaning.boilerplate={}",
+            "cleaning.boilerplate={}: an empty mapping changes nothing of scan code, print and",
+            id="an-empty-mapping",
+        ),
     ],
 )
 def test_a_slip_about_a_users_own_files_is_refused_before_anything_is_built(
     option, message, tmp_path
 ):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text("国资委监管中央企业。", encoding="utf-8")
     with pytest.raises(ValueError, match=message):
-        sweep.jobs(["data=files", f"data.root={tmp_path}", f"data.documents.{option}"])
+        sweep.jobs(["data=files", f"data.root={tmp_path}", *option.split()])
+
+
+def test_a_folder_without_documents_is_refused_before_anything_is_built(tmp_path):
+    (tmp_path / "corpus" / ".git").mkdir(parents=True)
+    with pytest.raises(ValueError, match="there is no file in corpus/.*or use data=world"):
+        sweep.jobs(["data=files", f"data.root={tmp_path}", "goal=data.documents"])
 
 
 def test_a_misnamed_folder_is_refused_before_anything_is_built(tmp_path):

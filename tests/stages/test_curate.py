@@ -10,10 +10,15 @@ import pytest
 from soaes.data import splits
 from soaes.data.curation import chat_formats, exam_files, sources, text_cleaning
 from soaes.data.curation.relevance import SCORER, TopicScorer
-from soaes.data.curation.settings import DeduplicationSettings
+from soaes.data.curation.settings import (
+    CLEANING_RULES,
+    CleaningSettings,
+    DeduplicationSettings,
+)
 from soaes.data.settings import DialogueSettings
 from soaes.stages import corpus, curate
 
+HAN = [chr(point) for point in range(0x4E00, 0x5E00)]
 LAW = "国有资产监督管理机构代表本级人民政府履行出资人职责，依法享有资产收益等权利。"
 
 
@@ -49,10 +54,18 @@ def whole(root: Path, **more: str | bytes) -> Path:
 def curated(
     root: Path, out: Path, seed: int = 0, scores: Path = Path("unscored"), **options
 ) -> dict:
-    read = out.with_name(f"{out.name}-read")
+    """The report on a folder that went through all steps that drop documents."""
+    read, cleaned, unique, questions, last = (
+        out.with_name(f"{out.name}-{step}")
+        for step in ("read", "clean", "deduplicate", "questions", "decontaminate")
+    )
     corpus.read(sources.digest(root, kinds=corpus.KINDS), root=str(root), out=read)
+    corpus.clean(read, cleaning=CleaningSettings(CLEANING_RULES, {}), out=cleaned)
+    corpus.deduplicate(cleaned, deduplication=DeduplicationSettings(), out=unique)
     digest = sources.digest(root, kinds=curate.KINDS)
-    curate.files(read, read, scores, digest, root=str(root), seed=seed, out=out, **options)
+    curate.held_out_questions(digest, root=str(root), seed=seed, out=questions)
+    corpus.decontaminate(unique, questions, out=last)
+    curate.files(last, read, scores, digest, root=str(root), seed=seed, out=out, **options)
     return json.loads((out / "curation_report.json").read_text("utf-8"))
 
 
@@ -364,20 +377,57 @@ def test_the_report_counts_what_every_step_dropped(tmp_path):
     root, out = whole(tmp_path / "in"), tmp_path / "out"
     put(root, **{"corpus/copy.txt": LAW + "0", "corpus/leak.txt": f"{LAW}\n第1000条是什么？"})
     put(root, **{"qa/test.jsonl": lines(*map(pair, range(1000, 1010)))})
-    corpus.read(sources.digest(root, kinds=corpus.KINDS), root=str(root), out=tmp_path / "read")
-    settings = DeduplicationSettings()
-    corpus.deduplicate(tmp_path / "read", deduplication=settings, out=tmp_path / "deduplicate")
-    digest = sources.digest(root, kinds=curate.KINDS)
-    curate.held_out_questions(digest, root=str(root), seed=0, out=tmp_path / "questions")
-    last = tmp_path / "decontaminate"
-    corpus.decontaminate(tmp_path / "deduplicate", tmp_path / "questions", out=last)
-    curate.files(last, tmp_path / "read", Path(), digest, root=str(root), seed=0, out=out)
-    report = json.loads((out / "curation_report.json").read_text("utf-8"))
+    put(root, **{"corpus/short.txt": "短"})
+    report = curated(root, out)
     assert report["corpus"]["dropped"] == {
-        "dropped by deduplicate": 1,
-        "dropped by decontaminate": 1,
+        "shorter than 20 characters": 1,
+        "exact duplicate": 1,
+        "holds a question of qa/test": 1,
     }
     assert report["contaminated"] == 1
+    assert [step["documents"]["dropped"] for step in report["steps"]] == [0, 1, 1, 1]
+    ids = {row["id"] for row in rows(tmp_path / "out-decontaminate/documents.jsonl")}
+    kept = [row["id"] for kind in ("general", "corpus") for row in rows(out / f"{kind}.jsonl")]
+    assert set(kept) == ids and len(kept) == len(ids) == 10
+
+
+def test_every_record_is_kept_or_named_and_leads_to_its_own_line(tmp_path):
+    broken = ['{"text": "cut off', "5", '{"text": null}']
+    texts = {n: f"{LAW[n:]}{HAN[n] * 20}" for n in range(30)}
+    records = [broken[n // 3 % 3] if n % 3 == 0 else {"text": text} for n, text in texts.items()]
+    root = put(tmp_path / "in", **{"corpus/a.jsonl": lines(*records)})
+    put(root, **{"qa/train.jsonl": lines(*map(pair, range(20)))})
+    report = curated(root, tmp_path / "out")
+    kept = [row for kind in ("general", "corpus") for row in rows(tmp_path / f"out/{kind}.jsonl")]
+    places = {row["source"]: row["text"] for row in kept}
+    assert places == {f"corpus/a.jsonl:{n + 1}": text for n, text in texts.items() if n % 3}
+    assert report["problems_total"] == 10 and len(kept) == 20
+    named = {problem.partition(": ")[0] for problem in report["problems"]}
+    assert named == {f"corpus/a.jsonl:{n + 1}" for n in texts if n % 3 == 0}
+
+
+def test_what_models_write_is_read_as_it_is_or_named(tmp_path):
+    answers = ["<think>[1]</think>答", "```json\n[5]\n```", "42", "一。\n\n二。"]
+    rows_given = [pair(200 + n) | {"output": answer} for n, answer in enumerate(answers)]
+    cut = lines(pair(300))[:-20] + "\n"
+    more = {"dialogue/a.jsonl": lines(*rows_given, pair(301) | {"output": 42}, pair(302)) + cut}
+    report = curated(whole(tmp_path / "in", **more), tmp_path / "out")["dialogue"]
+    kept = [row["messages"][-1]["content"] for row in rows(tmp_path / "out/dialogue.jsonl")]
+    assert kept == [*answers, pair(302)["output"]]
+    assert report["dropped"] == {"output holds no text": 1, "broken JSON": 1}
+
+
+def test_no_near_copy_of_a_held_out_document_is_trained_on(tmp_path):
+    families = {f"{n}": "".join(HAN[n * 60 + k] for k in range(60)) * 2 for n in range(12)}
+    copies = {f"corpus/{n}.txt": text for n, text in families.items()}
+    copies |= {f"corpus/copy/{n}.md": f"# {text}\n！" for n, text in families.items()}
+    root = put(tmp_path / "in", **copies, **{"qa/train.jsonl": lines(*map(pair, range(20)))})
+    curated(root, tmp_path / "out")
+    parts = [
+        {row["text"].strip("# \n！")[:60] for row in rows(tmp_path / f"out/{kind}.jsonl")}
+        for kind in ("general", "corpus")
+    ]
+    assert [len(part) for part in parts] == [2, 10] and not parts[0] & parts[1]
 
 
 def test_a_question_that_is_split_off_train_leaves_the_dialogues(tmp_path):
@@ -536,11 +586,15 @@ def test_cleaning_keeps_layout_and_punctuation():
         ({"qa/train.jsonl": lines(*map(pair, range(9)))}, "/corpus (documents to pre-train on)"),
         ({"corpus/a.txt": LAW, "qa/train.jsonl": lines(*map(pair, range(9)))}, "or general/"),
         (
-            {"corpus/a.txt": LAW, "general/a.txt": LAW + "b", "qa/train.jsonl": lines(pair(0))},
+            {"corpus/a.txt": LAW, "general/a.txt": LAW[::-1], "qa/train.jsonl": lines(pair(0))},
             "at least 3",
         ),
+        ({"corpus/a.txt": "短", "qa/train.jsonl": lines(pair(0))}, "1 x shorter than 20 char"),
     ],
-    ids=["empty", "no readable file", "no qa", "no corpus", "one document", "one question"],
+    ids=[
+        *("empty", "no readable file", "no qa", "no corpus", "one document", "one question"),
+        "too short",
+    ],
 )
 def test_a_folder_that_cannot_serve_says_what_it_lacks(tmp_path, texts, message):
     with pytest.raises(ValueError) as caught:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 MAX_LISTED = 200  # problems that the report lists; all are counted
 
@@ -16,8 +16,10 @@ class KindCounts(TypedDict):
     kept: int  # records that were kept
     dropped: dict[str, int]  # reason -> records that were dropped
     repaired: dict[str, int]  # repair -> records that were read after it
-    markers_removed: int  # control tokens that were removed from texts
     fields_not_read: dict[str, int]  # field -> kept or dropped records in which it holds something
+    markers_removed: NotRequired[
+        int
+    ]  # control tokens; of documents, `clean` counts what it removes
 
 
 class CurationReport:
@@ -69,14 +71,16 @@ class CurationReport:
 
     def counts(self, kind: str) -> KindCounts:
         """Return what became of one kind of data."""
-        return {
+        counts: KindCounts = {
             "files": self.files[kind],
             "kept": self.kept[kind],
             "dropped": dict(self.dropped[kind]),
             "repaired": dict(self.repaired[kind]),
-            "markers_removed": self.markers[kind],
             "fields_not_read": dict(self.unread[kind].most_common(MAX_LISTED)),
         }
+        if kind in self.markers:
+            counts["markers_removed"] = self.markers[kind]
+        return counts
 
 
 def printable(path: str) -> str:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from soaes.data.curation import characters, lines
-from soaes.data.curation.document import CuratedDocument, place
+from soaes.data.curation.document import CuratedDocument, place_of
 
 MIN_DOCUMENTS = 20  # of an origin, below which no line counts as shared
 SHARE = 0.3  # of the documents of an origin
@@ -32,7 +32,7 @@ class SharedLines:
 
     def add(self, document: CuratedDocument) -> None:
         """Count the lines of a document as it was read."""
-        origin = place(document)
+        origin = place_of(document)
         counts = self._counts[origin]
         num_widths = self._num_documents[origin] // WIDTH
         for key in _edge_keys(document["text"]):
