@@ -158,9 +158,12 @@ def _loose(before: str, i: int, after: str, start: int) -> int:
 
 def _shortened(pieces: list[Piece]) -> list[Piece]:
     """Leave out most of what follows the last difference."""
-    if pieces and not pieces[-1][1] and len(pieces[-1][0]) > FOLLOWING and len(pieces) > 1:
-        return [*pieces[:-1], (f"{pieces[-1][0][:FOLLOWING]}…", False)]
-    return pieces
+    if len(pieces) < 2:
+        return pieces
+    text, differs = pieces[-1]
+    if differs or len(text) <= FOLLOWING:
+        return pieces
+    return [*pieces[:-1], (f"{text[:FOLLOWING]}…", False)]
 
 
 def side_by_side(left: str, right: str, max_chars: int) -> Comparison:
@@ -179,8 +182,8 @@ def side_by_side(left: str, right: str, max_chars: int) -> Comparison:
     lefts, rights = lefts[:MAX_SENTENCES], rights[:MAX_SENTENCES]
     rows: list[Row] = []
     num_changed = 0
-    keys = [[_letters(sentence) for sentence in sentences] for sentences in (lefts, rights)]
-    opcodes = SequenceMatcher(None, *keys).get_opcodes()
+    left_keys, right_keys = (list(map(_letters, sentences)) for sentences in (lefts, rights))
+    opcodes = SequenceMatcher(None, left_keys, right_keys).get_opcodes()
     for number, opcode in enumerate(opcodes):
         tag, i, i_end, j, j_end = opcode
         if tag == "equal":

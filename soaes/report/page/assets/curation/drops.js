@@ -167,7 +167,13 @@ function dropCard(drop) {
     document ? documentHead(document, similarity) : el("code", {}, drop.source),
     [drop.detail, keeper].filter(Boolean).map((line) => el("p", { class: "detail" }, line)),
     document?.text
-      ? el("p", { class: "text" }, document.text, document.length > document.text.length ? "…" : "")
+      ? el("p", { class: "text" }, beginning(document))
       : null,
   );
+}
+
+/** The beginning of a text, without its blank lines. */
+function beginning(document) {
+  const isWhole = document.length <= document.text.length;
+  return document.text.replace(/\n\s*\n/g, "\n") + (isWhole ? "" : "…");
 }

@@ -22,18 +22,21 @@ function intro() {
     ["newest", RECORD.made.replace("T", " ").replace("Z", " UTC")],
     ["inStore", RECORD.name],
   ];
+  const unbuilt = RECORD.unbuilt.map(stageName).join(say("comma"));
   return el(
     "section",
     { class: "intro" },
     el("h1", {}, say("title")),
     factList(facts),
     wholeBar(first.characters.in),
-    RECORD.unbuilt.length
-      ? el("p", { class: "warning" }, `${say("partial")} ${RECORD.unbuilt.map(named).join(say("comma"))}`)
-      : null,
+    unbuilt ? el("p", { class: "warning" }, `${say("partial")} ${unbuilt}`) : null,
     RECORD.warnings.length ? el("div", { class: "warnings" }, warningList()) : null,
     el("p", { class: "muted" }, say("tokensText").replace("…", RECORD.characters_per_token)),
   );
+}
+
+function stageName(stage) {
+  return stage === "files" ? say("dataFolder") : named(stage);
 }
 
 /** What became of all characters: kept, removed by cleaning, dropped by each step. */

@@ -64,8 +64,10 @@ function relevanceChart() {
     all: count,
     kept: kept[place],
   }));
-  const text = (row) =>
-    `${row.low.toFixed(2)} – ${row.high.toFixed(2)}: ${fromTo(row.all, row.kept)} ${say("documents")}`;
+  const text = (row) => {
+    const place = `${row.low.toFixed(2)} – ${row.high.toFixed(2)}`;
+    return `${place}: ${fromTo(row.all, row.kept)} ${say("documents")}`;
+  };
   const chart = plot(say("relevance"), {
     width: chartWidth(560),
     height: 260,

@@ -9,6 +9,7 @@ Object.assign(WORDS, {
   estimated: ["tokens, estimated", "词元（估计）"],
   newest: ["newest step", "最新步骤"],
   inStore: ["in the store", "存储目录"],
+  dataFolder: ["the data folder", "数据目录"],
   partial: ["Not built yet:", "尚未构建："],
   tokensText: ["Tokens are estimated: one for … characters.", "词元为估计值：每 … 字符一个。"],
   keptCharacters: ["kept", "保留"],
