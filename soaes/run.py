@@ -277,12 +277,19 @@ def _record_path(store: Store, job: Job) -> Path:
 
 
 def _say_curation(store: Store, recipes: list[Recipe]) -> None:
-    """Write the page that shows what became of a user's documents, and print where it is."""
-    if any(curated(recipe) for recipe in recipes):
-        from soaes.report.curation import page  # here, so that a plan does not wait for numpy
+    """Write the page that shows what became of a user's documents, and print where it is.
 
+    A page that cannot be written, as in a store that is only read, fails no run.
+    """
+    if not any(curated(recipe) for recipe in recipes):
+        return
+    from soaes.report.curation import page  # here, so that a plan does not wait for numpy
+
+    try:
         for line in page.write_outdated(store, recipes):
             say(f"curation  {line}")
+    except (OSError, ValueError) as error:
+        say(f"curation  no page: {error}")
 
 
 def _traceback(store: Store, job: Job) -> str:

@@ -242,6 +242,10 @@ def test_a_run_on_a_users_files_ends_with_the_path_of_their_page(tmp_path, capsy
         run._say_curation(store, [last])
         assert capsys.readouterr().out.startswith(f"curation  {pages / last.name}.html")
     assert sorted(path.suffix for path in pages.iterdir()) == [".html", ".json"]
+    pages.rename(tmp_path / "elsewhere")
+    pages.touch()  # where no folder can be made
+    run._say_curation(store, [last])
+    assert capsys.readouterr().out.startswith("curation  no page: ")
 
 
 def test_a_missing_cell_says_why(tmp_path):
