@@ -13,11 +13,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from soaes.data.curation import characters, importance, near_duplicates, relevance, sources
 from soaes.data.curation import cleaning as cleaning_rules
@@ -202,11 +203,13 @@ def score(documents: Path, digest: str, *, root: str, domain: DomainSettings, ou
         ValueError: The labels changed since the job was planned, are no labels, or too few of them
             are about the documents.
     """
-    from soaes.data.curation import relevance_training  # imported for seconds
-
     labels = _labels(root, digest)
     labelled = list(labelled_passages(labels, read_documents(documents)))
-    fitted = relevance_training.fit(labelled, domain.topics) if labels else None
+    fitted = None
+    if labels:
+        from soaes.data.curation import relevance_training  # imported for seconds, and 100 MB
+
+        fitted = relevance_training.fit(labelled, domain.topics)
     scorer: relevance.LinearScorer | relevance.TopicScorer | None = None
     if fitted:
         scorer = fitted.scorer
@@ -223,7 +226,9 @@ def score(documents: Path, digest: str, *, root: str, domain: DomainSettings, ou
             if scorer:
                 scores["relevance"] = round(scorer.document(document["text"]), 6)
             output.keep({**document, "scores": scores})
-    judged = relevance_training.judged(fitted, labelled, read_documents(documents))
+    judged: Iterable[dict[str, Any]] = ()
+    if fitted:
+        judged = relevance_training.judged(fitted, labelled, read_documents(documents))
     write_jsonl(out / JUDGED, judged)
     if scorer:
         scorer.save(out / relevance.SCORER)

@@ -368,6 +368,18 @@ def test_a_question_is_known_under_every_disguise(held_out, disguise, order):
     assert held_out.in_messages(turns(f"请回答：\n{leak}", "甲一")) == "exam/cmmlu"
 
 
+@pytest.mark.parametrize("piece", [1, 7, 100])
+def test_a_question_of_a_long_text_is_found_wherever_the_text_is_cut(held_out, monkeypatch, piece):
+    law = "《企业国有资产法》规定了出资人的权利。\n" * 3
+    leak = f"第1000条是什么？\n{law}甲公司是什么？央企。它在哪里？\n{EXAM['question']}"
+    texts = [law, leak, f"{law}{leak}{law}", f"{law}在{leak[:-2]}", f"{law}第1000条是什么呢{law}"]
+    whole = [[question.stem for question in held_out._held(text)] for text in texts]
+    assert whole[0] == whole[4] == [] and whole[1] == whole[2] != []
+    monkeypatch.setattr(decontamination, "PIECE", piece)
+    monkeypatch.setattr(decontamination, "MARGIN", 60)
+    assert [[question.stem for question in held_out._held(text)] for text in texts] == whole
+
+
 @pytest.mark.parametrize(
     "text",
     [

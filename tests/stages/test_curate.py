@@ -18,6 +18,7 @@ from soaes.data.curation.settings import (
 from soaes.data.settings import DialogueSettings
 from soaes.stages import corpus, curate
 
+FEW_BANDS = DeduplicationSettings(recall=0.9, num_hashes=16)  # each costs files
 HAN = [chr(point) for point in range(0x4E00, 0x5E00)]
 LAW = "国有资产监督管理机构代表本级人民政府履行出资人职责，依法享有资产收益等权利。"
 
@@ -61,7 +62,7 @@ def curated(
     )
     corpus.read(sources.digest(root, kinds=corpus.KINDS), root=str(root), out=read)
     corpus.clean(read, cleaning=CleaningSettings(CLEANING_RULES, {}), out=cleaned)
-    corpus.deduplicate(cleaned, deduplication=DeduplicationSettings(), out=unique)
+    corpus.deduplicate(cleaned, deduplication=FEW_BANDS, out=unique)
     digest = sources.digest(root, kinds=curate.KINDS)
     curate.held_out_questions(digest, root=str(root), seed=seed, out=questions)
     corpus.decontaminate(unique, questions, out=last)

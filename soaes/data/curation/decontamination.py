@@ -40,6 +40,8 @@ OUTER_PUNCTUATION = re.compile(r"^[\W_]+|[\W_]+$")
 MIN_CHARS = 5
 SURE_CHARS = 12  # letters and digits from which a question is told from a sentence by its words
 OPTIONS_WITHIN = 1000  # letters and digits around a question, among which its options stand
+PIECE = 1 << 20  # characters of a text that are looked at together
+MARGIN = 1 << 16  # characters around them, of which a question and its options may need some
 
 
 class QuestionRow(TypedDict):
@@ -151,23 +153,34 @@ class HeldOutQuestions:
                 stems.setdefault(beginning, []).append(question.stem)
 
     def _held(self, text: str) -> Iterator[HeldOutQuestion]:
-        """Yield the held-out questions in a text in the order of their places."""
-        place = _Text(text)
-        for start, stem in sorted(self._stems_in(place)):
+        """Yield the held-out questions in a text in the order of their places.
+
+        A long text is looked at in pieces, each with a margin of the text around it.
+        """
+        for start in range(0, len(text), PIECE):
+            first = max(0, start - MARGIN)
+            piece = _Text(text[first : start + PIECE + MARGIN])
+            yield from self._held_in(piece, range(start - first, start - first + PIECE))
+
+    def _held_in(self, text: _Text, places: range) -> Iterator[HeldOutQuestion]:
+        """Yield the held-out questions that start in some places of a text."""
+        for start, stem in sorted(self._stems_in(text)):
+            if text.place(start) not in places:
+                continue
             questions = self._by_stem[stem]
             is_told_by_words = _is_sure(stem) and len(questions) == 1
             for question in questions:
-                if is_told_by_words or place.has_near(question.options, start, len(stem)):
+                if is_told_by_words or text.has_near(question.options, start, len(stem)):
                     yield question
 
     def _stems_in(self, text: _Text) -> Iterator[tuple[int, str]]:
         """Yield the stems in a text, and where they start."""
         for n, stems in self._by_beginning.items():
+            if not stems or len(text.points) < n:
+                continue
             begins, ends = text.marks if n == SURE_CHARS else text.sentences
             hashes = ngrams.ngram_hashes(text.points, n)
             starts = np.flatnonzero(begins[: len(hashes)])
-            if not stems or not len(starts):
-                continue
             known = np.fromiter(stems, np.uint64, len(stems))
             for start in map(int, starts[np.isin(hashes[starts], known)]):
                 for stem in stems[int(hashes[start])]:
@@ -205,6 +218,10 @@ class _Text:
         ends = starts | self._holds(~spaces)
         starts[0] = ends[-1] = True
         return starts, ends
+
+    def place(self, letter: int) -> int:
+        """Return which character of the text a letter is."""
+        return int(self._before[letter])
 
     def has_near(self, options: frozenset[str], start: int, length: int) -> bool:
         """Tell whether all options stand near a question."""

@@ -155,22 +155,20 @@ def calibration(
 
 
 def judged(
-    fitted: Fitted | None,
+    fitted: Fitted,
     labelled: Iterable[LabelledPassage],
     documents: Iterable[CuratedDocument],
 ) -> Iterator[dict[str, Any]]:
     """Yield each labelled passage with the score of its document by a scorer that has seen neither.
 
     Args:
-        fitted: None without labels; there is nothing then.
+        fitted: The scorers.
         labelled: The passages that it was fitted to.
         documents: Those that hold them.
 
     Yields:
         score of the document, whether the passage is relevant, and the weight by which it counts.
     """
-    if fitted is None:
-        return
     by_document: dict[str, list[Label]] = defaultdict(list)
     for passage in labelled:
         by_document[passage.document].append(passage.label)
