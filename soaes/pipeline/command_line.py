@@ -7,6 +7,7 @@ thing everywhere. Knows words alone: no configuration is composed.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 from collections.abc import Iterable, Sequence
 
@@ -22,7 +23,7 @@ def parse(words: Sequence[str]) -> list[Override]:
         ValueError: A word is no override.
     """
     try:
-        return OverridesParser.create().parse_overrides(list(words))
+        return [_parsed(word) for word in words]
     except HydraException as error:
         for word in words:
             if re.search("=,|,,|,$", word) and not _is_override(word):
@@ -37,9 +38,16 @@ def parse(words: Sequence[str]) -> list[Override]:
         ) from None
 
 
+@functools.lru_cache(maxsize=1024)
+def _parsed(word: str) -> Override:
+    """Parse one word. A job asks for the values of many keys, each time of the same words."""
+    (override,) = OverridesParser.create().parse_overrides([word])
+    return override
+
+
 def _is_override(word: str) -> bool:
     try:
-        OverridesParser.create().parse_overrides([word])
+        _parsed(word)
     except HydraException:
         return False
     return True
