@@ -427,6 +427,27 @@ class ScreenMetrics(TypedDict):
     num_test: int  # likewise for test
 
 
+class AnnotatedMetrics(TypedDict):
+    """Stage `annotated`: what people decided, of all exports and annotated files."""
+
+    items: int  # items of all kinds
+    decided: int  # of these, items that somebody decided on
+    decisions: int  # decisions in all
+    num_rejected: int  # records that became no item
+
+
+class AdoptMetrics(TypedDict):
+    """Stage `adopt`: items that people accepted; card.json is the data card."""
+
+    adopted: int  # items in qa/
+    train: int  # of these, in train, and likewise
+    dev: int
+    test: int
+    reports: int  # of the adopted items, reports
+    families: int  # of documents; none stands in two splits
+    num_dropped: int  # items that were not adopted, by name in drops.jsonl
+
+
 class FilesMetrics(TypedDict):
     """Stage `files`: records that were kept; curation_report.json has what was dropped and why."""
 

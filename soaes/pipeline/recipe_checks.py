@@ -15,6 +15,7 @@ from dataclasses import is_dataclass
 from importlib.util import find_spec
 from typing import Any, get_args
 
+from soaes.data.annotation.settings import AdoptionSettings
 from soaes.data.curation import sources
 from soaes.data.curation.settings import (
     CleaningSettings,
@@ -61,6 +62,7 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "author": (EndpointAuthor, RuleAuthor, TransformersAuthor),
     "asking": (AskingSettings,),
     "screens": (ScreenSettings,),
+    "adoption": (AdoptionSettings,),
     "validation": (ValidationSettings,),
     "probe": (ProbeSettings,),
     "sampling": (SamplingSettings,),
@@ -104,11 +106,13 @@ PARENTS: dict[str, tuple[str, ...]] = {
     "scores": ("score",),
     "held_out_questions": ("held_out_questions",),
     "calls": ("ask",),
+    "annotated": ("annotated",),
+    "adopted": ("adopt",),
 }
 # The steps of soaes.stages.corpus, in their order: `documents` of these and of `files`.
 CORPUS_STEPS = ("read", "clean", "deduplicate", "decontaminate", "score", "select")
 # Other stages whose `documents` are those of a step.
-READING_CORPUS = ("files", "ask", "screen")
+READING_CORPUS = ("files", "ask", "screen", "adopt")
 
 # The stages that may have a model run by vLLM; without a backend it is transformers'.
 ANSWERING = ("evaluate", "benchmark")

@@ -522,6 +522,8 @@ STAGE_ARGUMENTS: dict[str, Callable[..., object] | None] = {
     "select": None,
     "ask": None,
     "screen": None,
+    "annotated": None,
+    "adopt": None,
     "held_out_questions": FilesArguments,
     "files": FilesArguments,
     "world": WorldArguments,

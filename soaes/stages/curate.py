@@ -23,6 +23,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeVar, cast
@@ -39,7 +40,7 @@ from soaes.data.curation import (
 from soaes.data.curation.curation_report import MAX_LISTED, CurationReport, printable
 from soaes.data.curation.decontamination import HELD_OUT, HeldOutQuestions
 from soaes.data.curation.document import DROPS, read_accounts, read_documents
-from soaes.data.jsonl import write_jsonl
+from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.data.records import QuestionRecord
 from soaes.data.settings import DialogueSettings
 from soaes.metrics.schema import write_metrics
@@ -71,6 +72,7 @@ def files(
     held_out: float = 0.2,
     split_one_in: int = 10,
     dialogue: DialogueSettings = DialogueSettings(),
+    adopted: Path | None = None,
     out: Path,
 ) -> None:
     """Make a data folder of a user's documents, dialogues, questions and exams.
@@ -90,6 +92,8 @@ def files(
         held_out: share of the corpus that becomes general text, in (0, 1), if the user has none.
         split_one_in: a missing dev or test split takes one in so many of the train questions.
         dialogue: which dialogues are kept.
+        adopted: the folder of soaes.stages.annotation.adopt, whose questions come beside those of
+            qa/; None: what people decided in annotation/ is not read.
         out: the stage's output folder.
 
     Raises:
@@ -105,7 +109,10 @@ def files(
     out.mkdir(parents=True, exist_ok=True)
     questions = HeldOutQuestions()
     exam = _exams(base, names["exam"], questions, report, out)
-    qa = _qa(base, names["qa"], split_one_in, seed, questions, report, out)
+    if names[sources.ANNOTATION] and adopted is None:
+        name = printable(names[sources.ANNOTATION][0])
+        report.problem("qa", name, 0, "not read: data=reviewed reads annotation/")
+    qa = _qa(base, names["qa"], adopted, split_one_in, seed, questions, report, out)
     categories_of = _categories(scores, dialogue)
     dialogues = _dialogues(base, names["dialogue"], dialogue, categories_of, questions, report, out)
     _count_unread(read, report)
@@ -157,7 +164,7 @@ def held_out_questions(
     held_out = HeldOutQuestions()
     with TemporaryDirectory() as scratch:
         _exams(Path(root), names["exam"], held_out, report, Path(scratch))
-        _qa(Path(root), names["qa"], split_one_in, seed, held_out, report, Path(scratch))
+        _qa(Path(root), names["qa"], None, split_one_in, seed, held_out, report, Path(scratch))
     rows = list(held_out.rows())
     write_jsonl(out / HELD_OUT, rows)
     write_metrics(out, {"held_out": len(rows)})
@@ -305,6 +312,7 @@ def _dialogues(
 def _qa(
     base: Path,
     names: list[str],
+    adopted: Path | None,
     split_one_in: int,
     seed: int,
     questions: HeldOutQuestions,
@@ -321,7 +329,7 @@ def _qa(
     parts: dict[str, list[QuestionRecord]] = {}
     for split in ("test", "dev", "train"):
         held_out = questions if split == "train" else of_test
-        rows = _questions(base, split, names, report)
+        rows = chain(_questions(base, split, names, report), _adopted_questions(adopted, split))
         clean_rows = _decontaminated(rows, "qa", held_out.in_record, report)
         unique = _unique(clean_rows, "qa", lambda row: row["messages"], seen, report)
         parts[split] = cast("list[QuestionRecord]", list(unique))
@@ -361,6 +369,13 @@ def _questions(
             detail = task[:40] if isinstance(task, str) else ""
             reason = "the task is neither qa nor report"
             report.problem("qa", dialogue.file, dialogue.line, reason, detail)
+
+
+def _adopted_questions(adopted: Path | None, split: str) -> Iterator[dict[str, Any]]:
+    """Yield what people accepted for a split."""
+    path = None if adopted is None else adopted / "qa" / f"{split}.jsonl"
+    for record in read_jsonl(path) if path is not None else ():
+        yield {name: record[name] for name in ("task", "messages", "annotation")}
 
 
 def _hold_out_questions(

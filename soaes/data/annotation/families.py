@@ -95,7 +95,7 @@ def assign(
     """Return the split of each family, so that each task is divided by the shares.
 
     Large families are placed first, each where it leaves the counts of all tasks nearest to their
-    shares.
+    shares. No split stays empty where there are three families.
 
     Args:
         tasks_of: Items of each family by task.
@@ -128,6 +128,10 @@ def assign(
         split = max(SPLITS, key=lambda name: gain(tasks_of[family], name))
         split_of[family] = split
         counts[split].update(tasks_of[family])
+    for split in ("test", "dev"):
+        trained = [family for family in free if split_of[family] == "train"]
+        if split not in split_of.values() and len(trained) > 1:
+            split_of[trained[-1]] = split  # of few families the smallest
     return split_of
 
 

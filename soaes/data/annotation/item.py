@@ -81,7 +81,7 @@ class Decision(TypedDict):
     question: str  # as edited; the item's where nothing was edited
     answer: str  # likewise
     seconds: float  # spent
-    time: str  # UTC, in ISO format: 2026-01-31T08:00:00Z
+    time: str  # UTC, in ISO format: 2026-01-31T08:00:00Z; "" of an import that has none
     second: bool  # the item was given blindly a second time
 
 
@@ -103,7 +103,7 @@ def item_id(item: Mapping[str, Any]) -> str:
         if document:
             content += [document["id"], document["offset"], document["text"]]
     text = json.dumps(content, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def review_item(
@@ -189,7 +189,7 @@ def check_decision(decision: Mapping[str, Any], kind: str, place: str) -> Decisi
     try:
         is_utc = datetime.fromisoformat(decision["time"]).utcoffset() == UTC.utcoffset(None)
     except ValueError:
-        is_utc = False
+        is_utc = decision["time"] == ""
     if not is_utc:
         raise ValueError(
             f"{place}: time={decision['time']}: must be UTC in ISO format, as in "
@@ -375,5 +375,6 @@ def _check_span(span: Any, length: int, place: str) -> None:
         return
     is_pair = is_list and len(span) == 2
     if not is_pair or not 0 <= span[0] < span[1] <= length:
-        rule = f"[] or [start, end] with 0 <= start < end <= {length}"
-        raise ValueError(f"{place}: span={span}: must be {rule}, the characters of document.text")
+        place_and_value = f"{place}: span={span}"
+        rule = f"must be [] or [start, end] with 0 <= start < end <= {length}"
+        raise ValueError(f"{place_and_value}: {rule}, the characters of document.text")

@@ -17,7 +17,8 @@ from soaes.data import digests
 
 KINDS = ("general", "corpus", "dialogue", "qa", "exam")
 LABELS = "labels"  # of passages of corpus/, by which relevance is learned
-FOLDERS = (*KINDS, LABELS)
+ANNOTATION = "annotation"  # exports of reviews, and what people annotated elsewhere
+FOLDERS = (*KINDS, LABELS, ANNOTATION)
 NO_FILES = hashlib.sha256().hexdigest()  # the digest of kinds without a file
 MISNAMED = 0.8  # similarity from which another name is taken for a slip
 

@@ -1,8 +1,7 @@
 """Is what an answer says in the text that it cites?
 
-A quote is found in its text by letters and digits (soaes.data.curation.ngrams), so that
-punctuation, width and line breaks may differ, and its place is told in characters. Every fact of an
-answer must then stand in the quoted span:
+Every fact of an answer must stand in the span of the text that it quotes
+(soaes.data.annotation.quotes):
 
 | fact | equal are |
 |---|---|
@@ -24,10 +23,6 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from soaes.data.curation import ngrams
-
-MIN_QUOTE = 4  # letters and digits
-OPENING = "《“‘\"'（([【「『〈"
-CLOSING = "》”’\"'）)]】」』〉。！？；.!?;%％"
 
 DIGITS = {digit: value for value, digit in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 UNITS = {"十": 10, "百": 100, "千": 1000}
@@ -136,27 +131,6 @@ class Fact:
     text: str
     key: tuple[object, ...]
     start: int
-
-
-def find_quote(quote: str, text: str) -> tuple[int, int] | None:
-    """Return where a quote stands in a text, in characters; None where it does not.
-
-    Marks that open or close right beside it belong to it.
-    """
-    wanted = ngrams.text_of(ngrams.folded(quote))
-    if len(wanted) < MIN_QUOTE:
-        return None
-    points, offsets = ngrams.folded_with_offsets(text)
-    index = ngrams.text_of(points).find(wanted)
-    if index < 0:
-        return None
-    start = int(offsets[index])
-    end = int(offsets[index + len(wanted) - 1]) + 1
-    while start > 0 and text[start - 1] in OPENING:
-        start -= 1
-    while end < len(text) and text[end] in CLOSING:
-        end += 1
-    return start, end
 
 
 def ungrounded(answer: str, span: str, title: str = "") -> list[Fact]:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from soaes.data.annotation.quotes import find_quote
 from soaes.data.curation import ngrams, versions
 from soaes.data.curation.decontamination import SURE_CHARS, HeldOutQuestions
 from soaes.data.curation.dialogue_filters import is_chinese
@@ -178,7 +179,7 @@ def _cited(draft: Draft, asked: Asked) -> tuple[int, int]:
     """Return the span that an answer rests on; a report rests on all of its text."""
     if asked.task == "report":
         return 0, len(asked.text)
-    span = grounding.find_quote(draft.quote, asked.text)
+    span = find_quote(draft.quote, asked.text)
     if span is None:
         raise Rejected("quote is not in the text", draft.quote)
     return span

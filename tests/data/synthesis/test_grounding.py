@@ -4,8 +4,9 @@ import random
 
 import pytest
 
+from soaes.data.annotation.quotes import find_quote
 from soaes.data.synthesis import grounding
-from soaes.data.synthesis.grounding import find_quote, ungrounded
+from soaes.data.synthesis.grounding import ungrounded
 
 TITLE = "企业国有资产监督管理办法"
 # Sentences of the kinds that laws, reports and filings are made of.
