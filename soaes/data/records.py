@@ -54,6 +54,7 @@ class QuestionRecord(TypedDict):
     subject: NotRequired[str]  # the enterprise asked about; the synthetic world only
     attribute: NotRequired[str | list[str]]  # what is asked for; the synthetic world only
     values: NotRequired[list[str]]  # the right value of each attribute, in the same order
+    annotation: NotRequired[dict[str, Any]]  # who accepted it, and what it rests on
 
 
 class ExamQuestion(TypedDict):

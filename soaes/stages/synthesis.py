@@ -35,7 +35,7 @@ from soaes.data.synthesis.settings import (
     TransformersAuthor,
 )
 from soaes.metrics.schema import write_metrics
-from soaes.pipeline.runtime import Endpoint
+from soaes.pipeline.runtime import Endpoint, Execution
 from soaes.pipeline.store import write_json
 from soaes.pipeline.tracking import Tracker
 
@@ -53,6 +53,7 @@ def ask(
     asking: AskingSettings,
     model: Path | None = None,
     endpoint: Endpoint = Endpoint(),
+    execution: Execution = Execution(),
     call_log: Path,
     tracker: Tracker | None = None,
     out: Path,
@@ -68,6 +69,7 @@ def ask(
         asking: How many questions, and about what.
         model: The local model of a `TransformersAuthor`.
         endpoint: Where the server is, and what may be spent; no part of the recipe.
+        execution: The device of a local model.
         call_log: Folder of the log of all calls.
         tracker: Receives the progress.
         out: The stage's output folder.
@@ -86,7 +88,7 @@ def ask(
             "corpus/, or lower data.ask.asking.min_report_chars"
         )
     log = CallLog(call_log, {call.request.digest for call in calls})
-    answering = _author(author, endpoint, model)
+    answering = _author(author, endpoint, model, execution)
 
     def report(usage: Usage) -> None:
         line = usage.line(endpoint)
@@ -205,6 +207,7 @@ def _author(
     author: EndpointAuthor | RuleAuthor | TransformersAuthor,
     endpoint: Endpoint,
     model: Path | None,
+    execution: Execution,
 ) -> Author:
     """Return who answers; its libraries are imported for it alone."""
     if isinstance(author, RuleAuthor):
@@ -212,10 +215,10 @@ def _author(
 
         return RuleWriter()
     if isinstance(author, TransformersAuthor):
-        from soaes.model.local_author import LocalAuthor
+        from soaes.decode.backends.local_author import LocalAuthor
 
         assert model is not None
-        return LocalAuthor(model)
+        return LocalAuthor(model, execution)
     from soaes.data.synthesis.client import EndpointClient
 
     return EndpointClient(endpoint)

@@ -654,3 +654,28 @@ def test_the_seed_decides_and_nothing_else(tmp_path):
             b"".join(path.read_bytes() for path in sorted((tmp_path / str(index)).rglob("*.jsonl")))
         )
     assert texts[0] == texts[1] != texts[2]
+
+
+def test_questions_that_people_accepted_come_beside_those_of_qa(tmp_path):
+    root = whole(tmp_path / "root", **{"annotation/a.csv": "question,answer\n问？,答。\n"})
+    turns = {
+        split: [
+            {"role": "user", "content": f"{split}规定由哪个机构履行出资人职责？"},
+            {"role": "assistant", "content": "答。"},
+        ]
+        for split in ("train", "dev", "test")
+    }
+    record = {"task": "report", "annotation": {"reviewers": ["甲"]}}
+    adopted = {
+        f"qa/{split}.jsonl": lines({"id": "1", "messages": turns[split], **record})
+        for split in turns
+    }
+    put(root, **{"corpus/leak.txt": LAW + "\n" + turns["test"][0]["content"] + "\n"})
+    put(tmp_path / "adopted", **adopted)
+    report = curated(root, tmp_path / "out", adopted=tmp_path / "adopted")
+    assert [report["qa"][split] for split in turns] == [21, 1, 1]  # none is split off the 20
+    (test,) = rows(tmp_path / "out" / "qa" / "test.jsonl")
+    assert test["messages"] == turns["test"] and test["annotation"] == {"reviewers": ["甲"]}
+    assert report["contaminated"] == 1
+    without = curated(root, tmp_path / "without")
+    assert [problem for problem in without["problems"] if "annotation/a.csv" in problem]

@@ -263,7 +263,8 @@ def _of_argilla(record: dict[str, Any], source: str) -> Annotated:
     fields = _fields({**(metadata if isinstance(metadata, dict) else {}), **record["fields"]})
     annotated = Annotated(source, fields["question"], fields["answer"], fields)
     for user, status, values in _responses(record.get("responses")):
-        verdict, texts = "", {}
+        verdict = ""
+        texts: dict[str, str] = {}
         for name, value in values.items():
             part = next((part for part in ("question", "answer", "reason") if part in name), "")
             if part:
@@ -271,7 +272,15 @@ def _of_argilla(record: dict[str, Any], source: str) -> Annotated:
             else:
                 verdict = VERDICT_OF.get(_text(value).lower(), verdict)
         default = {"discarded": "reject", "draft": "skip"}.get(status, verdict or "accept")
-        annotated.judgements.append(Judgement(user, default, **texts))
+        annotated.judgements.append(
+            Judgement(
+                user,
+                default,
+                question=texts.get("question", ""),
+                answer=texts.get("answer", ""),
+                reason=texts.get("reason", ""),
+            )
+        )
     return annotated
 
 
