@@ -118,7 +118,8 @@ def files(
     _count_unread(read, report)
     accounts = read_accounts(documents)
     _count_dropped(accounts, report)
-    general = _documents(documents, names, held_out, seed, report, out)
+    of_adopted = _held_out_of_adopted(adopted)
+    general = _documents(documents, names, held_out, seed, of_adopted, report, out)
     _check_sufficient(root, report, qa)
     summary = {
         "general": general,
@@ -205,15 +206,20 @@ def _documents(
     names: dict[str, list[str]],
     held_out: float,
     seed: int,
+    of_adopted: HeldOutQuestions | None,
     report: CurationReport,
     out: Path,
 ) -> dict[str, Any]:
     """Write general and corpus as the steps before left them.
 
-    General text is never trained on by CPT.
+    General text is never trained on by CPT. The steps know no question that people accepted, so
+    documents that hold one of dev or test are left out here.
     """
     for kind in DOCUMENT_KINDS:
-        write_jsonl(out / f"{kind}.jsonl", _documents_of(kind, documents, report))
+        rows = _documents_of(kind, documents, report)
+        if of_adopted is not None:
+            rows = _without_adopted(rows, kind, of_adopted, report)
+        write_jsonl(out / f"{kind}.jsonl", rows)
     if names["general"]:
         way_out = f"or remove it to have {100 * held_out:.0f} % of corpus/ held out"
         _check_given("general", names["general"], report.kept["general"], report, way_out)
@@ -230,6 +236,32 @@ def _documents_of(kind: str, documents: Path, report: CurationReport) -> Iterato
         if document["kind"] == kind:
             report.kept[kind] += 1
             yield {name: document[name] for name in DOCUMENT_FIELDS}
+
+
+def _held_out_of_adopted(adopted: Path | None) -> HeldOutQuestions | None:
+    """Return the dev and test questions that people accepted; None where there are none."""
+    if adopted is None:
+        return None
+    questions = HeldOutQuestions()
+    for split in ("dev", "test"):
+        for record in _adopted_questions(adopted, split):
+            questions.add(f"qa/{split}", record["messages"])
+    return questions
+
+
+def _without_adopted(
+    rows: Iterable[dict[str, str]],
+    kind: str,
+    of_adopted: HeldOutQuestions,
+    report: CurationReport,
+) -> Iterator[dict[str, str]]:
+    """Yield the documents that hold no question that people accepted for dev or test."""
+    for row in rows:
+        if split := of_adopted.in_record(row):
+            report.kept[kind] -= 1
+            report.contaminated(kind, split)
+        else:
+            yield row
 
 
 def _hold_out(out: Path, share: float, seed: int, report: CurationReport) -> None:
