@@ -45,7 +45,7 @@ ENGLISH_DATE = re.compile(
     rf"(?P<month>{MONTH})\s+(?:(?P<day>\d{{1,2}})(?:st|nd|rd|th)?,?\s+)?(?P<year>\d{{4}})"
     rf"|(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?\s+(?P<month2>{MONTH}),?\s+(?P<year2>\d{{4}})"
 )
-ARABIC = r"\d{1,3}(?:[,，]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
+ARABIC = r"\d{1,3}(?:[,，]\d{3})+(?:[.．]\d+)?|\d+(?:[.．]\d+)?"
 PERCENT = re.compile(
     rf"(?P<value>{ARABIC})\s*(?P<sign>%|％|‰|个百分点|per\s?cent)|百分之(?P<chinese>[{NUMERAL}点]+|{ARABIC})"
 )
@@ -299,7 +299,7 @@ def _whole(numeral: str) -> int:
 
 def _arabic(number: str) -> Decimal:
     try:
-        return Decimal(number.replace(",", "").replace("，", ""))
+        return Decimal(number.replace(",", "").replace("，", "").replace("．", "."))
     except InvalidOperation:
         return Decimal(0)
 

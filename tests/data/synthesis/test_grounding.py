@@ -104,6 +104,11 @@ def test_a_fact_that_is_not_there_is_named(kind):
     assert ungrounded(UNFAITHFUL[kind], SPAN, TITLE)
 
 
+def test_the_decimals_of_a_number_with_a_full_width_point_count():
+    assert ungrounded("83.4元", "83．4元") == []
+    assert [fact.text for fact in ungrounded("83．5元", "83．4元")] == ["83．5元"]
+
+
 def test_english_facts():
     text = (
         "On March 5, 2021 China Mobile Ltd paid a dividend of 1,250 million yuan, 40.5% of profit."
