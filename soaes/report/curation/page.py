@@ -91,7 +91,7 @@ def _is_outdated(store: Store, last: Recipe, path: Path) -> bool:
 def _page(curation: Curation) -> Page:
     return Page(
         title="soaes curation",
-        styles=("page.css", "curation/page.css"),
+        styles=("base.css", "page.css", "curation/page.css"),
         scripts=SCRIPTS,
         chinese="curation/chinese.json",
         record=curation.record,

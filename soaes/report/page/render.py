@@ -15,6 +15,7 @@ SCRIPTS = (
     "charts.js",
     "board.js",
     "tables.js",
+    "differences.js",
     "answers.js",
     "panel.js",
     "curves.js",
@@ -44,7 +45,7 @@ def render(report: Report) -> str:
 def _page(report: Report) -> Page:
     return Page(
         title=f"soaes {report.record['scale']}",
-        styles=("page.css",),
+        styles=("base.css", "page.css"),
         scripts=SCRIPTS,
         chinese="chinese.json",
         record=report.record,

@@ -22,7 +22,13 @@ from markupsafe import Markup
 from soaes.pipeline.store import format_bytes, read_json, write_text
 
 ASSETS = Path(__file__).parent / "assets"
-FRAME = ("language.js", "dom.js", "data.js", "frame.js")  # scripts that every page begins with
+FRAME = (
+    "language.js",
+    "theme.js",
+    "dom.js",
+    "data.js",
+    "frame.js",
+)  # scripts that every page begins with
 PLOTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "plots.js")  # of pages with charts
 
 

@@ -75,7 +75,9 @@ def test_nothing_outside_the_page_is_named(text):
         for key in ("src", "href", "action", "srcset", "data"):
             target = attributes.get(key) or ""
             assert not target or target.startswith(("#", "data:")), (tag, key, target)
-    assert "@import" not in text and "url(" not in (ASSETS / "page.css").read_text("utf-8")
+    assert "@import" not in text
+    for name in ("base.css", "page.css"):
+        assert "url(" not in (ASSETS / name).read_text("utf-8")
 
 
 def test_the_policy_allows_the_pages_own_scripts_alone(text):

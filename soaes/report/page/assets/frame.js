@@ -29,11 +29,6 @@ function draw() {
 
 // ---------------------------------------------------------------- switches
 
-function isDark() {
-  const theme = document.documentElement.dataset.theme;
-  return theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
 function drawSwitches() {
   document.getElementById("language").textContent = say("toLanguage");
   document.getElementById("theme").textContent = say(isDark() ? "toLight" : "toDark");
@@ -45,11 +40,6 @@ document.getElementById("language").addEventListener("click", () => {
   draw();
 });
 document.getElementById("theme").addEventListener("click", () => {
-  const theme = isDark() ? "light" : "dark";
-  document.documentElement.dataset.theme = theme;
-  prefer("theme", theme);
+  switchTheme();
   drawSwitches();
 });
-
-const theme = preferred("theme", "");
-if (theme) document.documentElement.dataset.theme = theme;
