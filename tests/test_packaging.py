@@ -43,8 +43,10 @@ def test_the_wheel_holds_the_code_the_configuration_and_the_tables(wheel):
     expected = {f"soaes/{path.relative_to(ROOT / 'soaes')}" for path in _files("soaes", "*.py")}
     expected |= {f"soaes/{path.relative_to(ROOT)}" for path in _files("conf", "*.yaml")}
     expected |= {f"soaes/{path.relative_to(ROOT)}" for path in _files("conf", "*.jsonl")}
-    assets = (ROOT / "soaes/report/page/assets").rglob("*")
-    expected |= {f"soaes/{path.relative_to(ROOT / 'soaes')}" for path in assets if path.is_file()}
+    for folder in ("soaes/report/page/assets", "soaes/review/assets"):
+        assets = (ROOT / folder).rglob("*")
+        files = (path.relative_to(ROOT / "soaes") for path in assets if path.is_file())
+        expected |= {f"soaes/{path}" for path in files}
     shapes = _files("soaes/bill", "*.json")
     expected |= {f"soaes/{path.relative_to(ROOT / 'soaes')}" for path in shapes}
     tables = (ROOT / "experiments").glob("*.yaml")

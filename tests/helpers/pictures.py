@@ -2,6 +2,7 @@
 
 python -m tests.helpers.pictures store/tables/tiny/report.html [NAME ...]
 python -m tests.helpers.pictures store/curation/NAME.html curation
+python -m tests.helpers.pictures - review
 """
 
 import sys
@@ -9,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.helpers.browser import Browser
+from tests.helpers.reviews import LocalService, toy_items
 
 FOLDER = Path(__file__).parent.parent.parent / "docs" / "pictures"
 WINDOW = {"width": 1280, "height": 800}
@@ -42,8 +44,24 @@ def curation(tab, page):
     tab.wait("document.querySelector('#data table')")
 
 
+def review(tab, _):
+    """A question of the review page whose answer is wrong, light and in English; to be stopped."""
+    items = toy_items(40)
+    service = LocalService(Path(tempfile.mkdtemp()) / "review.sqlite", items)
+    tab.open(service.addresses["li"], width=1280, height=720)
+    tab.wait("document.querySelector('.actions')")
+    for _ in range(3):
+        item = tab.run("state.work.item.id")
+        if "8.7" in tab.run("state.work.item.answer"):
+            break
+        tab.press("a")
+        tab.wait(f"!state.pending && state.work.item.id !== {item!r}")
+    tab.run("new Promise((resolve) => setTimeout(resolve, 500))")
+    return service.stop
+
+
 OF_REPORT = {"verdicts": verdicts, "cell": cell, "curves": curves}
-PICTURES = {**OF_REPORT, "curation": curation}
+PICTURES = {**OF_REPORT, "curation": curation, "review": review}
 
 
 def take(page, folder, names):
@@ -52,8 +70,10 @@ def take(page, folder, names):
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         tab = Browser(Path(profile))
         for name in names:
-            PICTURES[name](tab, page)
+            finish = PICTURES[name](tab, page)
             tab.screenshot(folder / f"{name}.png")
+            if finish:
+                finish()
         tab.close()
 
 

@@ -1,0 +1,1 @@
+"""A page on which people review questions with answers, labels and near-duplicates."""
