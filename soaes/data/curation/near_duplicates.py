@@ -9,8 +9,7 @@
 3. Equal texts are found by a digest. Each band is sorted; documents that share one are candidates.
 4. In the order of the ranks, a document is compared with the candidates that are kept so far,
    exactly, by the Jaccard similarity of their n-grams. Differing titles, dates, names or numbers
-   veto.
-
+   veto. One without a title or a date counts, once it stands for another, as what that one is.
 5. Where a keeper was dropped itself, what it stood for names the document that is kept in the end.
 
 So each dropped document has one that is kept, and a similarity to it that was measured: there are
@@ -39,6 +38,7 @@ from soaes.data.curation.document import DOCUMENTS, CuratedDocument, StepOutput
 from soaes.data.curation.settings import DeduplicationSettings
 
 Indices = npt.NDArray[np.int64]
+Known = dict[str, npt.NDArray[np.integer[Any]]]  # `TOLD_BY` -> the value of every document
 
 SEED = 42  # of the signatures
 BATCH_DOCUMENTS = 500
@@ -70,6 +70,9 @@ COUNTS = (
 # What a kept document takes over from one that it stands for: the field of the document, and the
 # field of its record that is 0 where it is unknown and equal where it agrees.
 INHERITED = {"title": "title", "date": "metadata_date", "url": "has_url"}
+
+# What tells two documents apart that know it; see `_known`.
+TOLD_BY = ("title", "date", "metadata_date")
 
 RECORD = np.dtype(
     [
@@ -195,9 +198,10 @@ def decide(
     is_candidate = duplicates.is_kept(ranked) & (records["has_ngrams"][ranked] == 1)
     keys = (sketches.keys(band) for band in range(settings.bands[0]))
     candidates = _Candidates(ranked[is_candidate], keys, scratch)
-    _drop_near(records, candidates, texts, settings.jaccard, duplicates)
+    known = _known(records, ranked, duplicates)
+    _drop_near(records, known, candidates, texts, settings.jaccard, duplicates)
     if settings.versions == "newest":
-        _drop_older(records, ranked, texts, settings.version_jaccard, duplicates)
+        _drop_older(records, known, ranked, texts, settings.version_jaccard, duplicates)
     _name_kept(texts, duplicates)
     _note_inherited(records, duplicates)
 
@@ -390,8 +394,27 @@ def _drop_equal_texts(
         duplicates.drop(int(ranked[document]), int(ranked[first]), EXACT, 1.0)
 
 
+def _known(records: npt.NDArray[np.void], ranked: Indices, duplicates: Duplicates) -> Known:
+    """Return the title and dates of all documents, 0 where they are unknown.
+
+    A kept document counts as what the first that it stands for is: else one copy of a law without a
+    date would stand for the versions of two years, and one of them would be lost.
+    """
+    known = {name: records[name].copy() for name in TOLD_BY}
+    for document in map(int, ranked[~duplicates.is_kept(ranked)]):
+        _pass_on(known, document, int(duplicates.keeper[document]))
+    return known
+
+
+def _pass_on(known: Known, document: int, keeper: int) -> None:
+    """Let a kept document count as what one that it stands for is, where it is unknown itself."""
+    for values in known.values():
+        values[keeper] = values[keeper] or values[document]
+
+
 def _drop_near(
     records: npt.NDArray[np.void],
+    known: Known,
     candidates: _Candidates,
     texts: _Texts,
     jaccard: float,
@@ -402,7 +425,7 @@ def _drop_near(
         document = int(candidates.documents[position])
         others = candidates.earlier(int(position))
         others = others[duplicates.is_kept(others)]
-        comparable = _comparable(records, document, others, duplicates.counts)
+        comparable = _comparable(records, known, document, others, duplicates.counts)
         if len(comparable) > MAX_COMPARED:
             duplicates.counts["not_compared"] += len(comparable) - MAX_COMPARED
         for other in map(int, comparable[:MAX_COMPARED]):
@@ -414,28 +437,30 @@ def _drop_near(
                 duplicates.counts["vetoed_clause"] += 1
                 continue
             duplicates.drop(document, other, NEAR, similarity)
+            _pass_on(known, document, other)
             break
 
 
 def _drop_older(
     records: npt.NDArray[np.void],
+    known: Known,
     ranked: Indices,
     texts: _Texts,
     jaccard: float,
     duplicates: Duplicates,
 ) -> None:
     """Drop every version of a text of which a newer one is kept."""
-    dated = (records["title"] > 0) & (records["date"] > 0)
+    dated = (known["title"] > 0) & (known["date"] > 0)
     documents = ranked[dated[ranked] & duplicates.is_kept(ranked)]
     # a digest of a title has 63 bits: beside it is room for the kind
-    titles = 2 * records["title"][documents] + records["is_general"][documents]
-    newest_first = np.lexsort((-records["date"][documents].astype(np.int64), titles))
+    titles = 2 * known["title"][documents] + records["is_general"][documents]
+    newest_first = np.lexsort((-known["date"][documents].astype(np.int64), titles))
     documents = documents[newest_first]
     starts = _run_starts(titles[newest_first])
     for index, start in enumerate(starts):
         document = int(documents[index])
         for newer in map(int, documents[start:index]):
-            is_older = records["date"][document] < records["date"][newer]
+            is_older = known["date"][document] < known["date"][newer]
             if not is_older or duplicates.rule[newer]:
                 continue
             similarity = texts.jaccard(document, newer)
@@ -479,19 +504,25 @@ def _note_inherited(records: npt.NDArray[np.void], duplicates: Duplicates) -> No
 
 
 def _comparable(
-    records: npt.NDArray[np.void], document: int, others: Indices, counts: Counter[str]
+    records: npt.NDArray[np.void],
+    known: Known,
+    document: int,
+    others: Indices,
+    counts: Counter[str],
 ) -> Indices:
     """Return the documents that no title, date, name or number tells from this one."""
     own = records[document]
     rows = records[others]
-    both_titled = (own["title"] > 0) & (rows["title"] > 0)
-    neither_titled = (own["title"] == 0) & (rows["title"] == 0)
-    other_title = both_titled & (rows["title"] != own["title"])
+    title = known["title"][document]
+    titles = known["title"][others]
+    neither_titled = (title == 0) & (titles == 0)
+    other_title = (title > 0) & (titles > 0) & (titles != title)
     other_title |= neither_titled & (rows["untitled"] != own["untitled"])
     other_date = np.zeros(len(others), bool)
     for name in ("date", "metadata_date"):
-        both_dated = (own[name] > 0) & (rows[name] > 0)
-        other_date |= both_dated & (rows[name] != own[name])
+        day = known[name][document]
+        days = known[name][others]
+        other_date |= (day > 0) & (days > 0) & (days != day)
     is_short = np.minimum(rows["length"], own["length"]) < SHORT
     other_facts = is_short & (rows["facts"] != own["facts"])
     counts["vetoed_title"] += int(other_title.sum())

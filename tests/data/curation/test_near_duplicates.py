@@ -3,6 +3,7 @@
 import json
 import shutil
 import tracemalloc
+from pathlib import PurePosixPath
 from random import Random
 
 import numpy as np
@@ -203,6 +204,19 @@ def test_long_texts_of_other_titles_or_dates_are_kept(tmp_path):
     documents += [document(law(8, "2012年7月27日", 0.002), "h", date="2019-08-01")]
     documents += [document("2019年\n" + prose(6), "e"), document("2020年\n" + prose(6), "f")]
     assert found(tmp_path, documents) == {}
+
+
+@pytest.mark.parametrize("versions", ["all", "newest"])
+def test_a_copy_without_a_date_stands_for_one_version_alone(tmp_path, versions):
+    text = prose(14)
+    copy = "。\n".join(["法", text, "附"])  # the longest, which is kept
+    documents = [document(copy, "copy"), document(text, "old", "审计条例", "2008-10-28")]
+    documents += [document(edited(text, 0.002, 1), "new", "审计条例", "2023-12-29")]
+    documents += [document(edited(text, 0.002, 2), "other", "预算条例", "2008-10-28")]
+    dropped = found(tmp_path, documents, versions=versions, jaccard=0.9)
+    assert len(dropped) == (1 if versions == "all" else 2)
+    kept = {"old", "new", "other", "copy"} - {PurePosixPath(source).stem for source in dropped}
+    assert kept >= {"new"}
 
 
 def law(seed, passed, share=0.0):
