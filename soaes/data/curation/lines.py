@@ -358,9 +358,10 @@ MAX_GAP_SHARE = 0.1  # gaps a character above which a text without pages is take
 def without_han_spaces(text: str) -> str:
     """Remove the spaces that a layout left between Han characters.
 
-    In a text with pages they mean nothing, except after an ordinal such as 第一章, which keeps one,
-    and between the columns of a table, where a tab takes their place. A text without pages was
-    typed by someone: its spaces stay, unless they are everywhere or spread out a whole line.
+    In a text with pages they mean nothing, except after an ordinal such as 第一章 and in the only
+    gap of a heading or of a row of two columns, where one stays, and between the columns of a wider
+    table, where a tab takes their place. A text without pages was typed by someone: its spaces
+    stay, unless they are everywhere or spread out a whole line.
     """
     if not HAN_GAP.search(text):
         return text
@@ -374,9 +375,16 @@ def _closed_up(line: str) -> str:
         return line
     if _has_columns(line):
         return HAN_GAP.sub("\t", line)
+    if _has_one_gap(line):
+        return HAN_GAP.sub(" ", line)
+    return _joined_words(line)
+
+
+def _joined_words(line: str) -> str:
+    """Remove the gaps of a line but for the one after an ordinal, be that spread out or not."""
 
     def space(gap: re.Match[str]) -> str:
-        before = line[: min(gap.start(), MAX_ORDINAL_CHARS)].strip()
+        before = HAN_GAP.sub("", line[: min(gap.start(), MAX_ORDINAL_CHARS)].strip())
         is_ordinal = gap.start() < MAX_ORDINAL_CHARS and ORDINAL.fullmatch(before)
         return " " if is_ordinal else ""
 
@@ -388,7 +396,15 @@ def _closed_up_if_spread(line: str) -> str:
         return line
     fields = line.split()
     is_spread = len(fields) > 1 and all(SINGLE_HAN.fullmatch(field) for field in fields)
-    return HAN_GAP.sub("", line) if is_spread else line
+    return _joined_words(line) if is_spread else line
+
+
+def _has_one_gap(line: str) -> bool:
+    """Tell a heading or a row of two columns from a sentence, and from words spread out."""
+    fields = line.split()
+    lengths = list(map(len, fields))
+    is_pair = len(fields) == 2 and min(lengths) > 1 and max(lengths) <= MAX_COLUMN_CHARS
+    return is_pair and not CLAUSE.search(line)
 
 
 def _has_columns(line: str) -> bool:

@@ -309,6 +309,30 @@ def test_spaces_between_han_go_where_a_layout_left_them():
 
 
 @pytest.mark.parametrize(
+    "line, expected",
+    [
+        ("公司的中文名称   金宇生物技术股份有限公司", "公司的中文名称 金宇生物技术股份有限公司"),
+        ("公司简介  主要财务指标", "公司简介 主要财务指标"),
+        ("第 四 节  经 营 情 况", "第四节 经营情况"),
+        ("第四节 经营", "第四节 经营"),
+        ("目 录", "目录"),
+        ("张 竞", "张竞"),
+        ("国 务院办公厅", "国务院办公厅"),
+        ("会议通过了 决议，并公布。", "会议通过了决议，并公布。"),
+    ],
+)
+def test_the_only_gap_of_a_heading_or_a_row_stays(line, expected):
+    text, starts = paged([f"{line}\n正文没有空格。\n"] * 2)
+    assert clean(text, starts).split("\n")[0] == expected
+
+
+def test_a_heading_that_is_spread_out_keeps_its_ordinal_apart_without_pages():
+    assert clean("第 四 节  经 营 情 况\n正文没有空格的一句话。").split("\n")[0] == (
+        "第四节 经营情况"
+    )
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "版权所有权属于作者，未经许可不得复制",
