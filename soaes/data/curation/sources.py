@@ -81,18 +81,13 @@ def refusal(root: str | Path, name: str) -> tuple[str, str]:
         mode = os.stat(path).st_mode
     except OSError as error:
         return "file cannot be read", error.strerror or ""
+    if _leads_out(root, name):
+        return "link to outside the data root", "move or copy it, or link the whole of corpus/"
     if stat.S_ISDIR(mode):
         return "folder cannot be read", "change its permissions"
     if not stat.S_ISREG(mode):
         return "not a file", "a pipe, a socket or a device"
-    # A folder of a kind may itself be a link, such as corpus/ to a disk of its own.
-    own = os.path.join(root, name.partition("/")[0])
-    allowed = [root, own] if os.path.islink(own) else [root]
-    real_path = os.path.realpath(path)
-    for folder in map(os.path.realpath, allowed):
-        if os.path.commonpath((folder, real_path)) == folder:
-            return "", ""
-    return "link to outside the data root", "move or copy the file, or link the whole of corpus/"
+    return "", ""
 
 
 def digest(root: str | Path, cache: Path | None = None, kinds: Sequence[str] = FOLDERS) -> str:
@@ -143,8 +138,22 @@ def check_unchanged(root: str | Path, planned: str, kinds: Sequence[str] = FOLDE
         )
 
 
+def _leads_out(root: str | Path, name: str) -> bool:
+    """Tell whether a path below root is, by its links, elsewhere."""
+    # A folder of a kind may itself be a link, such as corpus/ to a disk of its own.
+    own = os.path.join(root, name.partition("/")[0])
+    allowed = [root, own] if os.path.islink(own) else [root]
+    real_path = os.path.realpath(os.path.join(root, name))
+    folders = map(os.path.realpath, allowed)
+    return all(os.path.commonpath((folder, real_path)) != folder for folder in folders)
+
+
 def _walk(root: Path, kind: str) -> Iterator[str]:
-    """Yield what lies below a folder. Links are followed, except those to a folder above."""
+    """Yield what lies below a folder. Links are followed, except those to a folder above.
+
+    A link to a folder outside root is yielded itself: what lies there is not even listed.
+    """
+    real_root = os.path.realpath(root)
     pending: list[tuple[Path, frozenset[str]]] = [(root / kind, frozenset())]
     while pending:
         folder, above = pending.pop()
@@ -159,7 +168,9 @@ def _walk(root: Path, kind: str) -> Iterator[str]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if os.path.isdir(entry.path):  # False also for a link to itself
-                pending.append((Path(entry.path), above | {real_path}))
+            name = os.path.relpath(entry.path, root)
+            is_folder = os.path.isdir(entry.path)  # False also for a link to itself
+            if is_folder and not (entry.is_symlink() and _leads_out(root, name)):
+                pending.append((Path(entry.path), above | {real_path, real_root}))
             else:
-                yield os.path.relpath(entry.path, root)
+                yield name

@@ -182,6 +182,8 @@ def outcomes(tmp_path_factory):
     secret = tmp_path_factory.mktemp("outside") / "secret.txt"
     secret.write_text("secret", encoding="utf-8")
     (root / "corpus/27-outside.txt").symlink_to(secret)
+    (root / "corpus/27-outside").symlink_to(secret.parent)  # one rejection, whatever lies there
+    (root / "corpus/deep/root").symlink_to(root)
     out = tmp_path_factory.mktemp("out")
     real_socket = socket.socket
     socket.socket = None  # whoever opens one fails
@@ -205,7 +207,7 @@ def outcomes(tmp_path_factory):
 
 
 def names():
-    others = ("27-pipe.txt", "27-loop.txt", "27-outside.txt")
+    others = ("27-pipe.txt", "27-loop.txt", "27-outside.txt", "27-outside")
     return sorted([*INPUTS, *others], key=len, reverse=True)
 
 
@@ -220,6 +222,7 @@ def test_a_hostile_file_is_right_text_or_named(outcomes, name):
         ("27-pipe.txt", "not a file"),
         ("27-loop.txt", "file cannot be read"),
         ("27-outside.txt", "link to outside the data root"),
+        ("27-outside", "link to outside the data root"),
     ],
 )
 def test_what_is_no_file_of_the_folder_is_not_opened(outcomes, name, reason):
