@@ -148,19 +148,23 @@ def test_a_kept_document_takes_over_the_title_date_and_url_that_it_lacks(tmp_pat
     documents = [
         ("corpus/copy.html", text[:-9], {**titled, "url": "http://npc.gov.cn/1"}),
         ("corpus/longest.txt", text, {"title": "longest"}),
-        ("corpus/near.md", text[:-40], {**titled, "date": "2009-05-01", "url": "http://b.cn"}),
+        ("corpus/other.html", text[:-9], {**titled, "date": "2009-05-01", "url": "http://b.cn"}),
+        ("corpus/near.md", text[:-40], {**titled, "date": "2009-05-01"}),
     ]
     folder = step(tmp_path / "read", documents)
     out = tmp_path / "out"
     corpus.deduplicate(folder, deduplication=DeduplicationSettings(), out=out)
-    (kept,) = read_jsonl(out / "documents.jsonl")
-    # The two dates differ, so that none of them is known to be the keeper's.
-    assert (kept["text"], kept["title"], kept["date"]) == (text, titled["title"], "")
-    assert kept["url"] == "http://npc.gov.cn/1" and kept["source"] == "corpus/longest.txt"
+    kept, of_2009 = read_jsonl(out / "documents.jsonl")
+    assert (kept["source"], kept["text"]) == ("corpus/longest.txt", text)
+    # The dates of the equal texts differ, so that none of them is known to be the keeper's.
+    assert (kept["title"], kept["date"]) == (titled["title"], "")
+    assert kept["url"] == "http://npc.gov.cn/1"
+    # It stands for the version of 2008, and for none of another year.
+    assert of_2009["source"] == "corpus/near.md"
     details = {source: drop["detail"] for source, drop in drops(out).items()}
     assert details == {
         "corpus/copy.html": "its keeper takes over its title, url",
-        "corpus/near.md": "",
+        "corpus/other.html": "",
     }
     assert account(out)["inherited"] == {"title": 1, "date": 0, "url": 1}
 
