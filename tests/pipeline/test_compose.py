@@ -920,8 +920,9 @@ def test_a_slip_is_one_clear_error_before_anything_is_built(words, message):
 def test_a_slip_about_a_users_own_files_is_refused_before_anything_is_built(
     option, message, tmp_path
 ):
-    (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "a.txt").write_text("国资委监管中央企业。", encoding="utf-8")
+    for file in ("corpus/a.txt", "qa/train.jsonl"):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text("国资委监管中央企业。", encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         sweep.jobs(["data=files", f"data.root={tmp_path}", *option.split()])
 
@@ -930,6 +931,18 @@ def test_a_folder_without_documents_is_refused_before_anything_is_built(tmp_path
     (tmp_path / "corpus" / ".git").mkdir(parents=True)
     with pytest.raises(ValueError, match="there is no file in corpus/.*or use data=world"):
         sweep.jobs(["data=files", f"data.root={tmp_path}", "goal=data.documents"])
+
+
+def test_documents_without_questions_are_refused_before_anything_is_built_or_curated_alone(
+    tmp_path,
+):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text("国资委监管中央企业。", encoding="utf-8")
+    documents = ["data=files", f"data.root={tmp_path}"]
+    with pytest.raises(ValueError, match="no file in qa/.*goal=data.select"):
+        sweep.jobs([*documents, "goal=data.documents"])
+    (job,) = sweep.jobs([*documents, "goal=data.select"])
+    assert job.recipe.stage == "select"
 
 
 def test_a_misnamed_folder_is_refused_before_anything_is_built(tmp_path):
@@ -1226,8 +1239,9 @@ def missing_in(node, target):
 @pytest.mark.parametrize("words", ["", "teacher_logits=vllm", "data=files", "decode=prompt_lookup"])
 def test_no_argument_of_a_stage_or_of_settings_is_missing_in_conf(words, tmp_path):
     """A default that stands in Python alone would be a constant that no recipe shows."""
-    tmp_path.joinpath("corpus").mkdir()
-    tmp_path.joinpath("corpus", "a.txt").write_text("国资委监管中央企业。" * 9)
+    for file in ("corpus/a.txt", "qa/train.jsonl"):
+        tmp_path.joinpath(file).parent.mkdir()
+        tmp_path.joinpath(file).write_text("国资委监管中央企业。" * 9)
     words = [*words.split(), "subject=distill"]
     if "data=files" in words:
         words.append(f"data.root={tmp_path}")

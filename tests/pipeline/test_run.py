@@ -220,6 +220,9 @@ def test_a_cache_that_was_cut_short_is_composed_again(tmp_path):
 def test_changed_data_is_another_recipe(tmp_path):
     text = tmp_path / "data" / "corpus" / "a.txt"
     text.parent.mkdir(parents=True)
+    questions = tmp_path / "data" / "qa" / "train.jsonl"
+    questions.parent.mkdir()
+    questions.touch()
     names = set()
     for words in ("国有资产", "国有资本"):
         text.write_text(words)
