@@ -1,9 +1,11 @@
 """Every experiment composes at every scale; the paper's scale has the paper's settings."""
 
 import dataclasses
+import importlib
 import inspect
 import re
 import shlex
+from pathlib import Path
 
 import hydra
 import pytest
@@ -24,7 +26,6 @@ from soaes.pipeline import (
 )
 from soaes.pipeline.recipe import declared_name
 from soaes.report import results, table_spec
-from soaes.stages import corpus, curate, evaluate, export, prepare, speculate, teach, trace, train
 
 EXPERIMENTS = sorted(path.stem for path in (compose.CONF / "experiment").glob("*.yaml"))
 
@@ -1123,7 +1124,8 @@ def test_every_stage_of_conf_has_its_arguments_checked():
 
 def stage_parameters(stage):
     """The parameters of a stage's function that a recipe gives it, by name."""
-    for module in (prepare, corpus, curate, train, teach, evaluate, trace, speculate, export):
+    for file in (Path(worker.__file__).parents[1] / "stages").glob("*.py"):
+        module = importlib.import_module(f"soaes.stages.{file.stem}")
         function = getattr(module, stage, None)
         if getattr(function, "__module__", "") == module.__name__:
             parameters = dict(inspect.signature(function).parameters)
