@@ -314,8 +314,8 @@ def origin_lines(tables: Sequence[Table], store: Store) -> list[str]:
     if len(seeds) == 1:
         lines.append("One seed: intervals cover the questions, not the training.  ")
     else:
-        few_seeds = [_few_seeds_text(table) for table in tables if _few_seeds(table)]
-        lines += dict.fromkeys(few_seeds)
+        few_seeds = [_few_seeds_text(table, store) for table in tables]
+        lines += dict.fromkeys(text for text in few_seeds if text)
     lines.append(f"Seed {', '.join(map(str, seeds))}; commit {commits}; {machines}.")
     if differing := mixed_code(store, goals):
         lines += [
@@ -338,13 +338,14 @@ def _general_text(recipe: Recipe, store: Store) -> list[str]:
     return lines
 
 
-def _few_seeds_text(table: Table) -> str:
-    seeds = ", ".join(map(str, _few_seeds(table)))
-    return f"Of {', '.join(table.spec.few_seeds)}: seed {seeds}.  "
-
-
-def _few_seeds(table: Table) -> list[int]:
-    """The seeds in which the goals of `few_seeds` are run; nothing where a table names none."""
-    few = set(table.spec.few_seeds)
-    recipes = [item for row in table.rows.values() for item in row.recipes.items()]
-    return sorted({seed for seed, of_seed in recipes if few & of_seed.keys()})
+def _few_seeds_text(table: Table, store: Store) -> str:
+    """The seeds in which the goals of `few_seeds` were measured; empty where none was."""
+    few = table.spec.few_seeds
+    seeds = set()
+    for row in table.rows.values():
+        for seed, goals in row.recipes.items():
+            if any(store.holds(goals[goal].name) for goal in few if goal in goals):
+                seeds.add(seed)
+    if not seeds:
+        return ""
+    return f"Of {', '.join(few)}: seed {', '.join(map(str, sorted(seeds)))}.  "
