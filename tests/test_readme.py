@@ -12,7 +12,7 @@ README = Path("README.md").read_text(encoding="utf-8")
 def test_the_table_shown_is_the_one_measured():
     measured = Path("experiments/tiny/table2.md").read_text(encoding="utf-8")
     rows = [line for line in measured.splitlines() if line.startswith("|")]
-    assert len(rows) == 10 and "\n".join(rows) in README, "paste experiments/tiny/table2.md"
+    assert len(rows) > 2 and "\n".join(rows) in README, "paste experiments/tiny/table2.md"
 
 
 def test_every_path_named_exists():
