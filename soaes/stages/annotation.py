@@ -25,6 +25,7 @@ from soaes.data.annotation.agreement import agreement, wilson
 from soaes.data.annotation.families import SPLITS, assign, families
 from soaes.data.annotation.item import Decision, ReviewItem
 from soaes.data.annotation.settings import AdoptionSettings
+from soaes.data.annotation.unread import Lot, errors_at_most, lots_of
 from soaes.data.curation import sources
 from soaes.data.curation.curation_report import printable
 from soaes.data.curation.decontamination import HELD_OUT, HeldOutQuestions
@@ -36,6 +37,7 @@ from soaes.data.splits import question_key
 from soaes.metrics.schema import write_metrics
 from soaes.pipeline.store import write_json, write_text
 
+UNREAD = "unread.jsonl"
 CARD = "card.json"
 CARD_PAGE = "card.md"
 KEEPING = ("accept", "edit")
@@ -46,8 +48,9 @@ _Pair = tuple[str, str]  # what two people decided on one item
 def annotated(digest: str, *, root: str, out: Path) -> None:
     """Gather all exports and annotated files of a user's folder into one export.
 
-    Writes items.jsonl, decisions.jsonl and account.json (soaes.data.annotation.item), and
-    drops.jsonl: each record that became no item, with its reason.
+    Writes items.jsonl, decisions.jsonl and account.json (soaes.data.annotation.item); drops.jsonl:
+    each record that became no item, with its reason; and unread.jsonl: the training questions that
+    nobody read, with how many of them can be wrong, as the review page says of each lot.
 
     Args:
         digest: Digest of annotation/ in the user's folder, which stands for it in the recipe.
@@ -64,11 +67,16 @@ def annotated(digest: str, *, root: str, out: Path) -> None:
     rejections: list[Rejection] = []
     names = sources.listing(root)[sources.ANNOTATION]
     exports = {str(Path(name).parent) for name in names if Path(name).name == contract.ITEMS}
+    exported = [f"{folder}/{name}" for folder in sorted(exports) for name in contract.EXPORTED]
+    lots: list[Lot] = []
+    for name in (name for name in exported if name in names):
+        _check_readable(root, name)
     for folder in sorted(exports):
         export = contract.read_export(Path(root) / folder)
         items |= {item["id"]: item for item in export.items if item["id"] not in items}
         _add_decisions(decisions, export.decisions, folder)
-    for name in (name for name in names if str(Path(name).parent) not in exports):
+        lots += lots_of(Path(root) / folder, export)
+    for name in (name for name in names if name not in exported):
         reason, detail = sources.refusal(root, name)
         if reason:
             rejections.append(Rejection(printable(name), reason, detail))
@@ -77,7 +85,8 @@ def annotated(digest: str, *, root: str, out: Path) -> None:
             if isinstance(record, Rejection):
                 rejections.append(record)
             elif record.item["id"] in items:
-                rejections.append(Rejection(record.item["origin"], "exact duplicate"))
+                if not _add_others(decisions, record.decisions):
+                    rejections.append(Rejection(record.item["origin"], "exact duplicate"))
             else:
                 items[record.item["id"]] = record.item
                 _add_decisions(decisions, record.decisions, name)
@@ -89,6 +98,7 @@ def annotated(digest: str, *, root: str, out: Path) -> None:
         )
     account = contract.write_export(out, items.values(), decisions.values())
     write_jsonl(out / DROPS, map(_drop, rejections))
+    write_jsonl(out / UNREAD, map(dict, lots))
     metrics = {
         "items": len(items),
         "decided": account["items_decided"],
@@ -124,13 +134,18 @@ def adopt(
         ValueError: Nothing was accepted, or too little for three splits.
     """
     export = contract.read_export(annotated)
-    questions = [item for item in export.items if item["kind"] == "qa"]
     by_item: dict[str, list[Decision]] = defaultdict(list)
     for decision in export.decisions:
         by_item[decision["item"]].append(decision)
+    questions = [item for item in export.items if item["kind"] == "qa"]
+    questions.sort(key=lambda item: not by_item[item["id"]])  # of two equal ones a decided one
     held_out = HeldOutQuestions.from_rows(read_jsonl(held_out_questions / HELD_OUT))
     adopted: list[_Adopted] = []
-    drops: list[dict[str, Any]] = []
+    drops: list[dict[str, Any]] = [
+        {"id": item["id"], "rule": "no question", "detail": item["kind"]}
+        for item in export.items
+        if item["kind"] != "qa"
+    ]
     asked: set[str] = set()
     for item in questions:
         record = _adopted(item, by_item[item["id"]], adoption)
@@ -148,12 +163,13 @@ def adopt(
     family_of = _families(adopted, documents)
     split_of, num_moved = _splits(adopted, family_of, adoption)
     records: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-    for record in list(adopted):
+    candidates, adopted = adopted, []
+    for record in candidates:
         split = split_of[family_of[record.item["id"]]]
         if record.decisions or split == "train":
+            adopted.append(record)
             records[split].append(record.record())
         else:
-            adopted.remove(record)
             rule = f"nobody decided, and its documents are for {split}"
             drops.append({"id": record.item["id"], "rule": rule, "detail": ""})
     empty = [split for split in SPLITS if not records[split]]
@@ -167,7 +183,8 @@ def adopt(
     for split, rows in records.items():
         write_jsonl(out / "qa" / f"{split}.jsonl", rows)
     write_jsonl(out / DROPS, drops)
-    card = _card(questions, by_item, adopted, records, drops, len(split_of), num_moved)
+    lots = read_jsonl(annotated / UNREAD) if (annotated / UNREAD).exists() else []
+    card = _card(questions, by_item, adopted, records, drops, lots, len(split_of), num_moved)
     write_json(out / CARD, card)
     write_text(out / CARD_PAGE, _page(card))
     metrics = {
@@ -198,6 +215,47 @@ def _add_decisions(
                 f"{place}: {decision['reviewer']} decided otherwise on {decision['item']} in "
                 "another export; remove the older export"
             )
+
+
+def _add_others(
+    decisions: dict[tuple[str, str, bool], Decision], more: Iterable[Decision]
+) -> int:
+    """Add what another record says of an item that is there; return how many decisions are new.
+
+    An equal decision of the same person is none; another one by that name is another person's.
+    """
+    num_new = 0
+    for decision in more:
+        name = reviewer = decision["reviewer"]
+        number = 1
+        while earlier := _of_person(decisions, decision["item"], reviewer):
+            if any(_content(each) == _content(decision) for each in earlier):
+                break
+            number += 1
+            reviewer = f"{name} ({number})"
+        else:
+            further: Decision = {**decision, "reviewer": reviewer, "second": True}
+            decisions[decision["item"], reviewer, True] = further
+            num_new += 1
+    return num_new
+
+
+def _of_person(
+    decisions: Mapping[tuple[str, str, bool], Decision], item: str, reviewer: str
+) -> list[Decision]:
+    keys = [(item, reviewer, second) for second in (False, True)]
+    return [decisions[key] for key in keys if key in decisions]
+
+
+def _content(decision: Decision) -> tuple[str, str, str]:
+    return decision["verdict"], decision["question"], decision["answer"]
+
+
+def _check_readable(root: str, name: str) -> None:
+    """Check that a file of an export may be opened."""
+    reason, detail = sources.refusal(root, name)
+    if reason:
+        raise ValueError(f"{root}/{name}: {reason} ({detail})")
 
 
 def _drop(rejection: Rejection) -> dict[str, str]:
@@ -245,6 +303,8 @@ def _adopted(
     decided = [decision for decision in decisions if decision["verdict"] != "skip"]
     decided.sort(key=_first_one_first)
     verdicts = {decision["verdict"] in KEEPING for decision in decided}
+    if decisions and not decided:
+        return "everyone skipped it", ""
     if not decided:
         if adoption.undecided == "leave_out":
             return "nobody decided", ""
@@ -334,6 +394,7 @@ def _card(
     adopted: list[_Adopted],
     records: Mapping[str, list[dict[str, Any]]],
     drops: list[dict[str, Any]],
+    lots: list[Lot],
     num_families: int,
     num_moved: int,
 ) -> dict[str, Any]:
@@ -350,10 +411,10 @@ def _card(
     agreed = agreement(pairs)
     origins = Counter(record.item["document"]["source"].rpartition("/")[0] for record in adopted)
     rules = Counter(drop["rule"] for drop in drops)
-    num_undecided = sum(not record.decisions for record in adopted)
+    undecided = {record.item["id"] for record in adopted if not record.decisions}
     errors = wilson(len(firsts) - kept, len(firsts)) if firsts else (0.0, 1.0)
     return {
-        "items": len(items),
+        "items": len(adopted) + len(drops),
         "adopted": len(adopted),
         "dropped": dict(rules.most_common()),
         "splits": {
@@ -387,8 +448,13 @@ def _card(
             "interval": [_rounded(agreed.low), _rounded(agreed.high)],
         },
         "undecided": {
-            "adopted": num_undecided,
-            "errors_at_most": round(errors[1], 4) if num_undecided else None,
+            "adopted": len(undecided),
+            "errors_at_most": errors_at_most(undecided, lots, errors[1]),
+            "lots": [
+                {**lot, "items": len(lot["items"])}
+                for lot in lots
+                if not undecided.isdisjoint(lot["items"])
+            ],
         },
         "contaminated": sum(
             count for rule, count in rules.items() if rule.startswith("holds a question of")
@@ -407,9 +473,12 @@ def _pairs(items: list[ReviewItem], by_item: Mapping[str, list[Decision]]) -> li
     for item in items:
         decided = [each for each in by_item[item["id"]] if each["verdict"] != "skip"]
         decided.sort(key=_first_one_first)
-        if len(decided) > 1:
-            words = ["keep" if each["verdict"] in KEEPING else "reject" for each in decided]
-            pairs.append((words[0], words[1]))
+        people: dict[str, str] = {}  # who decides twice does not agree with another person
+        for each in decided:
+            people.setdefault(each["reviewer"], "keep" if each["verdict"] in KEEPING else "reject")
+        if len(people) > 1:
+            first, second, *_ = people.values()
+            pairs.append((first, second))
     return pairs
 
 

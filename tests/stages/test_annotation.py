@@ -12,6 +12,7 @@ from soaes.data.curation import sources
 from soaes.data.curation.decontamination import HELD_OUT
 from soaes.data.curation.document import SourceDocument, StepOutput, curated
 from soaes.data.jsonl import read_jsonl, write_jsonl
+from soaes.pipeline.store import write_json
 from soaes.stages import annotation
 from tests.data.annotation.test_item import decision
 
@@ -156,7 +157,8 @@ def test_what_is_not_adopted_is_counted_by_name(tmp_path, select):
     out = adopt(tmp_path, select, records, decisions, held_out)
     assert rules(out) == {
         "rejected": 1,
-        "nobody decided": 2,
+        "nobody decided": 1,
+        "everyone skipped it": 1,
         "reviewers disagree": 1,
         "the same question is adopted already": 1,
         "holds a question of exam/law": 1,
@@ -211,3 +213,97 @@ def test_too_little_for_three_splits_is_refused(tmp_path, select, case):
     records = list(items())
     with pytest.raises(ValueError, match=message):
         adopt(tmp_path, select, records, [decision(item) for item in records[:count]])
+
+
+def test_every_persons_record_of_a_question_counts(tmp_path):
+    root = tmp_path / "root"
+    row = {"question": "问？", "answer": "答。"}
+    verdicts = [("甲", "accept"), ("乙", "reject"), ("甲", "accept"), ("甲", "reject")]
+    rows = [{**row, "reviewer": name, "verdict": verdict} for name, verdict in verdicts]
+    record = next(items())
+    contract.write_export(root / "annotation", [record], [decision(record)])
+    write_jsonl(root / "annotation" / "experts.jsonl", rows)  # beside an export, and read
+    merged = contract.read_export(gather(root, tmp_path / "out"))
+    of_row = [each for each in merged.decisions if each["item"] != record["id"]]
+    found = {(each["reviewer"], each["verdict"], each["second"]) for each in of_row}
+    assert found == {
+        ("甲", "accept", False),
+        ("乙", "reject", True),
+        ("甲 (2)", "reject", True),
+    }
+    assert rules(tmp_path / "out") == {"exact duplicate": 1}
+
+
+def test_an_export_that_is_a_link_to_elsewhere_is_refused(tmp_path):
+    record = next(items())
+    contract.write_export(tmp_path / "elsewhere", [record], [decision(record)])
+    folder = tmp_path / "root" / "annotation" / "a"
+    folder.mkdir(parents=True)
+    (folder / contract.ITEMS).symlink_to(tmp_path / "elsewhere" / contract.ITEMS)
+    with pytest.raises(ValueError, match=r"items.jsonl: link to outside the data root"):
+        gather(tmp_path / "root", tmp_path / "out")
+
+
+def reviewed(tmp_path, records, decisions, wrong, more=0):
+    """The folder of `annotated` of a review that bounds the errors of what nobody read."""
+    root = tmp_path / "root"
+    folder = root / "annotation" / "a"
+    contract.write_export(folder, records, decisions)
+    decided = {each["item"] for each in decisions}
+    unread = Counter(item["task"] for item in records if item["id"] not in decided)
+    lots = [
+        {
+            "task": task,
+            "unread": count + more,
+            "unread_wrong_at_most": wrong / count,
+            "confidence": 0.95,
+        }
+        for task, count in unread.items()
+    ]
+    write_json(folder / contract.REVIEW, {"sampling": lots})
+    return gather(root, tmp_path / "gathered")
+
+
+def test_the_bound_of_the_review_is_that_of_undecided_items(tmp_path, select):
+    records = list(items())
+    annotated = reviewed(tmp_path, records, [decision(item) for item in records[:150]], wrong=2)
+    write_jsonl(tmp_path / "held" / HELD_OUT, [])
+    out, adoption = tmp_path / "adopt", AdoptionSettings(undecided="train")
+    annotation.adopt(annotated, select, tmp_path / "held", adoption=adoption, out=out)
+    found = card(out)["undecided"]
+    assert found["adopted"] == len(records) - 150
+    assert found["errors_at_most"] == pytest.approx(4 / found["adopted"], abs=1e-4)
+    lots = {(lot["task"], lot["wrong_at_most"], lot["confidence"]) for lot in found["lots"]}
+    assert lots == {("qa", 2, 0.95), ("report", 2, 0.95)}
+
+
+def test_a_bound_of_another_export_is_refused(tmp_path):
+    records = list(items())
+    with pytest.raises(ValueError, match=r"review.json: says that .* unread, and .* are; export"):
+        reviewed(tmp_path, records, [decision(records[0])], wrong=2, more=1)
+
+
+def test_of_two_equal_questions_the_decided_one_is_adopted(tmp_path, select):
+    records = list(items())
+    texts = {"task": "qa", "question": "同一问题？"}
+    twins = [
+        contract.review_item("qa", **texts, answer=each["answer"], document=each["document"])
+        for each in (records[0], records[60])
+    ]
+    undecided, decided = sorted(twins, key=lambda item: item["id"])
+    label = contract.review_item("relevance", document=records[0]["document"])
+    decisions = [decision(item) for item in [*records, decided]]
+    everything = [*records, undecided, decided, label]
+    out = adopt(tmp_path, select, everything, decisions, undecided="train")
+    rows = [row for part in splits(out).values() for row in part]
+    (row,) = [row for row in rows if row["messages"][0]["content"] == "同一问题？"]
+    assert row["annotation"]["item"] == decided["id"]
+    assert rules(out) == {"the same question is adopted already": 1, "no question": 1}
+    assert card(out)["items"] == len(everything) == len(rows) + 2
+
+
+def test_who_decides_twice_does_not_agree_with_another_person(tmp_path, select):
+    records = list(items())
+    decisions = [decision(item, second=second) for item in records for second in (False, True)]
+    out = adopt(tmp_path, select, records, decisions)
+    assert card(out)["agreement"]["pairs"] == 0

@@ -18,7 +18,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,15 +50,16 @@ COLUMNS = {
 }
 TASKS = {"qa": "qa", "问答": "qa", "report": "report", "报告": "report", "": "qa"}
 VERDICTS = {
-    "accept": ("accept", "accepted", "approve", "approved", "correct", "good", "yes", "ok", "通过")
-    + ("接受", "合格", "正确", "是"),
+    "accept": ("accept", "accepted", "approve", "approved", "correct", "good", "yes", "ok", "true")
+    + ("通过", "接受", "合格", "正确", "是"),
     "edit": ("edit", "edited", "修改", "编辑"),
-    "reject": ("reject", "rejected", "wrong", "bad", "no", "discard", "discarded", "不通过")
-    + ("拒绝", "不合格", "错误", "否"),
+    "reject": ("reject", "rejected", "wrong", "incorrect", "bad", "no", "false", "discard")
+    + ("discarded", "不通过", "拒绝", "不合格", "错误", "否"),
     "skip": ("skip", "skipped", "draft", "pending", "跳过"),
 }
 VERDICT_OF = {word: verdict for verdict, words in VERDICTS.items() for word in words}
 UNKNOWN_REVIEWER = "unknown"
+MAX_SECONDS = 1e6  # that a decision can have taken
 TABLES = (".xlsx", ".xls", ".ods")
 JSON = (".jsonl", ".json")
 
@@ -196,23 +197,32 @@ def _annotated(record: dict[str, Any], source: str) -> Annotated:
 
 
 def _fields(record: Mapping[str, Any]) -> dict[str, str]:
-    """Return the texts of a record by the names of `COLUMNS`; "" where there is none."""
+    """Return the texts of a record by the names of `COLUMNS`; "" where there is none.
+
+    Raises:
+        _Unusable: The verdict is no text, such as a list: it must not pass for none.
+    """
     known = {str(key).strip().lower(): value for key, value in record.items()}
     fields = {}
     for part, names in COLUMNS.items():
-        values = (_text(known.get(name)) for name in names)
-        fields[part] = next((value for value in values if value), "")
+        values = [known.get(name) for name in names]
+        fields[part] = next(filter(None, map(_text, values)), "")
+        is_given = any(value not in (None, "", [], {}) for value in values)
+        if part == "verdict" and is_given and not fields[part]:
+            raise _Unusable("unknown verdict", f"{values}; known are {', '.join(VERDICTS)}")
     return fields
 
 
 def _text(value: object) -> str:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if isinstance(value, datetime):
+    if isinstance(value, date):  # or a datetime
         return value.isoformat()
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        return ""
-    return unix_lines(str(value)).strip()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():  # a workbook has no whole numbers
+        value = int(value)
+    return unix_lines(str(value)).strip() if isinstance(value, (str, int, float)) else ""
 
 
 def _of_dialogue(record: dict[str, Any]) -> dict[str, str]:
@@ -230,25 +240,26 @@ def _of_label_studio(record: dict[str, Any], source: str) -> Annotated:
     """Return a task: `data` is the original, each annotation a person's judgement."""
     fields = _fields(record["data"])
     annotated = Annotated(source, fields["question"], fields["answer"], fields)
-    for annotation in record["annotations"] or []:
-        verdict = ""
+    for annotation in _objects(record["annotations"]):
+        words: dict[str, str] = {}
         texts: dict[str, str] = {}
-        for result in annotation.get("result") or []:
-            value, name = result.get("value") or {}, str(result.get("from_name", "")).lower()
-            if value.get("choices"):
-                verdict = _verdict(_text(value["choices"][:1])) or verdict
+        for result in _objects(annotation.get("result")):
+            value, name = result.get("value"), str(result.get("from_name", "")).lower()
+            value = value if isinstance(value, dict) else {}
+            choices = value.get("choices")
+            if choices:
+                words[name] = _text(choices[:1] if isinstance(choices, list) else choices)
             part = next((part for part in ("question", "answer", "reason") if part in name), "")
             if value.get("text") and part:
                 texts[part] = _text(value["text"])
         by = annotation.get("completed_by")
         reviewer = _text(by.get("email") or by.get("id")) if isinstance(by, dict) else _text(by)
         is_skipped = bool(annotation.get("was_cancelled"))
-        seconds = annotation.get("lead_time")
         judgement = Judgement(
             reviewer,
-            "skip" if is_skipped else verdict or "accept",
+            "skip" if is_skipped else _verdict_of(words) or "accept",
             time=_utc(_text(annotation.get("created_at"))),
-            seconds=float(seconds) if isinstance(seconds, (int, float)) else 0.0,
+            seconds=_seconds(annotation.get("lead_time")),
             question=texts.get("question", ""),
             answer=texts.get("answer", ""),
             reason=texts.get("reason", ""),
@@ -263,19 +274,19 @@ def _of_argilla(record: dict[str, Any], source: str) -> Annotated:
     fields = _fields({**(metadata if isinstance(metadata, dict) else {}), **record["fields"]})
     annotated = Annotated(source, fields["question"], fields["answer"], fields)
     for user, status, values in _responses(record.get("responses")):
-        verdict = ""
+        words: dict[str, str] = {}
         texts: dict[str, str] = {}
         for name, value in values.items():
-            part = next((part for part in ("question", "answer", "reason") if part in name), "")
-            if part:
+            parts = (part for part in ("question", "answer", "reason") if name.endswith(part))
+            if part := next(parts, ""):
                 texts[part] = _text(value)
             else:
-                verdict = VERDICT_OF.get(_text(value).lower(), verdict)
-        default = {"discarded": "reject", "draft": "skip"}.get(status, verdict or "accept")
+                words[name] = _text(value)
+        verdict = {"discarded": "reject", "draft": "skip"}.get(status) or _verdict_of(words)
         annotated.judgements.append(
             Judgement(
                 user,
-                default,
+                verdict or "accept",
                 question=texts.get("question", ""),
                 answer=texts.get("answer", ""),
                 reason=texts.get("reason", ""),
@@ -286,23 +297,55 @@ def _of_argilla(record: dict[str, Any], source: str) -> Annotated:
 
 def _responses(responses: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield user, status and values by question, of a list by user or a mapping by question."""
-    if isinstance(responses, list):
-        for response in responses:
-            values = response.get("values") or {}
+    if not isinstance(responses, dict):
+        for response in _objects(responses):
+            values = response.get("values")
             plain = {
                 name: value.get("value") if isinstance(value, dict) else value
-                for name, value in values.items()
+                for name, value in (values if isinstance(values, dict) else {}).items()
             }
             yield _text(response.get("user_id")), _text(response.get("status")), plain
         return
     by_user: dict[str, tuple[str, dict[str, Any]]] = {}
-    for name, answers in (responses or {}).items():
-        for answer in answers or []:
+    for name, answers in responses.items():
+        for answer in _objects(answers):
             user = _text(answer.get("user_id") or answer.get("user"))
             status = _text(answer.get("status")) or "submitted"
             by_user.setdefault(user, (status, {}))[1][name] = answer.get("value")
     for user, (status, values) in by_user.items():
         yield user, status, values
+
+
+def _objects(values: object) -> list[dict[str, Any]]:
+    """Return the objects of a list; none of null.
+
+    Raises:
+        _Unusable: It is no list of objects.
+    """
+    if values is None:
+        return []
+    if isinstance(values, list) and all(isinstance(value, dict) for value in values):
+        return values
+    raise _Unusable("not an export of Label Studio or Argilla", str(values)[:40])
+
+
+def _seconds(value: Any) -> float:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value < MAX_SECONDS else 0.0
+
+
+def _verdict_of(words: Mapping[str, str]) -> str:
+    """Return the verdict of what a person chose, by the names of the questions; "" for none.
+
+    Raises:
+        _Unusable: No question is named as a verdict, and a word stands for none, or two differ.
+    """
+    named = [words[name] for name in COLUMNS["verdict"] if words.get(name)]
+    verdicts = {_verdict(word) for word in named or words.values() if word}
+    if len(verdicts) > 1:
+        told = ", ".join(f"{name}={word}" for name, word in words.items())
+        raise _Unusable("several verdicts", f"{told}; name the question that counts `verdict`")
+    return next(iter(verdicts), "")
 
 
 def _verdict(text: str) -> str:

@@ -30,6 +30,8 @@ from soaes.pipeline.store import write_json, write_text
 ITEMS = "items.jsonl"
 DECISIONS = "decisions.jsonl"
 ACCOUNT = "account.json"
+REVIEW = "review.json"  # of the review page: how it was done, and the bound on what nobody read
+EXPORTED = (ITEMS, DECISIONS, ACCOUNT, REVIEW)
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 

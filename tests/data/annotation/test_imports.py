@@ -144,3 +144,68 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, reason):
     assert rejections and all(isinstance(each, Rejection) for each in rejections)
     if reason != "broken workbook":
         assert rejections[0].reason == reason
+
+
+NO_TEXT = {
+    "false": (False, "reject"),
+    "true": (True, "accept"),
+    "one word": (["reject"], "reject"),
+    "two words": (["reject", "accept"], None),
+    "an object": ({"value": "reject"}, None),
+}
+
+
+@pytest.mark.parametrize("kind", NO_TEXT)
+def test_a_verdict_that_is_no_text_does_not_pass_for_none(tmp_path, kind):
+    verdict, expected = NO_TEXT[kind]
+    (record,) = read_json(tmp_path, {**ROW, "verdict": verdict})
+    if expected:
+        assert said(record) == [("甲", expected)]
+    else:
+        assert record.reason == "unknown verdict"
+
+
+CHOSEN = {
+    "one is named verdict": ({"verdict": "reject", "fluent": "yes"}, "reject"),
+    "all agree": ({"is_answer_correct": "no", "useful": "no"}, "reject"),
+    "they differ": ({"correct": "no", "fluent": "yes"}, "several verdicts"),
+    "no verdict": ({"quality": "错的"}, "unknown verdict"),
+}
+
+
+@pytest.mark.parametrize("tool", ["argilla", "label studio"])
+@pytest.mark.parametrize("case", CHOSEN)
+def test_no_choice_overrides_a_rejection_or_is_left_out(tmp_path, case, tool):
+    values, expected = CHOSEN[case]
+    original = {"question": "何时施行？", "answer": "2024年施行。"}
+    if tool == "argilla":
+        response = {"user_id": "u", "status": "submitted", "values": values}
+        record = {"fields": original, "responses": [response]}
+    else:
+        result = [{"from_name": name, "value": {"choices": [values[name]]}} for name in values]
+        record = {"data": original, "annotations": [{"completed_by": "u", "result": result}]}
+    (read_record,) = read_json(tmp_path, record)
+    if isinstance(read_record, Rejection):
+        assert read_record.reason == expected
+    else:
+        assert said(read_record) == [("u", expected)]
+
+
+MISSHAPEN = {
+    "annotations": {"data": ROW, "annotations": "x"},
+    "results": {"data": ROW, "annotations": [{"result": ["x"]}]},
+    "responses": {"fields": ROW, "responses": "x"},
+    "answers": {"fields": ROW, "responses": {"quality": ["x"]}},
+}
+
+
+@pytest.mark.parametrize("part", MISSHAPEN)
+def test_a_misshapen_export_of_another_tool_is_named_and_stops_nothing(tmp_path, part):
+    first, second = read_json(tmp_path, MISSHAPEN[part], ROW)
+    assert first.reason == "not an export of Label Studio or Argilla"
+    assert said(second) == [("甲", "accept")]
+
+
+def test_whole_numbers_of_a_workbook_have_no_point(tmp_path):
+    (imported,) = read_json(tmp_path, {**ROW, "answer": 30.0})
+    assert imported.item["answer"] == "30"
