@@ -227,15 +227,25 @@ class Database:
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 yield cursor
+                cursor.execute("COMMIT")
             except BaseException:
-                cursor.execute("ROLLBACK")
+                if self._connection.in_transaction:  # a full disk may have ended it already
+                    cursor.execute("ROLLBACK")
                 raise
-            cursor.execute("COMMIT")
 
     def rows(self, query: str, values: Values = ()) -> list[Any]:
         """Return the rows of a query that changes nothing."""
         with self._lock:
             return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads within see one state of the file, for one thread that writes nothing."""
+        self.rows("BEGIN")
+        try:
+            yield
+        finally:
+            self.rows("COMMIT")
 
     # ---------------------------------------------------------------- settings, people
 
@@ -421,6 +431,8 @@ class Database:
             "second": False,
         }
         _check(decision, item)
+        if not new.key:
+            raise ValueError("key is empty: it is what tells a decision that is sent again")
         with self._write() as cursor:
             name = (new.item, reviewer, new.again)
             query = (

@@ -10,12 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from soaes.data.annotation.item import DECISIONS, read_export, write_export
+from soaes.data.annotation.item import DECISIONS, REVIEW, read_export, write_export
 from soaes.pipeline.store import read_json, write_json
 from soaes.review.account import account
 from soaes.review.database import Changes, Database
-
-REVIEW = "review.json"
 
 
 def export(database: Database, folder: Path) -> dict[str, Any]:
@@ -23,10 +21,30 @@ def export(database: Database, folder: Path) -> dict[str, Any]:
 
     Returns:
         The counts of account.json.
+
+    Raises:
+        ValueError: The folder holds an export with decisions that the review has not.
     """
-    counts = write_export(folder, database.items(), database.decisions())
-    write_json(folder / REVIEW, account(database))
+    with database.snapshot():  # the page may be written to at this moment
+        _check_nothing_lost(database, folder)
+        counts = write_export(folder, database.items(), database.decisions())
+        write_json(folder / REVIEW, account(database))
     return counts
+
+
+def _check_nothing_lost(database: Database, folder: Path) -> None:
+    """Refuse to write over decisions of another review, such as of a database elsewhere."""
+    if not (folder / DECISIONS).exists():
+        return
+    rows = database.rows("SELECT item, reviewer FROM decisions")
+    known = {(row["item"], row["reviewer"]) for row in rows}
+    decisions = read_export(folder).decisions
+    lost = sum((each["item"], each["reviewer"]) not in known for each in decisions)
+    if lost:
+        raise ValueError(
+            f"--export {folder}: {lost} decisions in it are not in {database.path}; name the "
+            "review that they are in by --database FILE, or another folder"
+        )
 
 
 def settings_of(folder: Path) -> dict[str, float]:

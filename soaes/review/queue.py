@@ -31,6 +31,10 @@ CONDITIONS = {
     "open": "given < needed",
     "decided": "given >= needed",
 }
+HAS_WORDS = (
+    "(json_extract(items.content, '$.question') LIKE :words ESCAPE '\\' "
+    "OR json_extract(items.content, '$.answer') LIKE :words ESCAPE '\\')"
+)
 TITLE = 80  # characters of a question or title that stand for the item
 
 
@@ -51,12 +55,12 @@ def listed(database: Database, reviewer: str, show: str, words: str, start: int)
         database: The review.
         reviewer: Whose decisions are shown; others' never are.
         show: One of SHOWS; any other counts as "all".
-        words: Text that the question, the answer or a label's document must hold.
+        words: Text that the question or the answer must hold.
         start: How many items to leave out at the beginning.
     """
     condition = CONDITIONS.get(show, CONDITIONS["all"])
     escaped = words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    has_words = "items.content LIKE :words ESCAPE '\\'" if words else "true"
+    has_words = HAS_WORDS if words else "true"
     values = {
         "reviewer": reviewer,
         "words": f"%{escaped}%",

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from soaes.review import account
+from soaes.review import account, queue
 from soaes.review.database import ChangedElsewhereError, Database
 from soaes.review.plan import ReviewSettings
 from tests.helpers.reviews import decide_all, decision, label_item, toy_items
@@ -237,3 +237,44 @@ def test_a_file_that_is_no_review_is_refused_and_left_alone(tmp_path):
         with pytest.raises(ValueError, match="--database"):
             Database(tmp_path / name)
     assert (tmp_path / "text").read_text().startswith("text that is")
+
+
+def test_a_write_that_fails_at_its_end_leaves_the_review_usable(make):
+    database = make(toy_items(3))
+    connection = database._connection
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(
+        "CREATE TABLE child (name TEXT REFERENCES reviewers (name) DEFERRABLE INITIALLY DEFERRED)"
+    )
+    with pytest.raises(sqlite3.IntegrityError), database._write() as cursor:
+        cursor.execute("INSERT INTO child VALUES ('nobody')")  # only COMMIT looks
+    database.decide("li", decision(database.next("li")))
+    assert len(database.decisions()) == 1
+
+
+def test_what_is_exported_is_one_state_of_the_review(make):
+    database = make(toy_items(3, tests=0, devs=0))
+    other = Database(database.path)
+    with database.snapshot():
+        assert database.decisions() == []
+        other.decide("li", decision(other.next("li")))
+        assert database.decisions() == [] and database.lots()["qa"].reviewed == 0
+    other.close()
+    assert len(database.decisions()) == 1
+
+
+def test_a_decision_without_a_key_is_refused(make):
+    database = make(toy_items(3))
+    with pytest.raises(ValueError, match="key is empty"):
+        database.decide("li", decision(database.next("li"), key=""))
+    assert database.decisions() == []
+
+
+def test_words_are_looked_for_in_texts_and_not_in_names_of_fields(make):
+    database = make(toy_items(6))
+    totals = [
+        queue.listed(database, "li", "all", words, 0)["total"]
+        for words in ("研发投入", "question", "origin", "%", "")
+    ]
+    assert totals[0] in range(1, 6) and totals[1:3] == [0, 0] and totals[4] == 6
+    assert totals[3] == sum("%" in item["question"] + item["answer"] for item in toy_items(6))

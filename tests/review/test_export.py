@@ -121,3 +121,17 @@ def test_data_that_cannot_be_read_is_one_line(run, tmp_path, content, message):
         (folder / ITEMS).write_text(content)
     with pytest.raises(SystemExit, match=message):
         run(folder, "--export", "out")
+
+
+def test_an_export_of_another_review_is_not_written_over(data, run, tmp_path):
+    run(data, "--export", "first")
+    database = Database(tmp_path / "reviews" / "data.sqlite")
+    database.register(("li",))
+    database.decide("li", decision(database.next("li")))
+    database.close()
+    run(data, "--export", "mine")
+    before = (tmp_path / "mine" / "decisions.jsonl").read_bytes()
+    with pytest.raises(SystemExit, match="1 decisions in it are not in .*--database FILE"):
+        run(data, "--database", "empty.sqlite", "--export", "mine")
+    run(data, "--export", "mine")
+    assert before and (tmp_path / "mine" / "decisions.jsonl").read_bytes() == before

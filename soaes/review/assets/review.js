@@ -468,8 +468,8 @@ function holds(text, fact) {
 function withFacts(text, passage) {
   return pieces(text).map(([piece, isFact]) => {
     if (!isFact) return plain(piece);
-    if (holds(passage, piece)) return el("span", { class: "fact" }, piece);
-    return el("span", { class: "fact missing", title: say("notInPassage") }, piece);
+    if (holds(passage, piece)) return el("span", { class: "fact" }, plain(piece));
+    return el("span", { class: "fact missing", title: say("notInPassage") }, plain(piece));
   });
 }
 
@@ -521,7 +521,7 @@ function markedDocument(item) {
   before += indent;
   after = end + after;
   const inside = pieces(passage).map(([piece, isFact]) =>
-    isFact && facts.has(piece) ? el("span", { class: "fact" }, piece) : plain(piece),
+    isFact && facts.has(piece) ? el("span", { class: "fact" }, plain(piece)) : plain(piece),
   );
   const content = [
     el("span", { class: "aside" }, plain(before)),
@@ -542,7 +542,7 @@ function comparedText(text, other) {
     const end = place < own.length - 1 ? "\n" : "";
     if (common[place]) return [plain(line), end];
     const against = changed[next++] || "";
-    if (line.length * against.length > 4e6) return [el("mark", { class: "only" }, line), end];
+    if (line.length * against.length > 4e6) return [el("mark", { class: "only" }, plain(line)), end];
     return [marked(line, against), end];
   });
 }
