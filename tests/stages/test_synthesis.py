@@ -278,3 +278,9 @@ def test_a_local_model_is_named_where_it_is_run(corpus, tmp_path):
 
     with pytest.raises(ValueError, match="data.ask.model is null"):
         ask(corpus, tmp_path, author=TransformersAuthor())
+
+
+def test_a_budget_that_the_last_call_uses_up_stops_nothing(corpus, server, tmp_path):
+    settings = {"url": server.url, "qa": 3, "reports": 0, "concurrency": 1}
+    calls = ask(corpus, tmp_path, max_tokens=360, **settings)
+    assert len(read_jsonl(calls / "calls.jsonl")) == len(server.bodies) == 3

@@ -171,11 +171,11 @@ def ask_all(
     with ThreadPoolExecutor(endpoint.concurrency) as pool:
         while True:
             while problem is None and len(running) < endpoint.concurrency:
-                if _is_used_up(usage, endpoint):
-                    problem = _budget(usage, endpoint)
-                    break
                 request = next(waiting, None)
                 if request is None:
+                    break
+                if _is_used_up(usage, endpoint):
+                    problem = _budget(usage, endpoint)
                     break
                 running[pool.submit(_logged, author, log, request)] = request
             if not running:

@@ -128,6 +128,7 @@ class CallLog:
         if not self.path.exists():
             return
         with open(self.path, "rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH)  # no line is half written
             for line in handle:
                 digest = line[len(START) : len(START) + DIGEST_CHARS].decode("ascii", "replace")
                 is_whole = line.startswith(START) and line.endswith(b"}\n")

@@ -108,7 +108,7 @@ class EndpointClient:
 
         try:
             return self._client.post("chat/completions", json=body)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:  # a body that cannot be decompressed, too
             return f"{type(error).__name__}: {self._without_key(str(error))}"
 
     def _wait(self, attempt: int) -> float:
@@ -125,8 +125,8 @@ class EndpointClient:
         return EndpointError(f"{self._endpoint.base_url}: {problem}; {way_out} and {key}")
 
     def _shown(self, response: httpx.Response) -> str:
-        text = " ".join(response.text[: 4 * MAX_SHOWN].split())
-        return self._without_key(text)[:MAX_SHOWN]
+        text = self._without_key(response.text)  # before it is cut: half a key is one, too
+        return " ".join(text.split())[:MAX_SHOWN]
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text

@@ -309,12 +309,12 @@ def _chinese(numeral: str) -> Decimal:
     whole, _, fraction = numeral.partition("点")
     value = _chinese_whole(whole)
     digits = "".join(str(DIGITS.get(digit, 0)) for digit in fraction)
-    return Decimal(f"{value}.{digits}") if digits else Decimal(value)
+    return value + Decimal(f"0.{digits}") if digits else value
 
 
-def _chinese_whole(numeral: str) -> int:
+def _chinese_whole(numeral: str) -> Decimal:
     if len(numeral) > 1 and all(digit in DIGITS for digit in numeral):
-        return int("".join(str(DIGITS[digit]) for digit in numeral))
+        return Decimal("".join(str(DIGITS[digit]) for digit in numeral))
     total = section = digit = 0
     for character in numeral:
         if character in DIGITS:
@@ -327,4 +327,4 @@ def _chinese_whole(numeral: str) -> int:
             is_outer = character == "亿"  # 万 before it counts hundred millions, too
             total = (total + section) * LARGE[character] if is_outer else total + section * 10**4
             section = digit = 0
-    return total + section + digit
+    return Decimal(total + section + digit)

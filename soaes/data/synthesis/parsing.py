@@ -132,6 +132,8 @@ def _object(content: str) -> dict[str, Any]:
         record = json.loads(content, strict=False, object_pairs_hook=_once)
     except ValueError:
         record = _repaired(content)
+    except RecursionError:
+        raise Rejected("broken JSON", content) from None
     if not isinstance(record, dict):
         raise Rejected("no object", content)
     return record
@@ -151,9 +153,12 @@ def _repaired(content: str) -> Any:
     try:
         json.JSONDecoder(strict=False).raw_decode(content)
         raise Rejected("several objects", content)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
-    record = json_repair.loads(content)
+    try:
+        record = json_repair.loads(content)
+    except (ValueError, RecursionError):
+        record = None
     if not isinstance(record, dict) or not record:
         raise Rejected("broken JSON", content)
     return record

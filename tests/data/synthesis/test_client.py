@@ -98,3 +98,17 @@ def test_settings_are_checked_and_no_key_among_them_is_shown(slip):
     with pytest.raises(ValueError, match=message) as error:
         Endpoint(**settings)
     assert "sk-1" not in str(error.value)
+
+
+def test_half_a_key_at_the_end_of_a_message_is_not_shown(server):
+    server.faults = answers((401, {}, (" " * 790 + KEY + " is wrong").encode()))
+    with pytest.raises(EndpointError, match=r"\[key\] is wrong") as error:
+        client_of(server).answer(REQUEST)
+    assert KEY[:6] not in str(error.value)
+
+
+def test_a_body_that_cannot_be_decompressed_is_asked_for_again(server):
+    broken = (200, {"Content-Encoding": "gzip"}, b"no gzip")
+    server.faults = answers(broken, (200, {}, answer_body("答")))
+    assert client_of(server).answer(REQUEST).content == "答"
+    assert len(server.bodies) == 2

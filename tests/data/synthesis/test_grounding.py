@@ -141,3 +141,12 @@ def test_a_quote_is_found_by_its_letters_and_its_place_told_in_characters():
     start, end = find_quote("是指“国家”", text)
     assert text[start:end] == "是指“国家”"
     assert find_quote("国有资本", text) is find_quote("国有", text) is None
+
+
+LONG = {"digits": "一" * 6000 + "元", "hundred millions": "一" + "亿" * 1000 + "点五元"}
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_a_numeral_of_thousands_of_characters_is_a_number_like_others(kind):
+    assert [fact.kind for fact in ungrounded(LONG[kind], "无")] == ["number"]
+    assert ungrounded(LONG[kind], LONG[kind]) == []

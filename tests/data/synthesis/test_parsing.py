@@ -54,6 +54,7 @@ MALFORMED = {
     "two fences": (f"```json\n{GOOD}\n```\n```json\n{GOOD}\n```", "stop", "several objects"),
     "two objects": (f"{GOOD}\n{GOOD}", "stop", "several objects"),
     "broken JSON": ("{}{{", "stop", "text beside the object"),
+    "nested too deep": ('{"a": ' + "[" * 30_000 + "]" * 30_000 + "}", "stop", "broken JSON"),
     "no field at all": ("{'''}", "stop", "broken JSON"),
     "a field is missing": (json.dumps({"question": "问？"}), "stop", "a field is missing"),
     "a field is a number": (changed(answer=3), "stop", "a field is no text"),
