@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import sqlite3
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,8 @@ def _run(arguments: argparse.Namespace) -> None:
             _export(database, arguments.export)
         else:
             _serve(database, data, arguments)
+    except sqlite3.Error as error:
+        raise ValueError(f"{path}: {error}; what was acknowledged is kept") from None
     finally:
         database.close()
 

@@ -354,7 +354,12 @@ def _check_types(record: Mapping[str, Any], types: Mapping[str, type], place: st
             raise ValueError(f"{place}: {name} holds half a character (a lone surrogate)")
 
 
-def _check_word(record: Mapping[str, Any], name: str, options: tuple[str, ...], place: str) -> None:
+def _check_word(
+    record: Mapping[str, Any],
+    name: str,
+    options: tuple[str, ...],
+    place: str,
+) -> None:
     if record[name] not in options:
         words = ", ".join(option or '""' for option in options)
         raise ValueError(f"{place}: {name}={record[name]}: must be one of {words}")

@@ -159,12 +159,13 @@ def ungrounded(answer: str, span: str, title: str = "") -> list[Fact]:
 
 def facts(text: str) -> list[Fact]:
     """Return the dates, percentages, numbers, titles and Latin names of a text."""
-    found = []
+    found: list[Fact] = []
     rest = NUMERAL_WORDS.sub(lambda word: "#" * len(word[0]), text)
     for pattern, read in ((DATE, _date), (ENGLISH_DATE, _english_date), (PERCENT, _percent)):
         for match in pattern.finditer(rest):
             kind, key = read(match)
-            found += [Fact(kind, text[match.start() : match.end()], key, match.start())]
+            written = text[match.start() : match.end()]
+            found.append(Fact(kind, written, key, match.start()))
         rest = pattern.sub(lambda match: "#" * len(match[0]), rest)
     found += _numbers(rest, text)
     for match in BOOK_TITLE.finditer(text):
@@ -213,7 +214,9 @@ def _equal(key: tuple[object, ...], other: tuple[object, ...]) -> bool:
         pairs = zip(key[1:], other[1:], strict=True)
         return all(part is None or part == whole for part, whole in pairs)
     if key[0] == "number":
-        return key[1] == other[1] and (key[2] == other[2] or not key[2] or not other[2])
+        _, value, unit = key
+        _, other_value, other_unit = other
+        return value == other_value and (unit == other_unit or not unit or not other_unit)
     return key == other
 
 
