@@ -436,7 +436,7 @@ class Database:
         with self._write() as cursor:
             name = (new.item, reviewer, new.again)
             query = (
-                "SELECT version, key, second FROM decisions "
+                "SELECT version, key, second, verdict FROM decisions "
                 "WHERE item = ? AND reviewer = ? AND again = ?"
             )
             row = cursor.execute(query, name).fetchone()
@@ -444,7 +444,8 @@ class Database:
                 return int(row["version"])
             version = row["version"] if row else 0
             if version == new.version:
-                decision["second"] = bool(row["second"]) if row else _is_second(cursor, *name)
+                is_known = row and row["verdict"] != "skip"
+                decision["second"] = bool(row["second"]) if is_known else _is_second(cursor, *name)
                 _insert(cursor, decision, new.again, version + 1, new.key)
                 statement = "DELETE FROM leases WHERE reviewer = ? AND item = ?"
                 cursor.execute(statement, (reviewer, new.item))
@@ -546,11 +547,10 @@ def _check(decision: Decision, item: ReviewItem) -> None:
 def _is_second(cursor: sqlite3.Cursor, identifier: str, reviewer: str, again: bool) -> bool:
     """Return whether an item was decided on before, skips left out."""
     query = (
-        "SELECT count(*) FROM decisions WHERE item = ? AND verdict <> 'skip' "
-        "AND NOT (reviewer = ? AND again = ?)"
+        "SELECT count(*) FROM decisions WHERE item = ? AND verdict <> 'skip' AND reviewer <> ?"
     )
-    (count,) = cursor.execute(query, (identifier, reviewer, again)).fetchone()
-    return bool(count)
+    (count,) = cursor.execute(query, (identifier, reviewer)).fetchone()
+    return again or bool(count)
 
 
 def _insert(

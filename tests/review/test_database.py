@@ -278,3 +278,14 @@ def test_words_are_looked_for_in_texts_and_not_in_names_of_fields(make):
     ]
     assert totals[0] in range(1, 6) and totals[1:3] == [0, 0] and totals[4] == 6
     assert totals[3] == sum("%" in item["question"] + item["answer"] for item in toy_items(6))
+
+
+def test_who_skipped_first_and_decides_after_another_is_the_second(make):
+    database = make(toy_items(1), ("li", "wang"))
+    work = database.next("li")
+    database.decide("li", decision(work, "skip"))
+    database.decide("wang", decision(database.next("wang")))
+    database.decide("li", decision(database.assignment(work.item["id"], "li", False), "reject"))
+    seconds = {each["reviewer"]: each["second"] for each in database.decisions()}
+    assert seconds == {"wang": False, "li": True}
+    assert [row["items"] for row in account.agreements(database)] == [1, 1]
