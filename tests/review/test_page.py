@@ -249,12 +249,13 @@ def test_what_stands_in_the_documents_is_shown(tab, serve):
     span = (text.index("收入"), text.index("。"))
     about = document(text, id="1")
     fields = {"task": "qa", "split_hint": "test", "question": "?"}
-    astral = review_item("qa", document=about, span=span, **fields)
+    astral = review_item("qa", answer="《办\u200b法》", document=about, span=span, **fields)
     page = opened(tab, serve([astral, toy_items(2)[1], pair_item()]))
     assert page.run("document.querySelector('mark.span').textContent") == "收入为12亿元"
+    facts = "[...document.querySelectorAll('.answer-text .fact{}')].map((each) => each.textContent)"
+    assert page.run(facts.format(".missing")) == ["《办U+200B法》"], "nothing hides in a fact"
     decide(page, "a")
 
-    facts = "[...document.querySelectorAll('.answer-text .fact{}')].map((each) => each.textContent)"
     assert page.run(facts.format(".missing")) == ["8.7亿元"]
     assert "《清河省企业国有资产交易监督管理办法》" in page.run(facts.format(":not(.missing)"))
     decide(page, "a")
