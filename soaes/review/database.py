@@ -546,9 +546,7 @@ def _check(decision: Decision, item: ReviewItem) -> None:
 
 def _is_second(cursor: sqlite3.Cursor, identifier: str, reviewer: str, again: bool) -> bool:
     """Return whether an item was decided on before, skips left out."""
-    query = (
-        "SELECT count(*) FROM decisions WHERE item = ? AND verdict <> 'skip' AND reviewer <> ?"
-    )
+    query = "SELECT count(*) FROM decisions WHERE item = ? AND verdict <> 'skip' AND reviewer <> ?"
     (count,) = cursor.execute(query, (identifier, reviewer)).fetchone()
     return again or bool(count)
 

@@ -217,9 +217,7 @@ def _add_decisions(
             )
 
 
-def _add_others(
-    decisions: dict[tuple[str, str, bool], Decision], more: Iterable[Decision]
-) -> int:
+def _add_others(decisions: dict[tuple[str, str, bool], Decision], more: Iterable[Decision]) -> int:
     """Add what another record says of an item that is there; return how many decisions are new.
 
     An equal decision of the same person is none; another one by that name is another person's.
