@@ -25,7 +25,7 @@ from soaes.data.annotation.agreement import agreement, wilson
 from soaes.data.annotation.families import SPLITS, assign, families
 from soaes.data.annotation.item import Decision, ReviewItem
 from soaes.data.annotation.settings import AdoptionSettings
-from soaes.data.annotation.unread import Lot, errors_at_most, lots_of
+from soaes.data.annotation.unread import Lot, errors_at_most, lots_of, read_lots
 from soaes.data.curation import sources
 from soaes.data.curation.curation_report import printable
 from soaes.data.curation.decontamination import HELD_OUT, HeldOutQuestions
@@ -183,7 +183,7 @@ def adopt(
     for split, rows in records.items():
         write_jsonl(out / "qa" / f"{split}.jsonl", rows)
     write_jsonl(out / DROPS, drops)
-    lots = read_jsonl(annotated / UNREAD) if (annotated / UNREAD).exists() else []
+    lots = read_lots(annotated / UNREAD)
     card = _card(questions, by_item, adopted, records, drops, lots, len(split_of), num_moved)
     write_json(out / CARD, card)
     write_text(out / CARD_PAGE, _page(card))

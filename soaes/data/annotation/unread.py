@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from soaes.data.annotation.item import REVIEW, Export
+from soaes.data.jsonl import read_jsonl
 from soaes.pipeline.store import read_json
 
 
@@ -52,6 +53,11 @@ def lots_of(folder: Path, export: Export) -> Iterator[Lot]:
             }
     except (KeyError, TypeError):
         raise ValueError(f"{path}: is damaged; export the review again") from None
+
+
+def read_lots(path: Path) -> list[Lot]:
+    """Return the lots of a file; none where there is no such file."""
+    return [cast(Lot, row) for row in read_jsonl(path)] if path.exists() else []
 
 
 def errors_at_most(undecided: set[str], lots: Sequence[Lot], share: float) -> float | None:
