@@ -130,7 +130,8 @@ class Buckets(Deduplication):
         order = np.argsort(keys, kind="stable")
         ordered = keys[order]
         is_equal = ordered[1:] == ordered[:-1]
-        pairs = np.stack([documents[order[:-1][is_equal]], documents[order[1:][is_equal]]])
+        first, second = order[:-1][is_equal], order[1:][is_equal]
+        pairs = np.stack([documents[first], documents[second]])
         pairs.astype(np.uint32).tofile(self.work / name)
 
 
@@ -156,9 +157,11 @@ class Verification(Deduplication):
 
     def _groups(self, count: int) -> npt.NDArray[np.int32]:
         """Return the number of each document's group."""
-        pairs = [np.fromfile(file, np.uint32).reshape(2, -1) for file in self.work.glob("links-*")]
+        files = self.work.glob("links-*")
+        pairs = [np.fromfile(file, np.uint32).reshape(2, -1) for file in files]
         first, second = np.concatenate(pairs, axis=1)
-        links = coo_array((np.ones(len(first), np.uint8), (first, second)), shape=(count, count))
+        is_linked = np.ones(len(first), np.uint8)
+        links = coo_array((is_linked, (first, second)), shape=(count, count))
         _, group_of = connected_components(links, directed=False)
         groups: npt.NDArray[np.int32] = group_of
         return groups
