@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from soaes.model import sharding
 from soaes.pipeline import private_api
 from soaes.pipeline.runtime import first_rank
-from soaes.pipeline.store import checksum
+from soaes.pipeline.store import checksum, sync_folder
 
 
 class Shares(Protocol):
@@ -181,7 +181,7 @@ def write(
         if write_shares is None or first_rank():
             _write_state(unfinished, state, files)
             os.replace(unfinished, final)
-            _sync_folder(folder)
+            sync_folder(folder)
         if write_shares is not None:
             dist.barrier()
     # torch raises RuntimeError for a write that fails, and its own for one of another rank
@@ -364,13 +364,6 @@ def _sync_file(handle: IO[Any]) -> None:
     """Force a file's bytes onto the disk, so that after a crash no name lacks its bytes."""
     handle.flush()
     os.fsync(handle.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force a folder's names onto the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
 
 
 def _random_state() -> dict[str, Any]:

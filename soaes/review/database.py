@@ -106,6 +106,13 @@ UPDATE items SET
 WHERE id = ?
 """
 
+# a name of an earlier start that nobody used
+FORGET = """
+DELETE FROM reviewers
+WHERE name NOT IN (SELECT reviewer FROM sessions)
+AND name NOT IN (SELECT reviewer FROM decisions)
+"""
+
 
 Values = Mapping[str, Any] | tuple[Any, ...]
 
@@ -266,8 +273,9 @@ class Database:
         self.settings = settings
 
     def register(self, reviewers: Iterable[str]) -> None:
-        """Add people who review."""
+        """Add people who review; a name that opened no page, such as a mistyped one, is dropped."""
         with self._write() as cursor:
+            cursor.execute(FORGET)
             statement = "INSERT OR IGNORE INTO reviewers VALUES (?)"
             cursor.executemany(statement, [(name,) for name in reviewers])
 

@@ -57,6 +57,18 @@ def test_a_share_is_given_to_a_second_person_who_is_not_told(make):
     assert len(seconds) == len(items) and {each["reviewer"] for each in seconds} == {"wang"}
 
 
+def test_a_mistyped_name_takes_no_second_round_from_who_reviews_alone(make):
+    items = toy_items(limit := 9, tests=limit, devs=0)
+    database = make(items, ("lii",), twice=1)
+    database.register(("li",))
+    assert database.reviewers() == ["li"]
+    assert len(decide_all(database, "li")) == 2 * len(items)
+    database.register(("wang",))
+    database.add_session("secret", "wang")
+    database.register(("zhao",))
+    assert database.reviewers() == ["li", "wang", "zhao"]
+
+
 def test_who_reviews_alone_gets_the_share_again_at_the_end(make):
     items = toy_items(12, tests=12, devs=0)
     database = make(items, twice=0.5)

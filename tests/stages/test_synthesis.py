@@ -220,6 +220,18 @@ def test_one_call_that_fails_keeps_the_others(corpus, server, tmp_path):
     assert len(server.bodies) - num_before == 22 - 9
 
 
+def test_a_server_that_refuses_all_requests_is_asked_no_more(corpus, server, tmp_path):
+    server.faults = lambda number, body: (400, {}, b"max_model_len is 512")
+    refused = "refused the first 20 requests.*400: max_model_len is 512.*20 of 22 calls"
+    with pytest.raises(ValueError, match=refused):
+        ask(corpus, tmp_path, "a", server.url, concurrency=1)
+    assert len(server.bodies) == 20
+    server.faults = lambda number, body: (400, {}, b"no") if number == 21 else None
+    rows = read_jsonl(ask(corpus, tmp_path, "b", server.url, concurrency=1) / "calls.jsonl")
+    assert [row["reply"]["finish_reason"] for row in rows].count("refused: 400") == 1
+    assert len(server.bodies) == 20 + 22
+
+
 def test_a_changed_document_or_prompt_never_reuses_an_answer(corpus, server, tmp_path):
     rows = read_jsonl(ask(corpus, tmp_path, "a", server.url) / "calls.jsonl")
     other = tmp_path / "other"

@@ -30,6 +30,7 @@ from soaes.data.synthesis.writer import MODEL
 from soaes.pipeline.runtime import Endpoint
 
 REPORT_EVERY = 5.0  # seconds between two lines of progress
+MOST_REFUSED = 20  # requests of which, from the first one on, not all may be refused
 
 
 class Place(NamedTuple):
@@ -115,6 +116,7 @@ class Usage:
         total: Calls in all.
         done: Of them, those that are answered.
         made: Of these, those that this process made.
+        refused: Of these, those that the server refused.
         prompt_tokens: Of the calls made.
         answer_tokens: Likewise.
     """
@@ -122,6 +124,7 @@ class Usage:
     total: int
     done: int = 0
     made: int = 0
+    refused: int = 0
     prompt_tokens: int = 0
     answer_tokens: int = 0
 
@@ -132,7 +135,8 @@ class Usage:
 
     def line(self, endpoint: Endpoint) -> str:
         """Return the progress in one line: calls, tokens of the budget, and their cost."""
-        parts = [f"{self.done:,}/{self.total:,} calls ({self.made:,} new)"]
+        refused = f", {self.refused:,} refused" if self.refused else ""
+        parts = [f"{self.done:,}/{self.total:,} calls ({self.made:,} new{refused})"]
         budget = f" of {endpoint.max_tokens:,}" if endpoint.max_tokens else ""
         parts.append(f"{self.tokens:,}{budget} tokens")
         cost = endpoint.cost(self.prompt_tokens, self.answer_tokens)
@@ -158,7 +162,8 @@ def ask_all(
         report: Told of the progress, every few seconds and at the end.
 
     Raises:
-        ValueError: The author cannot answer, or the budget is used up; answers stay in the log.
+        ValueError: The author cannot answer, refuses all of the first requests, or the budget is
+            used up; answers stay in the log.
     """
     todo = {call.request.digest: call.request for call in calls}
     todo = {digest: request for digest, request in todo.items() if log.get(request) is None}
@@ -192,6 +197,9 @@ def ask_all(
                 reply = future.result()
                 usage.done += by_digest[request.digest]
                 usage.made += 1
+                usage.refused += reply.is_refused
+                if usage.refused == usage.made == MOST_REFUSED:
+                    problem = problem or _all_refused(reply)
                 usage.prompt_tokens += reply.prompt_tokens
                 usage.answer_tokens += reply.completion_tokens
             if time.monotonic() - last_report >= REPORT_EVERY:
@@ -228,6 +236,13 @@ def _budget(usage: Usage, endpoint: Endpoint) -> ValueError:
     return ValueError(
         f"endpoint.max_tokens={endpoint.max_tokens}: used up ({usage.tokens:,} tokens); raise it, "
         "or ask less (data.ask.asking.qa)"
+    )
+
+
+def _all_refused(reply: Reply) -> ValueError:
+    return ValueError(
+        f"the server refused the first {MOST_REFUSED} requests ({reply.finish_reason}: "
+        f"{reply.content}); check the settings of author and the server's"
     )
 
 

@@ -3,7 +3,8 @@
 A call is known by the digest of model, messages and parameters. The log is one file of JSON lines,
 shared by all recipes of a store: whoever asks the same again reads the answer. A line is written at
 once and flushed to the disk before its answer is used, so that a killed process loses the calls
-under way and no others. Knows no network.
+under way and no others. A request that the server refused is asked again by the next process: the
+cause may lie with the server, whose settings nobody knows. Knows no network.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from soaes.pipeline.store import sync_folder
+
 LOG = "calls.jsonl"
 DIGEST_CHARS = 64  # hexadecimal digits
+REFUSED = "refused: "  # how a finish reason begins that is none of the model's
 START = b'{"digest": "'  # how a line begins, before its digest
 
 
@@ -55,7 +59,7 @@ class Reply:
     Attributes:
         content: The text.
         finish_reason: `stop`, `length`, `content_filter` ...; `refused: 400` where the server
-            refused the request for what it holds.
+            refused the request.
         prompt_tokens: As the server counted them; 0 where it did not.
         completion_tokens: Likewise.
     """
@@ -64,6 +68,11 @@ class Reply:
     finish_reason: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the server refused the request."""
+        return self.finish_reason.startswith(REFUSED)
 
     @property
     def tokens(self) -> int:
@@ -114,6 +123,7 @@ class CallLog:
         }
         line = json.dumps(record).encode() + b"\n"  # ASCII: half a character can be written, too
         with self._lock:
+            is_new = not self.path.exists()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "a+b") as handle:
                 fcntl.flock(handle, fcntl.LOCK_EX)
@@ -122,6 +132,8 @@ class CallLog:
                 handle.write(line)
                 handle.flush()
                 os.fsync(handle.fileno())
+            if is_new:
+                sync_folder(self.path.parent)
             self._replies[digest] = reply
 
     def _read(self) -> None:
@@ -137,9 +149,12 @@ class CallLog:
                     continue
                 if digest in self._wanted and digest not in self._replies:
                     try:
-                        self._replies[digest] = Reply(**json.loads(line)["reply"])
+                        reply = Reply(**json.loads(line)["reply"])
                     except (ValueError, KeyError, TypeError):
                         self.num_damaged += 1
+                        continue
+                    if not reply.is_refused:
+                        self._replies[digest] = reply
 
 
 def _ends_with_line(handle: Any) -> bool:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from soaes.data.synthesis.calls import Reply, Request
+from soaes.data.synthesis.calls import REFUSED, Reply, Request
 from soaes.pipeline.runtime import Endpoint
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ MAX_WAIT = 60.0  # seconds between two attempts
 MAX_RETRY_AFTER = 600.0  # seconds that a server may ask for
 MAX_SHOWN = 200  # characters of a server's message
 BUSY = (408, 409, 425, 429)  # and all from 500 on
-REFUSED = (400, 413, 422)  # because of what this request holds
+BAD_REQUEST = (400, 413, 422)  # because of what this request holds
 FORBIDDEN = {
     401: "the key was refused",
     403: "the key may not use this model",
@@ -80,8 +80,8 @@ class EndpointClient:
             outcome = self._post(body)
             if isinstance(outcome, str):
                 problem = outcome
-            elif outcome.status_code in REFUSED:
-                return Reply(self._shown(outcome), f"refused: {outcome.status_code}")
+            elif outcome.status_code in BAD_REQUEST:
+                return Reply(self._shown(outcome), f"{REFUSED}{outcome.status_code}")
             elif outcome.status_code in FORBIDDEN:
                 raise self._error(f"{FORBIDDEN[outcome.status_code]} ({self._shown(outcome)})")
             elif outcome.status_code in BUSY or outcome.status_code >= 500:

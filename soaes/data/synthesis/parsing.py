@@ -92,7 +92,7 @@ def parse(reply: Reply, task: str, screens: ScreenSettings) -> Draft:
 def _check_finish(reply: Reply) -> None:
     if reply.finish_reason == "stop":
         return
-    if reply.finish_reason.startswith("refused"):
+    if reply.is_refused:
         raise Rejected("refused by the server", f"{reply.finish_reason}: {reply.content}")
     rule = FINISH.get(reply.finish_reason, "unknown finish reason")
     raise Rejected(rule, f"finish_reason={reply.finish_reason}")

@@ -58,3 +58,14 @@ def test_many_threads_and_several_logs_write_whole_lines(tmp_path):
     assert len({json.loads(line)["digest"] for line in lines}) == len(lines) == 64
     again = log_of(tmp_path, *requests)
     assert [again.get(each).content for each in requests] == [str(n) for n in range(64)]
+
+
+def test_what_a_server_refused_is_asked_again_by_the_next_process(tmp_path):
+    asked, refusal = request(), Reply("max_model_len is 512", "refused: 400")
+    log = log_of(tmp_path, asked)
+    log.add(asked, refusal)
+    assert log.get(asked) == refusal  # within a process each request is made once
+    again = log_of(tmp_path, asked)
+    assert again.get(asked) is None and not again.num_damaged
+    again.add(asked, Reply("答案", "stop"))
+    assert log_of(tmp_path, asked).get(asked) == Reply("答案", "stop")
