@@ -155,8 +155,6 @@ def check_recipe(recipe: Recipe) -> None:
         )
     if recipe.stage in ("select", "files"):
         _check_relevance(recipe)
-    if recipe.stage == "files":
-        _check_questions(recipe)
     if recipe.stage == "distill":
         _check_distillation(recipe.arguments)
     if recipe.stage in ("acceptance", "speed"):
@@ -167,16 +165,6 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.stage in ANSWERING and is_cut_by_vllm(recipe):
         dtype = recipe.arguments["backend"].get("dtype", "float32")
         validation.check_one_of("backend.dtype", dtype, validation.DTYPES)
-
-
-def _check_questions(recipe: Recipe) -> None:
-    """Check that there may be questions: files of the user's, or some that people adopted."""
-    arguments = recipe.arguments
-    if arguments["digest"] == sources.NO_FILES and not arguments.get("adopted"):
-        raise ValueError(
-            "data.root: there is no file in qa/, which holds the questions to fine-tune on; put "
-            "qa/train.jsonl there, or curate the documents alone with goal=data.select"
-        )
 
 
 def _check_relevance(recipe: Recipe) -> None:
@@ -195,6 +183,21 @@ def _check_relevance(recipe: Recipe) -> None:
         raise ValueError(
             f"{name}={limit}: the domain has no topics and labels/ no file, so that no text has a "
             "relevance; set domain=soaes or a domain of your own, give labels/, or set it to null"
+        )
+
+
+def check_questions(recipe: Recipe, root: str | None) -> None:
+    """Check that there may be questions: files in the user's folder, or some that people adopted.
+
+    Raises:
+        ValueError: There are none, and they are only missed after all documents are curated.
+    """
+    if recipe.stage != "files" or recipe.arguments.get("adopted") or root is None:
+        return
+    if not sources.listing(root)["qa"]:
+        raise ValueError(
+            f"data.root={root}: there is no file in qa/, which holds the questions to fine-tune "
+            "on; put qa/train.jsonl there, or curate the documents alone with goal=data.select"
         )
 
 

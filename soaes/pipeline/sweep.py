@@ -27,7 +27,7 @@ from soaes.pipeline.command_line import key_of, parse, values, without
 from soaes.pipeline.compose import CONF, compose_job, runtime_settings
 from soaes.pipeline.provenance import machine
 from soaes.pipeline.recipe import Recipe, revive
-from soaes.pipeline.recipe_checks import check_execution, check_recipe
+from soaes.pipeline.recipe_checks import check_execution, check_questions, check_recipe
 from soaes.pipeline.resolvers import cache_folder, data_digest, local_model
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.store import read_json, write_json
@@ -104,6 +104,7 @@ def _job(arguments: list[str], swept: dict[str, str], job: list[str]) -> Job:
         check_recipe(ancestor)
     runtime = runtime_settings(cfg)
     for ancestor in recipe.ancestry().values():
+        check_questions(ancestor, runtime.root)
         check_execution(ancestor, runtime)
     idle = reach.idle_overrides(cfg, job)
     return Job(experiment_of(arguments), swept, job, recipe, runtime, idle)

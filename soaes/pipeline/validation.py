@@ -504,8 +504,10 @@ class ReadArguments:
     """read: read the files of a user's folder."""
 
     readers: Mapping[str, str]
+    timeout: float = 600
 
     def __post_init__(self) -> None:
+        check_positive("timeout", self.timeout, "the seconds that a document may take")
         for suffix, path in self.readers.items():
             check_function(f"data.read.readers.{suffix}", path)
 

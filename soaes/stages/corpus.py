@@ -62,19 +62,21 @@ def read(
     *,
     root: str,
     readers: Mapping[str, str] | None = None,
+    timeout: float = 600,
     out: Path,
 ) -> None:
     """Read the documents of a user's folder: every file below general/ and corpus/.
 
     A file, page or record that cannot be read is named in drops.jsonl and stops nothing else, even
-    if it crashes the library that reads it (soaes.data.readers.reader_process). account.json has,
-    beside the counts, the files and the fields that were not read.
+    if it crashes or holds the library that reads it (soaes.data.readers.reader_process).
+    account.json has, beside the counts, the files and the fields that were not read.
 
     Args:
         digest: Digest of these files (soaes.data.curation.sources), which stands for them in the
             recipe.
         root: The user's folder.
         readers: Readers of the user's own by suffix, as dotted paths: `{sql: mine.read_sql}`.
+        timeout: Seconds that a document may take; then its file is given up.
         out: The stage's output folder.
 
     Raises:
@@ -86,7 +88,7 @@ def read(
     listing = sources.listing(root)
     num_files: Counter[str] = Counter()
     fields_not_read: dict[str, Counter[str]] = defaultdict(Counter)
-    with StepOutput("read", out) as output, ReaderProcess(registry) as process:
+    with StepOutput("read", out) as output, ReaderProcess(registry, timeout) as process:
         for kind in KINDS:
             for file in listing[kind]:
                 num_files[kind] += 1

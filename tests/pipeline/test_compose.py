@@ -939,6 +939,8 @@ def test_documents_without_questions_are_refused_before_anything_is_built_or_cur
 ):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "a.txt").write_text("国资委监管中央企业。", encoding="utf-8")
+    (tmp_path / "dialogue").mkdir()
+    (tmp_path / "dialogue" / "a.jsonl").write_text("{}", encoding="utf-8")
     documents = ["data=files", f"data.root={tmp_path}"]
     with pytest.raises(ValueError, match="no file in qa/.*goal=data.select"):
         sweep.jobs([*documents, "goal=data.documents"])

@@ -6,6 +6,8 @@ import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 # Of one document as it lies in its file: a text, an HTML page, a JSON record. What is larger is a
@@ -89,13 +91,15 @@ def unix_lines(text: str) -> str:
 def iso_date(text: str) -> str:
     """Return the first date of a text as YYYY-MM-DD; "" where there is none.
 
-    It reads 2018年12月21日, 2018-12-21, 2018/12/21, 2018.12.21 and 20181221.
+    It reads 2018年12月21日, 2018-12-21, 2018/12/21, 2018.12.21 and 20181221; 30 February is none.
     """
-    found = DATE.search(text) or COMPACT_DATE.search(text)
-    if not found:
-        return ""
-    year, month, day = map(int, found.groups())
-    return f"{year:04}-{month:02}-{day:02}"
+    for found in chain(DATE.finditer(text), COMPACT_DATE.finditer(text)):
+        year, month, day = map(int, found.groups())
+        try:
+            return date(year, month, day).isoformat()
+        except ValueError:  # no day of the calendar
+            continue
+    return ""
 
 
 def name_title(name: str) -> str:

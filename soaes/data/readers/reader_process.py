@@ -1,9 +1,10 @@
-"""Read files in a process of their own, so that a library that crashes costs one file.
+"""Read files in a process of their own, so that a library that crashes or hangs costs one file.
 
-Readers call libraries in C, C++ and Rust, which a malformed file may kill: by a segmentation
-fault, an abort, or memory that the system does not give. The process is a fork. It is asked for one
-file after another and sends back what they hold; after one that killed it another fork goes on with
-the next. What such a file gave before is kept, as with an error.
+Readers call libraries in C, C++ and Rust, which a malformed file may kill, by a segmentation
+fault, an abort, or memory that the system does not give, or hold for ever. The process is a fork.
+It is asked for one file after another and sends back what they hold; after one that killed it, or
+for which it is killed, another fork goes on with the next. What such a file gave before is kept, as
+with an error.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from soaes.data.readers.registry import Readers
 
 Item = SourceDocument | Rejection
 CRASHED = "crashed"
+HUNG = "no end in time"
 END = "end of file"
 JOIN_SECONDS = 10  # that a process which was told to end is waited for
 
@@ -31,10 +33,12 @@ class ReaderProcess:
 
     Args:
         readers: The readers by suffix.
+        timeout: Seconds that a document may take; then its file is given up.
     """
 
-    def __init__(self, readers: Readers) -> None:
+    def __init__(self, readers: Readers, timeout: float) -> None:
         self._readers = readers
+        self._timeout = timeout
         self._process: BaseProcess | None = None
         self._requests: Connection
         self._results: Connection
@@ -72,6 +76,9 @@ class ReaderProcess:
             self._start()
         self._requests.send((path, name))
         while True:
+            if not self._results.poll(self._timeout):
+                yield Rejection(name, HUNG, self._end_of_hang())
+                return
             try:
                 item = self._results.recv()
             except EOFError:
@@ -96,14 +103,27 @@ class ReaderProcess:
 
     def _end_of_crash(self) -> str:
         """Forget the process that crashed, and say how it ended."""
+        code = self._forget()
+        end = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"its reader ended by {end}; save the file anew, or convert it"
+
+    def _end_of_hang(self) -> str:
+        """Kill the process that hangs, and say for how long it was waited for."""
+        assert self._process is not None
+        self._process.kill()
+        self._forget()
+        limit = f"a document took more than data.read.timeout={self._timeout:g} seconds"
+        return f"{limit}; save the file anew, convert or split it, or raise the limit"
+
+    def _forget(self) -> int:
+        """Wait until the process has ended, and return its exit code."""
         assert self._process is not None
         self._process.join()
         code = self._process.exitcode or 0
         self._process = None
         self._requests.close()
         self._results.close()
-        end = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return f"its reader ended by {end}; save the file anew, or convert it"
+        return code
 
 
 def _serve(

@@ -32,6 +32,7 @@ READERS = {
     ".ods": f"{PACKAGE}.workbook.read",
     ".parquet": f"{PACKAGE}.parquet.read",
 }
+LOCK = "~$"  # how the name of the file begins by which Office marks one as open
 OFFICE = "convert it: soffice --headless --convert-to"
 WAYS_OUT = {
     ".doc": f"{OFFICE} docx",
@@ -86,6 +87,8 @@ class Readers:
         file = PurePosixPath(name)
         compression = file.suffix.lower()
         try:
+            if file.name.startswith(LOCK):
+                raise Unreadable("lock file", "Office made it and forgot it; it is no document")
             if compression in compressed.SUFFIXES:
                 reader = self._reader(PurePosixPath(file.stem).suffix.lower())
                 with compressed.expanded(path, compression) as content:

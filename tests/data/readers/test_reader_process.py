@@ -4,6 +4,7 @@ import faulthandler
 import os
 import signal
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ def read_or_crash(path, name):
         os.kill(os.getpid(), int(text.split()[1]))
     if text == "exit":
         os._exit(3)
+    if text == "hang":
+        time.sleep(3600)
     if text == "install":
         raise ImportError("no module named z")
     yield SourceDocument(text, f"{name}:2")
@@ -39,7 +42,7 @@ def readers():
 def test_a_file_that_kills_its_reader_is_named_and_the_next_are_read(tmp_path, readers):
     texts = ["first", f"signal {int(signal.SIGSEGV)}", "exit", f"signal {int(signal.SIGKILL)}"]
     outcomes = []
-    with ReaderProcess(readers) as process:
+    with ReaderProcess(readers, 60) as process:
         for text in [*texts, "last"]:
             file = tmp_path / "a.x"
             file.write_text(text, encoding="utf-8")
@@ -61,13 +64,26 @@ def test_a_file_that_kills_its_reader_is_named_and_the_next_are_read(tmp_path, r
 
 def test_what_a_reader_lacks_ends_the_reading(tmp_path, readers):
     (tmp_path / "a.x").write_text("install", encoding="utf-8")
-    with ReaderProcess(readers) as process, pytest.raises(ValueError, match="z; install what"):
+    with ReaderProcess(readers, 60) as process, pytest.raises(ValueError, match="z; install what"):
         list(process.read(tmp_path / "a.x", "a.x"))
 
 
 def test_reading_may_stop_in_the_middle_of_a_file(tmp_path, readers):
     (tmp_path / "a.x").write_text("whole" * 100_000, encoding="utf-8")
-    with ReaderProcess(readers) as process:
+    with ReaderProcess(readers, 60) as process:
         next(process.read(tmp_path / "a.x", "a.x"))
         child = process._process
     assert child.exitcode is not None
+
+
+def test_a_file_that_holds_its_reader_is_given_up_and_the_next_is_read(tmp_path, readers):
+    outcomes = []
+    with ReaderProcess(readers, timeout=0.5) as process:
+        for text in ("hang", "next"):
+            file = tmp_path / "a.x"
+            file.write_text(text, encoding="utf-8")
+            outcomes.append(list(process.read(file, "corpus/a.x")))
+    kept, rejection = outcomes[0]
+    assert kept.source == "corpus/a.x:1" and rejection.reason == "no end in time"
+    assert "data.read.timeout=0.5 seconds" in rejection.detail
+    assert len(outcomes[1]) == 2

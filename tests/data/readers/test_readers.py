@@ -70,6 +70,13 @@ def test_another_language_is_guessed_or_rejected_and_never_read_as_chinese():
 def test_dates_are_iso_dates(written):
     assert base.iso_date(written) == "2018-12-01"
     assert base.iso_date(written.replace("12", "13")) == ""
+    assert base.iso_date(f"2018年2月30日 20180230 {written}") == "2018-12-01"
+
+
+def test_the_lock_file_of_an_open_document_is_named_as_one(tmp_path):
+    (tmp_path / "~$law.docx").write_bytes(b"\x04user")
+    (rejection,) = Readers().read(tmp_path / "~$law.docx", "corpus/~$law.docx")
+    assert rejection.reason == "lock file"
 
 
 # ---------------------------------------------------------------- text and HTML
