@@ -52,7 +52,8 @@ class Evaluation:
     def __init__(self, labelled: Sequence[LabelledPassage], topics: dict[str, list[str]]) -> None:
         self.relevant = np.array([passage.label.relevant for passage in labelled], bool)
         self.weights = np.array([1 / passage.label.probability for passage in labelled])
-        self.families = np.array([passage.label.family for passage in labelled])
+        labels = [passage.label for passage in labelled]
+        self.families = np.array([label.family or label.file for label in labels])
         density = TopicScorer(topics).density
         self.densities = np.array([density(passage.text) for passage in labelled])
         self.decisions = np.zeros(len(labelled))

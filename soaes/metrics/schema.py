@@ -400,6 +400,24 @@ class CorpusMetrics(TypedDict):
     pairs_not_compared: NotRequired[int]  # beyond those with the most bands in common
 
 
+class DrawPassagesMetrics(TypedDict):
+    """Stage `draw_passages`; account.json has every stratum with its size."""
+
+    items: int  # passages that were drawn
+    documents: int  # that they are of
+    passages: int  # of the corpus, from which they were drawn
+    strata: int
+
+
+class LabelsMetrics(TypedDict):
+    """Stage `labels`: what people said of passages; account.json has all of it."""
+
+    labels: int  # passages with one label, which were found in the documents
+    relevant: int  # of these, relevant ones
+    families: int  # of the documents that they are of
+    num_dropped: int  # labels and items that are not used, by name in drops.jsonl
+
+
 class HeldOutMetrics(TypedDict):
     """Stage `held_out_questions`."""
 

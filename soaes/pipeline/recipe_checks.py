@@ -21,6 +21,7 @@ from soaes.data.curation.settings import (
     CleaningSettings,
     DeduplicationSettings,
     DomainSettings,
+    PassageDrawing,
     SelectionSettings,
 )
 from soaes.data.settings import DialogueSettings, PackingSettings
@@ -58,6 +59,7 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "deduplication": (DeduplicationSettings,),
     "domain": (DomainSettings,),
     "selection": (SelectionSettings,),
+    "drawing": (PassageDrawing,),
     "prompt": (PromptSettings,),
     "author": (EndpointAuthor, RuleAuthor, TransformersAuthor),
     "asking": (AskingSettings,),
@@ -105,6 +107,7 @@ PARENTS: dict[str, tuple[str, ...]] = {
     "read": ("read",),
     "scores": ("score",),
     "held_out_questions": ("held_out_questions",),
+    "labels": ("labels",),
     "calls": ("ask",),
     "annotated": ("annotated",),
     "adopted": ("adopt",),
@@ -112,7 +115,7 @@ PARENTS: dict[str, tuple[str, ...]] = {
 # The steps of soaes.stages.corpus, in their order: `documents` of these and of `files`.
 CORPUS_STEPS = ("read", "clean", "deduplicate", "decontaminate", "score", "select")
 # Other stages whose `documents` are those of a step.
-READING_CORPUS = ("files", "ask", "screen", "adopt")
+READING_CORPUS = ("files", "ask", "screen", "adopt", "draw_passages", "labels")
 
 # The stages that may have a model run by vLLM; without a backend it is transformers'.
 ANSWERING = ("evaluate", "benchmark")
@@ -178,7 +181,7 @@ def _check_relevance(recipe: Recipe) -> None:
         scored = recipe.arguments["scores"]
     if limit is None or scored.stage != "score":
         return
-    has_labels = scored.arguments["digest"] != sources.NO_FILES
+    has_labels = scored.arguments["labels"].arguments["digest"] != sources.NO_FILES
     if not has_labels and not scored.arguments["domain"].get("topics"):
         raise ValueError(
             f"{name}={limit}: the domain has no topics and labels/ no file, so that no text has a "

@@ -520,6 +520,8 @@ STAGE_ARGUMENTS: dict[str, Callable[..., object] | None] = {
     "clean": None,
     "deduplicate": None,
     "decontaminate": None,
+    "draw_passages": None,
+    "labels": None,
     "score": None,
     "select": None,
     "ask": None,

@@ -57,7 +57,7 @@ def plan(items: Iterable[ReviewItem], settings: ReviewSettings) -> list[Place]:
     """Return the items in the order of their review.
 
     Items that are all reviewed go document by document, so that each is read once; those of a lot
-    go in random order, which the bound on its rest asks for.
+    go in random order, which the bound on its rest asks for, as do passages, each judged alone.
     """
     places = []
     for item in items:
@@ -77,10 +77,10 @@ def part_of(item: ReviewItem) -> str:
 
 def _order(place: Place) -> tuple[object, ...]:
     item, phase = place.item, PARTS.index(place.part)
-    if place.lot:
-        return phase, _draw("order", item["id"]), item["id"]
+    if place.lot or item["kind"] == "relevance":
+        return phase, item["kind"], _draw("order", item["id"]), item["id"]
     document = item["document"]
-    return phase, document["id"], document["offset"], item["span"], item["id"]
+    return phase, item["kind"], document["id"], document["offset"], item["span"], item["id"]
 
 
 def _draw(purpose: str, identifier: str) -> float:

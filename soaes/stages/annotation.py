@@ -24,8 +24,10 @@ from soaes.data.annotation import item as contract
 from soaes.data.annotation.agreement import agreement, wilson
 from soaes.data.annotation.families import SPLITS, assign, families
 from soaes.data.annotation.item import Decision, ReviewItem
+from soaes.data.annotation.reviews import check_readable, folders_of
 from soaes.data.annotation.settings import AdoptionSettings
 from soaes.data.annotation.unread import Lot, errors_at_most, lots_of, read_lots
+from soaes.data.annotation.verdicts import DISAGREED, NOBODY, SKIPPED, decided, pairs
 from soaes.data.curation import sources
 from soaes.data.curation.curation_report import printable
 from soaes.data.curation.decontamination import HELD_OUT, HeldOutQuestions
@@ -41,8 +43,11 @@ UNREAD = "unread.jsonl"
 CARD = "card.json"
 CARD_PAGE = "card.md"
 KEEPING = ("accept", "edit")
-
-_Pair = tuple[str, str]  # what two people decided on one item
+# Items that are no questions, and where they belong.
+NO_QUESTIONS = {
+    "relevance": "a passage's relevance: its export belongs in labels/",
+    "near_duplicate": "a pair of documents: its export belongs in pairs/",
+}
 
 
 def annotated(digest: str, *, root: str, out: Path) -> None:
@@ -66,17 +71,15 @@ def annotated(digest: str, *, root: str, out: Path) -> None:
     decisions: dict[tuple[str, str, bool], Decision] = {}
     rejections: list[Rejection] = []
     names = sources.listing(root)[sources.ANNOTATION]
-    exports = {str(Path(name).parent) for name in names if Path(name).name == contract.ITEMS}
-    exported = [f"{folder}/{name}" for folder in sorted(exports) for name in contract.EXPORTED]
+    folders, others = folders_of(names)
     lots: list[Lot] = []
-    for name in (name for name in exported if name in names):
-        _check_readable(root, name)
-    for folder in sorted(exports):
+    for folder in folders:
+        check_readable(Path(root), folder)
         export = contract.read_export(Path(root) / folder)
         items |= {item["id"]: item for item in export.items if item["id"] not in items}
         _add_decisions(decisions, export.decisions, folder)
         lots += lots_of(Path(root) / folder, export)
-    for name in (name for name in names if name not in exported):
+    for name in others:
         reason, detail = sources.refusal(root, name)
         if reason:
             rejections.append(Rejection(printable(name), reason, detail))
@@ -142,7 +145,7 @@ def adopt(
     held_out = HeldOutQuestions.from_rows(read_jsonl(held_out_questions / HELD_OUT))
     adopted: list[_Adopted] = []
     drops: list[dict[str, Any]] = [
-        {"id": item["id"], "rule": "no question", "detail": item["kind"]}
+        {"id": item["id"], "rule": NO_QUESTIONS[item["kind"]], "detail": ""}
         for item in export.items
         if item["kind"] != "qa"
     ]
@@ -249,13 +252,6 @@ def _content(decision: Decision) -> tuple[str, str, str]:
     return decision["verdict"], decision["question"], decision["answer"]
 
 
-def _check_readable(root: str, name: str) -> None:
-    """Check that a file of an export may be opened."""
-    reason, detail = sources.refusal(root, name)
-    if reason:
-        raise ValueError(f"{root}/{name}: {reason} ({detail})")
-
-
 def _drop(rejection: Rejection) -> dict[str, str]:
     return {"source": rejection.source, "rule": rejection.reason, "detail": rejection.detail}
 
@@ -298,21 +294,20 @@ def _adopted(
     item: ReviewItem, decisions: list[Decision], adoption: AdoptionSettings
 ) -> _Adopted | tuple[str, str]:
     """Return an item that was accepted, or why it was not, and a detail."""
-    decided = [decision for decision in decisions if decision["verdict"] != "skip"]
-    decided.sort(key=_first_one_first)
-    verdicts = {decision["verdict"] in KEEPING for decision in decided}
-    if decisions and not decided:
-        return "everyone skipped it", ""
-    if not decided:
+    counted = decided(decisions)
+    verdicts = {_kept(decision) for decision in counted}
+    if decisions and not counted:
+        return SKIPPED, ""
+    if not counted:
         if adoption.undecided == "leave_out":
-            return "nobody decided", ""
+            return NOBODY, ""
         if item["split_hint"]:
-            return f"nobody decided, and it is for {item['split_hint']}", ""
-    if verdicts == {False}:
-        return "rejected", decided[0]["reason"]
+            return f"{NOBODY}, and it is for {item['split_hint']}", ""
+    if verdicts == {"reject"}:
+        return "rejected", counted[0]["reason"]
     if len(verdicts) > 1:
-        return "reviewers disagree", ", ".join(decision["reviewer"] for decision in decided)
-    edits = [decision for decision in decided if decision["verdict"] == "edit"]
+        return DISAGREED, ", ".join(decision["reviewer"] for decision in counted)
+    edits = [decision for decision in counted if decision["verdict"] == "edit"]
     text: Mapping[str, Any] = edits[0] if edits else item
     question, _ = clean(text["question"])
     answer, _ = clean(text["answer"])
@@ -322,7 +317,12 @@ def _adopted(
         {"role": "user", "content": question},
         {"role": "assistant", "content": answer},
     ]
-    return _Adopted(item, messages, decided)
+    return _Adopted(item, messages, counted)
+
+
+def _kept(decision: Decision) -> str:
+    """Return whether a decision keeps its item, as a word."""
+    return "keep" if decision["verdict"] in KEEPING else "reject"
 
 
 def _unusable(messages: list[Message], held_out: HeldOutQuestions, asked: set[str]) -> str:
@@ -397,16 +397,15 @@ def _card(
     num_moved: int,
 ) -> dict[str, Any]:
     """Return the data card."""
-    decided = [
+    counted = [
         decision
         for item in items
         for decision in by_item[item["id"]]
         if decision["verdict"] != "skip"
     ]
-    firsts = [decision for decision in decided if not decision["second"]]
+    firsts = [decision for decision in counted if not decision["second"]]
     kept = sum(decision["verdict"] in KEEPING for decision in firsts)
-    pairs = _pairs(items, by_item)
-    agreed = agreement(pairs)
+    agreed = agreement(pairs((by_item[item["id"]] for item in items), _kept))
     origins = Counter(record.item["document"]["source"].rpartition("/")[0] for record in adopted)
     rules = Counter(drop["rule"] for drop in drops)
     undecided = {record.item["id"] for record in adopted if not record.decisions}
@@ -423,7 +422,7 @@ def _card(
         "in_another_split_than_planned": num_moved,
         "sources": dict(origins.most_common()),
         "models": dict(Counter(record.item["model"] for record in adopted).most_common()),
-        "reviewers": dict(Counter(decision["reviewer"] for decision in decided).most_common()),
+        "reviewers": dict(Counter(decision["reviewer"] for decision in counted).most_common()),
         "acceptance": {
             "decided": len(firsts),
             "accepted": sum(decision["verdict"] == "accept" for decision in firsts),
@@ -435,7 +434,7 @@ def _card(
         "reasons": dict(
             Counter(
                 decision["reason"] or "none given"
-                for decision in decided
+                for decision in counted
                 if decision["verdict"] == "reject"
             ).most_common()
         ),
@@ -461,27 +460,8 @@ def _card(
             task: _lengths([record for record in adopted if record.item["task"] == task])
             for task in ("qa", "report")
         },
-        "seconds": round(sum(decision["seconds"] for decision in decided), 1),
+        "seconds": round(sum(decision["seconds"] for decision in counted), 1),
     }
-
-
-def _pairs(items: list[ReviewItem], by_item: Mapping[str, list[Decision]]) -> list[_Pair]:
-    """Return what two people decided on the same item: keep or reject."""
-    pairs = []
-    for item in items:
-        decided = [each for each in by_item[item["id"]] if each["verdict"] != "skip"]
-        decided.sort(key=_first_one_first)
-        people: dict[str, str] = {}  # who decides twice does not agree with another person
-        for each in decided:
-            people.setdefault(each["reviewer"], "keep" if each["verdict"] in KEEPING else "reject")
-        if len(people) > 1:
-            first, second, *_ = people.values()
-            pairs.append((first, second))
-    return pairs
-
-
-def _first_one_first(decision: Decision) -> tuple[bool, str, str]:
-    return decision["second"], decision["time"], decision["reviewer"]
 
 
 def _rounded(value: float | None) -> float | None:

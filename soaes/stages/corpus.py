@@ -34,7 +34,7 @@ from soaes.data.curation.document import (
     place_of,
     read_documents,
 )
-from soaes.data.curation.labels import Label, labelled_passages, read_labels
+from soaes.data.curation.labels import LABELS, labelled_passages, read_labels
 from soaes.data.curation.settings import (
     CleaningSettings,
     DeduplicationSettings,
@@ -184,7 +184,7 @@ def decontaminate(documents: Path, held_out_questions: Path, *, out: Path) -> No
     write_metrics(out, output.account.metrics())
 
 
-def score(documents: Path, digest: str, *, root: str, domain: DomainSettings, out: Path) -> None:
+def score(documents: Path, labels: Path, *, domain: DomainSettings, out: Path) -> None:
     """Score every document: credibility, relevance and importance. None is dropped.
 
     Relevance comes from a scorer that is fitted to the user's labels, else from the density of the
@@ -195,20 +195,17 @@ def score(documents: Path, digest: str, *, root: str, domain: DomainSettings, ou
 
     Args:
         documents: Folder of the stage before.
-        digest: Digest of the labels (labels/**.jsonl in the user's folder), which stands for them
-            in the recipe.
-        root: The user's folder.
+        labels: Folder of soaes.stages.labelling.labels, whose labels are about the documents.
         domain: Topics, tiers and the day on which the corpus is looked at.
         out: The stage's output folder.
 
     Raises:
-        ValueError: The labels changed since the job was planned, are no labels, or too few of them
-            are about the documents.
+        ValueError: There are labels, and too few of them.
     """
-    labels = _labels(root, digest)
-    labelled = list(labelled_passages(labels, read_documents(documents)))
+    given = read_labels(labels / LABELS)
+    labelled = list(labelled_passages(given, read_documents(documents)))
     fitted = None
-    if labels:
+    if given:
         from soaes.data.curation import relevance_training  # imported for seconds, and 100 MB
 
         fitted = relevance_training.fit(labelled, domain.topics)
@@ -237,7 +234,7 @@ def score(documents: Path, digest: str, *, root: str, domain: DomainSettings, ou
     summary = {
         "relevance_by": "labels" if fitted else "topics" if scorer else "nothing",
         "auc_unseen_families": fitted.auc if fitted else None,
-        "labels": len(labels),
+        "labels": len(given),
         "labels_found": len(labelled),
         "as_of": as_of,
         "documents_by_tier": {tier: by_tier[tier] for tier in sorted(by_tier) if by_tier[tier]},
@@ -359,22 +356,6 @@ def _document(kind: str, file: str, item: SourceDocument) -> CuratedDocument:
         title = item.title or name_title(file)
         item = replace(item, title=title, date=item.date or iso_date(name_title(file)))
     return curated(kind, file, item)
-
-
-def _labels(root: str, digest: str) -> list[Label]:
-    """Return the labels in a user's folder.
-
-    Raises:
-        ValueError: They changed since the job was planned, or a file is none of labels.
-    """
-    sources.check_unchanged(root, digest, (sources.LABELS,))
-    labels = []
-    for name in sources.listing(root)[sources.LABELS]:
-        reason, detail = sources.refusal(root, name)
-        if reason:
-            raise ValueError(f"{printable(name)}: {reason} ({detail})")
-        labels += read_labels(Path(root) / name)
-    return labels
 
 
 def _citations(documents: Path) -> tuple[importance.Citations, str]:

@@ -249,7 +249,7 @@ def _item(
     start, end = row["span"]
     first, last = 0, len(text)
     if len(text) > screens.whole_chars:
-        first, last = _window(text, start, end, screens.context_chars)
+        first, last = annotation.window(text, start, end, screens.context_chars)
     return annotation.review_item(
         "qa",
         task=row["task"],
@@ -266,19 +266,6 @@ def _item(
         origin=row["digest"],
         model=row["model"],
     )
-
-
-def _window(text: str, start: int, end: int, context: int) -> tuple[int, int]:
-    """Return a part of a text around a passage, cut at line breaks where there are any."""
-    first = max(0, start - context)
-    last = min(len(text), end + context)
-    if first:
-        line = text.find("\n", first, start)
-        first = line + 1 if line >= 0 else first
-    if last < len(text):
-        line = text.rfind("\n", end, last)
-        last = line if line >= 0 else last
-    return first, last
 
 
 def _rejection(

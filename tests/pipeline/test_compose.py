@@ -948,6 +948,24 @@ def test_documents_without_questions_are_refused_before_anything_is_built_or_cur
     assert job.recipe.stage == "select"
 
 
+def test_a_decision_on_a_question_scores_nothing_again_and_a_label_does(tmp_path):
+    for file in ("corpus/a.txt", "qa/train.jsonl", "labels/a.jsonl", "annotation/a.csv"):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text("国资委监管中央企业。", encoding="utf-8")
+
+    def names():
+        goals = "goal=data.annotated,data.score,data.draw_passages"
+        jobs = sweep.jobs(["data=files", f"data.root={tmp_path}", goals])
+        return [job.recipe.name for job in jobs]
+
+    annotated, *others = names()
+    (tmp_path / "annotation" / "b.csv").write_text("x", encoding="utf-8")
+    assert names()[0] != annotated and names()[1:] == others
+    annotated, score, drawn = names()
+    (tmp_path / "labels" / "b.jsonl").write_text("x", encoding="utf-8")
+    assert names()[0] == annotated and names()[1] != score and names()[2] == drawn
+
+
 def test_a_misnamed_folder_is_refused_before_anything_is_built(tmp_path):
     (tmp_path / "dialogues").mkdir()
     with pytest.raises(ValueError, match="dialogues is not read, dialogue/ is: rename it"):

@@ -7,7 +7,14 @@ import pytest
 from soaes.data.annotation.item import review_item
 from soaes.review.app import FILES
 from tests.helpers import browser
-from tests.helpers.reviews import LocalService, document, pair_item, toy_items, wait_until
+from tests.helpers.reviews import (
+    LocalService,
+    document,
+    label_item,
+    pair_item,
+    toy_items,
+    wait_until,
+)
 
 pytestmark = pytest.mark.skipif(
     browser.executable() is None,
@@ -267,6 +274,17 @@ def test_what_stands_in_the_documents_is_shown(tab, serve):
     page.wait("document.querySelector('.end')")
     page.press("b")
     page.wait("document.querySelector('.work.pair .notice')")
+
+
+def test_a_passage_is_judged_before_its_document_is_seen(tab, serve):
+    page = opened(tab, serve([label_item()]))
+    shown = "document.querySelector('.document').textContent"
+    alone = page.run(shown)
+    assert "第三节" in alone and "第四节" not in alone and "年度报告" not in alone
+    page.press("d")
+    assert "第四节" in page.run(shown) and "年度报告" in page.run(shown)
+    decide(page, "y")
+    page.wait("document.querySelector('.end')")
 
 
 def test_nothing_scrolls_sideways_in_either_language(tab, serve):

@@ -25,6 +25,16 @@ def test_a_document_is_read_once():
     assert order == sorted(order)
 
 
+def test_passages_of_one_document_do_not_follow_each_other():
+    about = document(text="文" * 600)
+    items = [
+        review_item("relevance", document={**about, "id": str(number % 4)}, span=(number, 300))
+        for number in range(40)
+    ]
+    order = [place.item["document"]["id"] for place in plan(items, ReviewSettings())]
+    assert sum(one == other for one, other in zip(order[:-1], order[1:], strict=True)) < 20
+
+
 def test_the_order_of_a_lot_is_random_and_does_not_follow_the_file():
     items = toy_items(60, tests=0, devs=0)
     forward, backward = plan(items, ReviewSettings()), plan(items[::-1], ReviewSettings())

@@ -175,6 +175,20 @@ def test_what_is_not_adopted_is_counted_by_name(tmp_path, select):
     assert found["acceptance"]["decided"] == len(records) - 2
 
 
+def test_labels_and_pairs_among_the_questions_are_left_out_by_name(tmp_path, select):
+    records = list(items())
+    documents = [records[0]["document"], records[-1]["document"]]
+    label = contract.review_item("relevance", document=documents[0], span=(0, 9))
+    pair = contract.review_item("near_duplicate", document=documents[0], other=documents[1])
+    decisions = [decision(item) for item in records]
+    decisions += [decision(item, verdict="yes") for item in (label, pair)]
+    out = adopt(tmp_path, select, [*records, label, pair], decisions)
+    assert card(out)["adopted"] == len(records) and set(rules(out)) == {
+        "a passage's relevance: its export belongs in labels/",
+        "a pair of documents: its export belongs in pairs/",
+    }
+
+
 def test_what_was_set_apart_before_the_review_stays_apart(tmp_path, select):
     records = list(items())
     for item in records:
@@ -298,7 +312,10 @@ def test_of_two_equal_questions_the_decided_one_is_adopted(tmp_path, select):
     rows = [row for part in splits(out).values() for row in part]
     (row,) = [row for row in rows if row["messages"][0]["content"] == "同一问题？"]
     assert row["annotation"]["item"] == decided["id"]
-    assert rules(out) == {"the same question is adopted already": 1, "no question": 1}
+    assert rules(out) == {
+        "the same question is adopted already": 1,
+        annotation.NO_QUESTIONS["relevance"]: 1,
+    }
     assert card(out)["items"] == len(everything) == len(rows) + 2
 
 

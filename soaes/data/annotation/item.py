@@ -30,6 +30,7 @@ from soaes.pipeline.store import write_json, write_text
 ITEMS = "items.jsonl"
 DECISIONS = "decisions.jsonl"
 ACCOUNT = "account.json"
+RUBRIC = "rubric.md"  # by what people decide, beside the items of a stage
 REVIEW = "review.json"  # of the review page: how it was done, and the bound on what nobody read
 EXPORTED = (ITEMS, DECISIONS, ACCOUNT, REVIEW)
 
@@ -57,6 +58,14 @@ class ReviewDocument(TypedDict):
     text: str
 
 
+class Sample(TypedDict):
+    """How an item was drawn from all that there are."""
+
+    draw: str  # digest of the draw, which tells it from others
+    stratum: str
+    probability: float  # with which the item was drawn, in (0, 1]
+
+
 class ReviewItem(TypedDict):
     """One thing to decide; a line of items.jsonl."""
 
@@ -71,6 +80,7 @@ class ReviewItem(TypedDict):
     span: list[int]  # [start, end] characters of document.text; [] where there is none
     origin: str  # digest of the model's call, or file:line of an import
     model: str  # which wrote the answer; "" where no model did
+    sample: NotRequired[Sample]  # of relevance and near_duplicate
 
 
 class Decision(TypedDict):
@@ -97,7 +107,7 @@ class Export(NamedTuple):
 def item_id(item: Mapping[str, Any]) -> str:
     """Return the id that an item has by its content: 16 hexadecimal digits.
 
-    Who wrote the answer, and which split it may go to, are no part of the content.
+    Who wrote the answer, which split it may go to, and how it was drawn are no part of the content.
     """
     content = [item["kind"], item["task"], item["question"], item["answer"], item["span"]]
     for name in ("document", "other"):
@@ -120,6 +130,7 @@ def review_item(
     span: tuple[int, int] | None = None,
     origin: str = "",
     model: str = "",
+    sample: Sample | None = None,
 ) -> ReviewItem:
     """Return an item with its id; the arguments are the fields of `ReviewItem`."""
     item: ReviewItem = {
@@ -136,8 +147,30 @@ def review_item(
     }
     if other is not None:
         item["other"] = other
+    if sample is not None:
+        item["sample"] = sample
     item["id"] = item_id(item)
     return item
+
+
+def window(text: str, start: int, end: int, context: int) -> tuple[int, int]:
+    """Return a part of a text around a passage, cut at line breaks where there are any.
+
+    Args:
+        text: The text.
+        start: Where the passage begins.
+        end: Where it ends.
+        context: Most characters that are shown on either side.
+    """
+    first = max(0, start - context)
+    last = min(len(text), end + context)
+    if first:
+        line = text.find("\n", first, start)
+        first = line + 1 if line >= 0 else first
+    if last < len(text):
+        line = text.rfind("\n", end, last)
+        last = line if line >= 0 else last
+    return first, last
 
 
 def check_item(item: Mapping[str, Any], place: str) -> ReviewItem:
@@ -151,7 +184,7 @@ def check_item(item: Mapping[str, Any], place: str) -> ReviewItem:
         ValueError: A field is missing, unknown or wrong, or the id is not that of the content.
     """
     fields = ReviewItem.__annotations__.keys()
-    _check_fields(item, fields, place, optional={"other"} & fields)
+    _check_fields(item, fields, place, optional={"other", "sample"})
     texts = ("id", "kind", "task", "split_hint", "question", "answer", "origin", "model")
     _check_types(item, dict.fromkeys(texts, str), place)
     _check_word(item, "kind", get_args(Kind), place)
@@ -163,6 +196,8 @@ def check_item(item: Mapping[str, Any], place: str) -> ReviewItem:
     for name in ("document", "other") if has_other else ("document",):
         _check_document(item[name], f"{place}: {name}")
     _check_span(item["span"], len(item["document"]["text"]), place)
+    if "sample" in item:
+        _check_sample(item, place)
     if item["id"] != item_id(item):
         raise ValueError(
             f"{place}: id={item['id']}: its content has the id {item_id(item)}; an item is never "
@@ -295,8 +330,9 @@ def _decision_key(decision: Mapping[str, Any]) -> tuple[str, str, bool]:
 def _in_order(record: Mapping[str, Any], kind: type) -> dict[str, Any]:
     """Return a record with its fields in the order in which its class lists them."""
     ordered = {name: record[name] for name in kind.__annotations__ if name in record}
-    for name in {"document", "other"} & ordered.keys():
-        fields = ReviewDocument.__annotations__
+    parts = {"document": ReviewDocument, "other": ReviewDocument, "sample": Sample}
+    for name in parts.keys() & ordered.keys():
+        fields = parts[name].__annotations__
         ordered[name] = {field: ordered[name][field] for field in fields}
     return ordered
 
@@ -373,6 +409,22 @@ def _check_document(document: Any, place: str) -> None:
     offset = document["offset"]
     if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
         raise ValueError(f"{place}: offset={offset}: must be a whole number of at least 0")
+
+
+def _check_sample(item: Mapping[str, Any], place: str) -> None:
+    sample = item["sample"]
+    if item["kind"] == "qa":
+        raise ValueError(f"{place}: `sample` belongs to relevance and near_duplicate, not to qa")
+    if not isinstance(sample, dict):
+        raise ValueError(f"{place}: sample must be an object with draw, stratum and probability")
+    _check_fields(sample, Sample.__annotations__.keys(), f"{place}: sample")
+    _check_types(sample, {"draw": str, "stratum": str}, f"{place}: sample")
+    try:
+        validation.check_in_range(
+            "probability", sample["probability"], "(0, 1]", "with which the item was drawn"
+        )
+    except ValueError as error:
+        raise ValueError(f"{place}: sample: {error}") from None
 
 
 def _check_span(span: Any, length: int, place: str) -> None:

@@ -1,7 +1,8 @@
 """Read labels of relevance, and find the passages that they are about.
 
 A labels file has a JSON object a line. It holds no text, so that it may be published where the
-documents may not: a label finds its passage by the file and by the fingerprint.
+documents may not: a label finds its passage by the file and by the fingerprint. Labels come from
+people's files and, by the stage `labels` (soaes.stages.labelling), from exports of the review page.
 
 | field | meaning |
 |---|---|
@@ -9,7 +10,7 @@ documents may not: a label finds its passage by the file and by the fingerprint.
 | letters, hash | the passage's fingerprint (soaes.data.curation.passages); hash in 16 hex digits |
 | label | 1: relevant, 0: not |
 | probability | with which the passage was drawn, in (0, 1]; 1 where it is missing |
-| family | documents that share text, such as the versions of a law; the file where it is missing |
+| family | documents that share text, such as the versions of a law; "" or missing: unknown |
 
 Other fields (who labelled, a second label, offsets in the file) are for people and not read.
 """
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 from soaes.data.curation.document import CuratedDocument
 from soaes.data.curation.passages import Fingerprint, find
 
+LABELS = "labels.jsonl"  # of the stage `labels`
 PLACE_MARKS = "#:"  # in a source, what separates a file from the place in it
 
 
@@ -37,11 +39,27 @@ class Label:
     fingerprint: Fingerprint
     relevant: bool
     probability: float
-    family: str
+    family: str  # "" where it is unknown
 
     def __post_init__(self) -> None:
         if not 0 < self.probability <= 1:
             raise ValueError(f"probability={self.probability}: must lie in (0, 1]")
+
+    @property
+    def file(self) -> str:
+        """The file in which its passage stands."""
+        return file_of(self.source)
+
+    def record(self) -> dict[str, Any]:
+        """Return its line of a labels file."""
+        return {
+            "source": self.source,
+            "letters": self.fingerprint.letters,
+            "hash": f"{self.fingerprint.hash:016x}",
+            "label": int(self.relevant),
+            "probability": self.probability,
+            "family": self.family,
+        }
 
 
 class LabelledPassage(NamedTuple):
@@ -77,9 +95,9 @@ def labelled_passages(
     """
     by_file: dict[str, dict[Fingerprint, Label]] = defaultdict(dict)
     for label in labels:
-        by_file[_file(label.source)][label.fingerprint] = label
+        by_file[label.file][label.fingerprint] = label
     for document in documents:
-        missing = by_file.get(_file(document["source"]))
+        missing = by_file.get(file_of(document["source"]))
         if not missing:
             continue
         text = document["text"]
@@ -90,7 +108,7 @@ def labelled_passages(
                 yield LabelledPassage(text[place.start : place.end], label, document["id"])
 
 
-def _file(source: str) -> str:
+def file_of(source: str) -> str:
     """Return the file of a source: `corpus/a.jsonl` of `corpus/a.jsonl:12`."""
     ends = [source.rfind(mark) for mark in PLACE_MARKS]
     end = max((end for end in ends if end > source.rfind("/")), default=-1)
@@ -106,7 +124,7 @@ def _label(line: str, place: str) -> Label:
             fingerprint=Fingerprint(int(record["letters"]), int(record["hash"], 16)),
             relevant=relevant,
             probability=record.get("probability", 1.0),
-            family=record.get("family") or record["source"],
+            family=record.get("family") or "",
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(

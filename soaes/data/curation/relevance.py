@@ -59,7 +59,7 @@ class Features:
 
     def __init__(self, topics: Topics) -> None:
         self.topics = {topic: list(terms) for topic, terms in topics.items()}
-        self._patterns = [_pattern(terms) for terms in self.topics.values()]
+        self._patterns = [term_pattern(terms) for terms in self.topics.values()]
         self.size = FEATURES + len(self._patterns)
 
     def __call__(self, text: str, spans: Sequence[Passage]) -> Entries:
@@ -174,7 +174,7 @@ class TopicScorer:
 
     def __init__(self, topics: Topics) -> None:
         self._topics = {topic: list(terms) for topic, terms in topics.items()}
-        self._pattern = _pattern({term for terms in topics.values() for term in terms})
+        self._pattern = term_pattern({term for terms in topics.values() for term in terms})
 
     def density(self, text: str) -> float:
         """Return the terms of a passage over its letters, over `FULL_DENSITY`; 1 at most."""
@@ -205,7 +205,7 @@ def sigmoid(values: npt.ArrayLike) -> Vector:
     return 1 / (1 + np.exp(-np.asarray(values, float)))
 
 
-def _pattern(terms: Iterable[str]) -> re.Pattern[str]:
-    """Return a pattern that finds terms; of those that begin alike, the longest."""
+def term_pattern(terms: Iterable[str]) -> re.Pattern[str]:
+    """Return a pattern that finds terms in any case; of those that begin alike, the longest."""
     longest_first = sorted(terms, key=lambda term: (-len(term), term))
     return re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)

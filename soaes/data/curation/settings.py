@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal, get_args
 
-from soaes.pipeline.validation import check_in_range, check_one_of, check_positive, check_whole
+from soaes.pipeline.validation import (
+    check_in_range,
+    check_one_of,
+    check_positive,
+    check_seed,
+    check_whole,
+)
 
 Versions = Literal["all", "newest"]
 ISO_DATE = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])")
@@ -159,6 +165,32 @@ def _is_date(text: str) -> bool:
     except ValueError:
         return False
     return ISO_DATE.fullmatch(text) is not None
+
+
+@dataclass(frozen=True)
+class PassageDrawing:
+    """Which passages people are asked about (conf/data/files.yaml).
+
+    Attributes:
+        topics: Topic -> its terms; passages are drawn by how many of them they have.
+        number: Passages that are drawn; fewer where the documents do not have so many.
+        max_per_document: Most passages of one document.
+        context_chars: Most characters that may be shown on either side of a passage.
+        seed: Decides which are drawn.
+    """
+
+    topics: Mapping[str, Sequence[str]]
+    number: int = 600
+    max_per_document: int = 10
+    context_chars: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        DomainSettings(self.topics, tiers={})  # checks the topics
+        check_whole("number", self.number, 1, "the passages that are drawn")
+        check_whole("max_per_document", self.max_per_document, 1, "passages of one document")
+        check_whole("context_chars", self.context_chars, 0, "shown beside a passage; 0: none")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ Object.assign(WORDS, {
   minutesShort: ["min", "分钟"],
   isRelevant: ["Does the marked text belong to the domain?", "标记的文本是否属于本领域？"],
   isDuplicate: ["Are these the same document?", "这两篇是同一文档吗？"],
+  passage: ["Passage", "段落"],
+  showDocument: ["Show its document", "显示所在文档"],
   document: ["Document", "文档"],
   noTitle: ["Untitled", "无标题"],
   fromCharacter: ["from character", "起于第"],
@@ -201,6 +203,7 @@ const help = document.getElementById("help");
 const state = {
   view: "review",
   mode: "decide", // or "edit", "reject"
+  isWhole: false, // the document of a passage is shown, too
   work: undefined, // what the server gave; null where nothing is left
   progress: null,
   pending: null,
@@ -235,6 +238,7 @@ function take(answer) {
   state.work = answer.work;
   state.progress = answer.progress;
   state.mode = "decide";
+  state.isWhole = false;
   state.notice = null;
   state.draft = null;
   clock.start();
@@ -531,6 +535,26 @@ function markedDocument(item) {
   return documentPane(item.document, content, say("document"));
 }
 
+/** Whether a passage is shown alone: its relevance is judged without its title and context. */
+function isAlone(item) {
+  return item.kind === "relevance" && item.span.length > 0 && !state.isWhole;
+}
+
+function passagePane(item) {
+  const passage = cut(item.document, item.span)[1];
+  return el(
+    "section",
+    { class: "pane document", tabindex: 0, "aria-label": say("passage") },
+    el("header", {}, el("h2", {}, say("passage"))),
+    el("div", { class: "text" }, el("mark", { class: "span" }, plain(passage.trim()))),
+  );
+}
+
+function panesOf(item) {
+  if (item.kind === "near_duplicate") return pairPanes(item);
+  return [isAlone(item) ? passagePane(item) : markedDocument(item)];
+}
+
 /** Paragraphs of one document, with what the other lacks marked. */
 function comparedText(text, other) {
   const [own, others] = [text.split("\n"), other.split("\n")];
@@ -730,12 +754,13 @@ function actions(item) {
 
 function below() {
   const keyed = (keys, word, onclick) => button([el("kbd", {}, keys), say(word)], onclick);
+  const { item } = state.work;
   return el(
     "div",
     { class: "below" },
     keyed("B", "back", goBack),
     state.work.version ? keyed("F", "forward", goForward) : null,
-    state.work.item.span.length ? keyed("D", "toSpan", showSpan) : null,
+    item.span.length ? keyed("D", isAlone(item) ? "showDocument" : "toSpan", showSpan) : null,
     keyed("?", "help", showHelp),
   );
 }
@@ -858,10 +883,19 @@ function arriveAtSpan(pane) {
   const mark = document.querySelector("mark.span");
   if (!mark || pane.scrollHeight <= pane.clientHeight + 1) return;
   const [inner, outer] = [mark.getBoundingClientRect(), pane.getBoundingClientRect()];
-  if (inner.top < outer.top || inner.bottom > outer.bottom) showSpan();
+  if (inner.top < outer.top || inner.bottom > outer.bottom) scrollToSpan();
 }
 
+/** Go to the marked passage; of one that is shown alone, show the document, too. */
 function showSpan() {
+  if (isAlone(state.work.item)) {
+    state.isWhole = true;
+    drawWork();
+  }
+  scrollToSpan();
+}
+
+function scrollToSpan() {
   const mark = document.querySelector("mark.span");
   if (mark)
     mark.scrollIntoView({ block: mark.offsetHeight > innerHeight * 0.6 ? "start" : "center" });
@@ -1246,7 +1280,7 @@ function drawWork() {
   }
   const item = work.item;
   const isPair = item.kind === "near_duplicate";
-  const panes = isPair ? pairPanes(item) : [markedDocument(item)];
+  const panes = panesOf(item);
   const judge = el(
     "section",
     { class: "pane judge", "aria-label": say("question") },

@@ -40,7 +40,7 @@ def test_a_label_is_found_in_its_own_file_alone_and_once(tmp_path):
     assert [passage.text.rstrip("。") for passage in found] == [PASSAGE.rstrip("。")] * 2
     assert [passage.document for passage in found] == [documents[1]["id"], documents[3]["id"]]
     assert [passage.label.relevant for passage in found] == [True, False]
-    assert [passage.label.family for passage in found] == ["corpus/law.md", "f"]
+    assert [passage.label.family for passage in found] == ["", "f"]
 
 
 @pytest.mark.parametrize(

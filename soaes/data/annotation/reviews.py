@@ -1,0 +1,106 @@
+"""The exports of several reviews as one: items, decisions, and how the items were drawn.
+
+An item may be drawn twice, and a review be exported twice. A person has one word on an item, the
+last; and an item counts once for each draw that took it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from soaes.data.annotation.item import EXPORTED, ITEMS, Decision, ReviewItem, read_export
+from soaes.data.curation import sources
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """Items with what people decided.
+
+    Attributes:
+        items: By id.
+        decisions: By the item's id; none for an item that nobody decided on.
+        draws: Item -> draw -> probability; none for an item that was not drawn.
+    """
+
+    items: dict[str, ReviewItem]
+    decisions: dict[str, list[Decision]]
+    draws: dict[str, dict[str, float]]
+
+    def probability(self, identifier: str) -> float:
+        """Return the probability by whose inverse an item counts, over all draws; 1 without any."""
+        return combined(list(self.draws.get(identifier, {}).values()))
+
+
+def combined(probabilities: Sequence[float]) -> float:
+    """Return the probability whose inverse is the sum of the others' inverses; 1 of none.
+
+    Each draw alone gives totals of the whole corpus, so that their sum counts it once a draw.
+    """
+    if len(probabilities) == 1:
+        return probabilities[0]
+    return 1 / sum(1 / probability for probability in probabilities) if probabilities else 1.0
+
+
+def folders_of(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the folders of the exports among files, and the files that belong to none.
+
+    Args:
+        names: Files relative to the data root.
+    """
+    names = list(names)
+    folders = sorted({str(PurePosixPath(name).parent) for name in names if _is_items(name)})
+    of_exports = {f"{folder}/{name}" for folder in folders for name in EXPORTED}
+    return folders, [name for name in names if name not in of_exports]
+
+
+def gather(root: Path, folders: Iterable[str]) -> Reviewed:
+    """Read exports.
+
+    Args:
+        root: The user's folder.
+        folders: Of the exports, relative to it.
+
+    Raises:
+        ValueError: A file of them may not be opened, or is damaged.
+    """
+    items: dict[str, ReviewItem] = {}
+    draws: dict[str, dict[str, float]] = defaultdict(dict)
+    last: dict[tuple[str, str, bool], Decision] = {}
+    for folder in folders:
+        check_readable(root, folder)
+        export = read_export(root / folder)
+        for item in export.items:
+            items.setdefault(item["id"], item)
+            if sample := item.get("sample"):
+                draws[item["id"]][sample["draw"]] = sample["probability"]
+        for decision in export.decisions:
+            key = decision["item"], decision["reviewer"], decision["second"]
+            known = last.setdefault(key, decision)
+            if known["time"] < decision["time"]:
+                last[key] = decision
+    decisions: dict[str, list[Decision]] = {identifier: [] for identifier in items}
+    for key in sorted(last):
+        decisions[key[0]].append(last[key])
+    return Reviewed(items, decisions, draws)
+
+
+def check_readable(root: Path, folder: str) -> None:
+    """Check that the files of an export may be opened.
+
+    Raises:
+        ValueError: One may not, such as a link that leads out of the data root.
+    """
+    for name in EXPORTED:
+        if not os.path.lexists(root / folder / name):
+            continue
+        reason, detail = sources.refusal(root, f"{folder}/{name}")
+        if reason:
+            raise ValueError(f"{root}/{folder}/{name}: {reason} ({detail})")
+
+
+def _is_items(name: str) -> bool:
+    return PurePosixPath(name).name == ITEMS
