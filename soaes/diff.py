@@ -17,6 +17,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from soaes.pipeline import conf_folders
 from soaes.pipeline.progress import escape_unencodable_text, one_line_errors
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import STAGE, Store
@@ -40,6 +41,7 @@ def main() -> None:
     names = [word for word in arguments.words if "=" not in word]
     limit = None if arguments.all else SHOWN
     with one_line_errors():
+        conf_folders.use(arguments.config_dir)
         if len(names) != 2:
             given = ", ".join(names) or "none"
             raise ValueError(f"two things are compared, here are {len(names)} ({given}); {USAGE}")
@@ -72,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--all", action="store_true", help="print every question, and metrics of all that is read"
     )
+    conf_folders.add_option(parser)
     return parser
 
 

@@ -5,7 +5,8 @@ union of their missing stages is built, and each job is printed as its goal is d
 job is recorded: in W&B, and in a folder of its own under `store/sweeps/DATE/TIME-PID/NUMBER`.
 
 With `hydra/launcher=...` the stages are built by jobs that one of Hydra's launchers takes
-elsewhere (soaes.pipeline.launch). Hydra's own flags (`--help`, `--cfg job` ...) go to Hydra.
+elsewhere (soaes.pipeline.launch). `--config-dir FOLDER` puts a folder of your own beside conf/.
+Hydra's other flags (`--help`, `--cfg job` ...) go to Hydra.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
     signal.signal(signal.SIGINT, _leave)
 
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -31,7 +31,7 @@ import hydra
 import yaml
 
 from soaes.bill import report as bill
-from soaes.pipeline import compose, dry_run, launch, model_checks, progress, sweep
+from soaes.pipeline import conf_folders, dry_run, launch, model_checks, progress, sweep
 from soaes.pipeline.progress import JobTitle
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.recipe_checks import check_libraries, check_peft
@@ -60,8 +60,9 @@ def main() -> None:
     """Run the command line and exit: 0 if every job is built, 1 if not, 130 if interrupted."""
     progress.escape_unencodable_text()
     signal.signal(signal.SIGTERM, _interrupt)
-    words = sys.argv[1:]
     try:
+        words, folder = conf_folders.split(sys.argv[1:])
+        conf_folders.use(folder)
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a job in the background
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if any(word.split("=")[0] in HYDRA_FLAGS for word in words):
@@ -204,7 +205,7 @@ def _title(job: Job) -> JobTitle:
 
 def _print_hydra() -> None:
     """Let Hydra print what one of its flags asks for; it runs nothing."""
-    hydra.main(version_base="1.3", config_path=str(compose.CONF), config_name="run")(
+    hydra.main(version_base="1.3", config_path=str(conf_folders.CONF), config_name="run")(
         lambda cfg: None
     )()
 
@@ -225,7 +226,7 @@ def _settle(store: Store, job: Job, outcome: Outcome, folder: Path, counted: boo
     goal = job.recipe.name
     if not store.holds(goal):
         _write_folder(folder, job)
-        retry = f"python -m soaes.run {shlex.join(job.arguments)}"
+        retry = conf_folders.command(job.arguments)
         error = f"{outcome.failed[goal]}\n\nagain: {retry}\n\n{_traceback(store, job)}"
         write_text(folder / "error.txt", error)
         return
@@ -301,8 +302,7 @@ def _traceback(store: Store, job: Job) -> str:
 
 def _say_failed(store: Store, job: Job, line: list[str]) -> None:
     note = progress.checkpoint_note(store, job.recipe)
-    retry = f"python -m soaes.run {shlex.join(line)}"
-    say(f"FAILED  {job.experiment} {job.words}; {note}again: {retry}")
+    say(f"FAILED  {job.experiment} {job.words}; {note}again: {conf_folders.command(line)}")
 
 
 def say(line: str) -> None:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from soaes.pipeline import compose, labels
+from soaes.pipeline import compose, conf_folders, labels
 from soaes.pipeline.progress import escape_unencodable_text, one_line_errors
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.store import Store, check_writable
@@ -38,6 +38,7 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has gone, as `| head`, ends it
     arguments = _parser().parse_args()
     with one_line_errors():
+        conf_folders.use(arguments.config_dir)
         if arguments.stale is not None:
             status = _print_stale(arguments.stale)
         elif arguments.why:
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="list committed tables whose recipes have changed since",
     )
+    conf_folders.add_option(parser)
     return parser
 
 

@@ -42,7 +42,8 @@ def test_every_package_is_listed():
 def test_the_wheel_holds_the_code_the_configuration_and_the_tables(wheel):
     expected = {f"soaes/{path.relative_to(ROOT / 'soaes')}" for path in _files("soaes", "*.py")}
     expected |= {f"soaes/{path.relative_to(ROOT)}" for path in _files("conf", "*.yaml")}
-    expected |= {f"soaes/{path.relative_to(ROOT)}" for path in _files("conf", "*.jsonl")}
+    for pattern in ("*.jsonl", "*.md"):
+        expected |= {f"soaes/{path.relative_to(ROOT)}" for path in _files("conf", pattern)}
     for folder in ("soaes/report/page/assets", "soaes/review/assets"):
         assets = (ROOT / folder).rglob("*")
         files = (path.relative_to(ROOT / "soaes") for path in assets if path.is_file())

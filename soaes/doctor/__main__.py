@@ -41,10 +41,12 @@ def main() -> None:
     parser.add_argument(
         "--torch", action="store_true", help="load torch in a process of its own, and see its GPUs"
     )
+    # as soaes.pipeline.conf_folders has it, which imports more than a broken installation has
+    parser.add_argument("--config-dir", "-cd", metavar="FOLDER", help="a folder beside conf/")
     arguments = parser.parse_args()
     counts: Counter[str] = Counter()
     try:
-        for finding in examine(arguments.overrides, arguments.torch):
+        for finding in examine(arguments.overrides, arguments.torch, arguments.config_dir):
             counts[finding.mark] += 1
             print(line(finding), flush=True)
     except KeyboardInterrupt:
@@ -55,15 +57,18 @@ def main() -> None:
     sys.exit(1 if counts["fault"] else 0)
 
 
-def examine(words: Sequence[str], with_torch: bool = False) -> Iterator[Finding]:
+def examine(
+    words: Sequence[str], with_torch: bool = False, config_dir: str | None = None
+) -> Iterator[Finding]:
     """Run every check. Whatever is broken is a finding; nothing is raised.
 
     Args:
         words: The overrides of a command line of soaes.run. Where they are refused, the checks
             that need them judge nothing, and the finding says which.
         with_torch: Whether to load torch, in a process of its own, also where nothing needs it.
+        config_dir: The user's folder beside conf/, if there is one.
     """
-    case = Case(tuple(words), with_torch)
+    case = Case(tuple(words), with_torch, config_dir)
     is_complete = not installation.missing()
     unchecked = []
     for group in GROUPS:

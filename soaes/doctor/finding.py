@@ -88,6 +88,9 @@ class Case:
     with_torch: bool = False
     """Whether torch is loaded, in a process of its own, also where nothing needs it."""
 
+    config_dir: str | None = None
+    """The user's folder beside conf/, if there is one."""
+
     @property
     def store(self) -> Store:
         """The store that the words name, or SOAES_STORE; known also where they are refused."""
@@ -127,7 +130,7 @@ class Case:
         try:
             from soaes.doctor.plan import compose
 
-            return compose(list(self.words), self.store)
+            return compose(list(self.words), self.store, self.config_dir)
         except Exception as error:  # whatever it is, the other checks go on
             return error
 

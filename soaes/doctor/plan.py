@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from soaes.pipeline import dry_run, sweep
+from soaes.pipeline import conf_folders, dry_run, sweep
 from soaes.pipeline.compose import compose_job, runtime_settings
 from soaes.pipeline.dry_run import Estimate
 from soaes.pipeline.recipe import Recipe
@@ -51,7 +51,7 @@ class Plan:
         return dry_run.estimate(self.store, self.todo)
 
 
-def compose(words: list[str], store: Store) -> Plan:
+def compose(words: list[str], store: Store, config_dir: str | None = None) -> Plan:
     """Compose every job of a command line, and check it as soaes.run does.
 
     Nothing is written where there is no store: its name may be misspelt.
@@ -59,10 +59,12 @@ def compose(words: list[str], store: Store) -> Plan:
     Args:
         words: The overrides.
         store: The store that they name.
+        config_dir: The user's folder beside conf/, if there is one.
 
     Raises:
         ValueError: Something is misspelt, missing or out of its range.
     """
+    conf_folders.use(config_dir)
     composed = sweep.jobs if store.root.is_dir() else sweep.compose_jobs
     return Plan([job for line in sweep.sweeps_of(words) for job in composed(line)], store)
 

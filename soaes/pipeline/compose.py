@@ -25,7 +25,8 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from soaes.pipeline import command_line, origins, resolvers
+from soaes.pipeline import command_line, conf_folders, domains, origins, resolvers
+from soaes.pipeline.conf_folders import CONF
 from soaes.pipeline.recipe import Recipe, declared_name
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.validation import check_target, nearest
@@ -45,19 +46,6 @@ ADDED_OPTIONS = {
 REFERENCE = re.compile(r"\$\{([^${}]*)\}")
 
 resolvers.register()
-
-
-def shipped_folder(name: str) -> Path:
-    """Return a folder that comes with the code, `conf` or `experiments`.
-
-    An installed package has it inside (`soaes/conf`, as package data), a checkout beside `soaes/`.
-    """
-    package = Path(__file__).parent.parent
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / name
-
-
-CONF = shipped_folder("conf")
 
 
 # ------------------------------------------------------------- from words to a configuration
@@ -80,6 +68,7 @@ def compose_job(job: list[str]) -> DictConfig:
     """
     cfg = _composed_by_hydra(job)
     _check_empty_mappings(cfg, job)
+    domains.settle(cfg)
     keep_tokenizer = command_line.last(job, "tokenizer") is not None
     origins.choose(cfg, CONF / "origin", keep_tokenizer)
     return cfg
@@ -110,7 +99,7 @@ def _composed_by_hydra(job: list[str]) -> DictConfig:
 
 
 def _chooses_option(override: Override) -> bool:
-    return (CONF / override.key_or_group).is_dir()
+    return conf_folders.is_group(override.key_or_group)
 
 
 def _only_changes_value(override: Override) -> bool:
@@ -129,8 +118,8 @@ def _experiment_values(overrides: list[Override]) -> dict[str, Any]:
     """
     if len(overrides) != 1 or not _only_changes_value(overrides[0]):
         return {}
-    path = CONF / "experiment" / f"{overrides[0].value()}.yaml"
-    return dict(_file_values(path)) if path.exists() else {}
+    path = conf_folders.option_file("experiment", overrides[0].value())
+    return dict(_file_values(path)) if path else {}
 
 
 @functools.cache
@@ -145,15 +134,20 @@ def _file_values(path: Path) -> dict[str, Any]:
 
 def _composed_anew(words: list[str]) -> DictConfig:
     """Return a configuration of its own, which the caller may change."""
-    cfg: DictConfig = pickle.loads(_composed(*words))
+    cfg: DictConfig = pickle.loads(_composed(conf_folders.digest(), *words))
     return cfg
 
 
 @functools.lru_cache(maxsize=64)
-def _composed(*words: str) -> bytes:
-    """Compose a configuration and pickle it: loading a pickle takes a fifth of a deep copy."""
+def _composed(own_files: str, *words: str) -> bytes:
+    """Compose a configuration and pickle it: loading a pickle takes a fifth of a deep copy.
+
+    Args:
+        own_files: Digest of the user's folder, of which a composition is a function, too.
+        words: The overrides.
+    """
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return pickle.dumps(compose("run", list(words)))
+        return pickle.dumps(compose("run", [*words, *conf_folders.overrides()]))
 
 
 def chosen_option(arguments: list[str], group: str) -> str:
@@ -398,11 +392,12 @@ def _mappings(path: str, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 def _advice(message: str, job: list[str]) -> str:
     """Return Hydra's message in one line, with the nearest valid override or option."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if lines[0].endswith("while composing config:"):  # and what was raised stands below
+        lines[:2] = [" ".join(lines[:2])]
     missing = re.match(r"(?:In '.*': )?Could not find '(.*)/(.*)'", message)
     if missing:
         group, option = missing.groups()
-        options = [path.stem for path in (CONF / group).glob("*.yaml")]
-        return f"{lines[0]} {nearest(option, options)}"
+        return f"{lines[0]} {nearest(option, conf_folders.options(group))}"
     longest_first = sorted(job, key=lambda word: -len(word.partition("=")[0]))
     for word in longest_first:
         if word[:1] not in "+~" and lines[0].startswith("Could not override"):
@@ -412,9 +407,9 @@ def _advice(message: str, job: list[str]) -> str:
     for word in longest_first:  # `data` stands in a message about data.select, too
         key, _, value = word.lstrip("+~").partition("=")
         if lines[0].startswith("Config group override must be"):
-            if (CONF / key).is_dir() and (value in ("null", "") or value.isdecimal()):
-                options = [path.stem for path in (CONF / key).glob("*.yaml")]
-                return f"{word}: {key} takes the name of an option; {nearest('', options)}"
+            if conf_folders.is_group(key) and (value in ("null", "") or value.isdecimal()):
+                advice = nearest("", conf_folders.options(key))
+                return f"{word}: {key} takes the name of an option; {advice}"
         elif key in message:
             groups = _groups()
             chosen = [other for other in job if other.partition("=")[0] in groups and other != word]
@@ -430,7 +425,9 @@ def _mapping_advice(word: str) -> str:
     if not value.startswith("{"):
         return ""
     group = key.partition(".")[0]
-    own = f", and a file of yours in conf/{group}/ replaces them all" * (CONF / group).is_dir()
+    own = ""
+    if conf_folders.is_group(group):
+        own = f", and {group}/NAME.yaml in a folder of yours (--config-dir) replaces them all"
     return (
         f"{word}: {key} has other entries, and this would add to them; say so by +{key}={{...}}; "
         f"~{key}.NAME takes one out{own}"
@@ -452,5 +449,4 @@ def _check_empty_mappings(cfg: DictConfig, job: list[str]) -> None:
 
 
 def _groups() -> list[str]:
-    folders = [path.name for path in CONF.iterdir() if path.is_dir()]
-    return [*folders, "chain@target", "chain@draft"]
+    return [*conf_folders.groups(), "chain@target", "chain@draft"]

@@ -26,15 +26,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 
-from soaes.pipeline import progress, scheduler
+from soaes.pipeline import conf_folders, progress, scheduler
 from soaes.pipeline.command_line import key_of, parse, value
-from soaes.pipeline.compose import CONF
+from soaes.pipeline.conf_folders import CONF
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.scheduler import Outcome
 from soaes.pipeline.store import Store
 
 LAUNCHER = "hydra/launcher"
+SEARCH_PATH = "hydra.searchpath"
 SETTLED = ("hydra.mode", "hydra.run", "hydra.sweep", "hydra/sweeper", "hydra.sweeper")  # by rounds
 UNIT = "unit"  # the key by which Hydra enumerates the jobs of a round
 JOBLIBS_METHOD = "loky"  # of starting processes, in joblib's workers; their children lack it
@@ -62,6 +63,11 @@ def check(words: Sequence[str]) -> None:
     if not words:
         return
     keys = [key_of(override) for override in parse(words)]
+    if SEARCH_PATH in keys:
+        word = words[keys.index(SEARCH_PATH)]
+        raise ValueError(
+            f"{word}: name a folder of yours by --config-dir FOLDER, which every command knows"
+        )
     launcher = value(words, LAUNCHER)
     if launcher is None and LAUNCHER in keys:
         raise ValueError(f"{' '.join(words)}: give {LAUNCHER} one name, as in {LAUNCHER}=joblib")
@@ -78,7 +84,7 @@ def check(words: Sequence[str]) -> None:
             )
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            compose("run", list(words), return_hydra_config=True)
+            compose("run", [*words, *conf_folders.overrides()], return_hydra_config=True)
     except MissingConfigException:
         raise ValueError(
             f"{LAUNCHER}={launcher}: there is no such launcher here; `pip install '.[launchers]'` "
@@ -283,7 +289,7 @@ def _run_hydra(words: Sequence[str], job: Callable[[DictConfig], None]) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise it prints an exception and exits
     argv = sys.argv
-    sys.argv = [argv[0], *words]
+    sys.argv = [argv[0], *words, *conf_folders.overrides()]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="run")(job)()
     finally:

@@ -14,8 +14,9 @@ import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from soaes.pipeline import conf_folders
 from soaes.pipeline.command_line import key_of, parse
-from soaes.pipeline.compose import CONF, REFERENCE, referred_key, stage_keys
+from soaes.pipeline.compose import REFERENCE, referred_key, stage_keys
 
 # What every job reads beside its goal: see `compose.runtime_settings`.
 OF_THE_RUNTIME = ("goal", "dry", "runtime", "logger", "endpoint", "hydra")
@@ -115,7 +116,7 @@ def _shape(override: Override) -> str:
 
 
 def _is_group(override: Override) -> bool:
-    return (CONF / str(override.key_or_group)).is_dir()
+    return conf_folders.is_group(str(override.key_or_group))
 
 
 def _keys_set(override: Override) -> list[str]:
@@ -126,8 +127,8 @@ def _keys_set(override: Override) -> list[str]:
     if not _is_group(override):
         return [key_of(override)]
     group = str(override.key_or_group)
-    path = CONF / group / f"{override.value()}.yaml"
-    if not path.exists():
+    path = conf_folders.option_file(group, override.value())
+    if path is None:
         return [override.package or group]
     text = path.read_text(encoding="utf-8")
     header = re.search(r"^# @package (\S+)", text, re.MULTILINE)

@@ -22,9 +22,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from soaes.decode.backends.vllm_environment import BACKENDS, is_installed, library, python
-from soaes.pipeline import command_line, compose, reach
+from soaes.pipeline import command_line, compose, conf_folders, reach
 from soaes.pipeline.command_line import key_of, parse, values, without
-from soaes.pipeline.compose import CONF, compose_job, runtime_settings
+from soaes.pipeline.compose import compose_job, runtime_settings
 from soaes.pipeline.provenance import machine
 from soaes.pipeline.recipe import Recipe, revive
 from soaes.pipeline.recipe_checks import check_execution, check_questions, check_recipe
@@ -175,12 +175,8 @@ def _words(override: Override) -> list[str]:
     if override.is_delete():
         return [str(override.input_line)]
     key = override.get_key_element()
-    return [f"{key}={value}" for value in values(override, _options(override.key_or_group))]
-
-
-def _options(group: str) -> list[str]:
-    """Return the options of a config group; none if it is a key."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    options = conf_folders.options(override.key_or_group)
+    return [f"{key}={value}" for value in values(override, options)]
 
 
 def _experiment_sweep(arguments: list[str]) -> list[str]:
@@ -188,9 +184,9 @@ def _experiment_sweep(arguments: list[str]) -> list[str]:
     name = experiment_of(arguments)
     if not name:
         return []
-    path = CONF / "experiment" / f"{name}.yaml"
-    if not path.exists():
-        advice = nearest(name, _options("experiment"))
+    path = conf_folders.option_file("experiment", name)
+    if path is None:
+        advice = nearest(name, conf_folders.options("experiment"))
         raise ValueError(f"experiment={name}: there is none; {advice}")
     params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params")
     return [f"{key}={value}" for key, value in (params or {}).items()]
@@ -215,7 +211,7 @@ def sweeps_of(words: list[str]) -> list[list[str]]:
     if not named or named[0].value() is None:
         return [words]
     others = without(words, "experiment")
-    experiments = _options("experiment")
+    experiments = conf_folders.options("experiment")
     names: list[str] = []
     for pattern in values(named[0], experiments):
         names += fnmatch.filter(experiments, pattern) or [pattern]
@@ -232,7 +228,7 @@ def experiment_of(arguments: list[str]) -> str:
 
 def _cache_key(arguments: list[str]) -> str:
     """Digest everything that the jobs are a function of, except the user's data and models."""
-    conf = b"".join(path.read_bytes() for path in sorted(CONF.rglob("*.yaml")))
+    conf = conf_folders.content()
     files: list[Path] = []
     for folder in ("pipeline", "data", "decode", "model", "stages"):  # what jobs are checked by
         files += sorted((Path(__file__).parent.parent / folder).rglob("*.py"))

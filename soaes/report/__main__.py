@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from soaes.pipeline import compose
+from soaes.pipeline import compose, conf_folders
 from soaes.pipeline.progress import escape_unencodable_text, one_line_errors
 from soaes.pipeline.store import check_writable
 from soaes.report import results, wandb_runs
@@ -26,6 +26,7 @@ def main() -> None:
     escape_unencodable_text()
     arguments = _parser().parse_args()
     with one_line_errors():
+        conf_folders.use(arguments.config_dir)
         print(write(arguments.overrides, arguments.out))
 
 
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, help="the file; tables/SCALE/report.html of the store by default"
     )
+    conf_folders.add_option(parser)
     return parser
 
 

@@ -9,12 +9,11 @@ recipes and builds nothing.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from soaes.pipeline import command_line, compose, store
+from soaes.pipeline import command_line, compose, conf_folders, store
 from soaes.pipeline.recipe import Recipe
 from soaes.report import results, table_spec
 from soaes.report.results import Table
@@ -51,8 +50,7 @@ def is_execution(override: str) -> bool:
 
 def command(overrides: list[str]) -> str:
     """Write down the command that builds what a job has built, however it was run."""
-    words = [word for word in overrides if not is_execution(word)]
-    return shlex.join(["python", "-m", "soaes.run", *words])
+    return conf_folders.command([word for word in overrides if not is_execution(word)])
 
 
 def _recipe_names(table: Table) -> Names:

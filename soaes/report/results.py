@@ -19,7 +19,7 @@ from soaes.metrics import bootstrap
 from soaes.metrics.bootstrap import Measured
 from soaes.metrics.samples import statistics
 from soaes.metrics.schema import PREDICTIONS
-from soaes.pipeline import command_line, compose, labels, sweep
+from soaes.pipeline import command_line, conf_folders, labels, sweep
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.resolvers import cache_folder
 from soaes.pipeline.runtime import Runtime
@@ -211,7 +211,7 @@ def seeds(overrides: list[str]) -> list[int]:
     """List the seeds of a command line; without any, the one that run.yaml sets."""
     given = command_line.last(overrides, "seed")
     if given is None:
-        return [yaml.safe_load((compose.CONF / "run.yaml").read_text("utf-8"))["seed"]]
+        return [yaml.safe_load((conf_folders.CONF / "run.yaml").read_text("utf-8"))["seed"]]
     for value in command_line.values(given):
         if not value.isdecimal():
             raise ValueError(f"seed={value}: must be a whole number of at least 0")

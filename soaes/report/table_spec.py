@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from soaes.pipeline import compose
+from soaes.pipeline import conf_folders
 from soaes.pipeline.validation import nearest
 
-EXPERIMENTS = compose.shipped_folder("experiments")
+EXPERIMENTS = conf_folders.shipped_folder("experiments")
 
 # ---------------------------------------------------------------- sides of a comparison
 

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from soaes.data.annotation.item import ITEMS
+from soaes.data.annotation.item import ITEMS, RUBRIC
 from soaes.pipeline.progress import escape_unencodable_text, one_line_errors
 from soaes.pipeline.store import check_writable
 from soaes.review.database import Database
@@ -147,13 +147,25 @@ def _export(database: Database, folder: Path) -> None:
 
 def _serve(database: Database, data: Path, arguments: argparse.Namespace) -> None:
     names = arguments.reviewer or database.reviewers() or [_login_name()]
-    service = Service(database, names, arguments.port, data.resolve().name, _announce)
+    title = data.resolve().name
+    service = Service(database, names, arguments.port, title, _announce, _rubric(data))
     print("each address opens one browser; Ctrl-C ends, and the same command goes on", flush=True)
     with suppress(KeyboardInterrupt):
         service.run()
     database_option = f" --database {arguments.database}" if arguments.database else ""
     command = f"python -m soaes.review {data}{database_option} --export FOLDER"
     print(f"\nended; `{command}` writes what was decided")
+
+
+def _rubric(data: Path) -> str:
+    """Return by what people decide on the items of a folder; "" where it does not say."""
+    path = data / RUBRIC
+    if not path.is_file():
+        return ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is not UTF-8; save it in that encoding") from None
 
 
 def _announce(reviewer: str, address: str) -> None:

@@ -70,7 +70,9 @@ class RequestError(Exception):
         self.status = status
 
 
-def app(database: Database, addresses: Addresses, port: int, title: str) -> Starlette:
+def app(
+    database: Database, addresses: Addresses, port: int, title: str, rubric: str = ""
+) -> Starlette:
     """Return the application.
 
     Args:
@@ -78,8 +80,9 @@ def app(database: Database, addresses: Addresses, port: int, title: str) -> Star
         addresses: The one-time addresses that open the page.
         port: The port that it listens to.
         title: What is reviewed, for the page.
+        rubric: By what people decide, which the page shows as text; "" for nothing.
     """
-    review = _Review(database, title)
+    review = _Review(database, title, rubric)
     routes = [
         Route("/", review.page),
         Route("/assets/{name}", _asset),
@@ -98,15 +101,18 @@ def app(database: Database, addresses: Addresses, port: int, title: str) -> Star
 class _Review:
     """Answers by a database; methods run in threads."""
 
-    def __init__(self, database: Database, title: str) -> None:
+    def __init__(self, database: Database, title: str, rubric: str) -> None:
         self.database = database
         self.title = title
+        self.rubric = rubric
         environment = Environment(loader=FileSystemLoader(ASSETS), autoescape=True)
         self.template = environment.get_template("review.html.jinja")
 
     def page(self, request: Request) -> Response:
         """Answer the page, without an item."""
-        text = self.template.render(title=self.title, reviewer=request.scope["reviewer"])
+        text = self.template.render(
+            title=self.title, reviewer=request.scope["reviewer"], rubric=self.rubric
+        )
         return HTMLResponse(text)
 
     def next(self, reviewer: str, _: Body) -> Body:

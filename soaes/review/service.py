@@ -25,6 +25,7 @@ class Service:
         port: int,
         title: str,
         announce: Callable[[str, str], None],
+        rubric: str = "",
     ) -> None:
         """Listen, and announce the addresses.
 
@@ -34,6 +35,7 @@ class Service:
             port: 0 takes a free one.
             title: What is reviewed, for the page.
             announce: Called with a person and an address that opens one browser for them.
+            rubric: By what people decide, for the page; "" for nothing.
 
         Raises:
             ValueError: A name is empty or too long, or the port is taken.
@@ -48,7 +50,7 @@ class Service:
         for name in reviewers:
             addresses.issue(name)
         config = uvicorn.Config(
-            app(database, addresses, self.port, title),
+            app(database, addresses, self.port, title, rubric),
             access_log=False,
             log_level="warning",
             server_header=False,

@@ -19,6 +19,7 @@ import signal
 import sys
 
 from soaes.decode.backends import vllm_environment
+from soaes.pipeline import conf_folders
 from soaes.pipeline.progress import escape_unencodable_text, one_line_errors
 from soaes.pipeline.store import check_writable, write_text
 from soaes.pipeline.validation import check_positive, check_whole
@@ -47,6 +48,7 @@ def main() -> None:
         else:
             overrides.append(word)
     with one_line_errors():
+        conf_folders.use(arguments.config_dir)
         settings = ServerSettings(
             arguments.host,
             arguments.port,
@@ -125,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="until vLLM has to be healthy; default: %(default)s",
     )
+    conf_folders.add_option(parser)
     return parser
 
 

@@ -7,7 +7,6 @@ settings with the draft that was measured to be the fastest for it.
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from soaes.data.jsonl import read_jsonl
 from soaes.metrics import bootstrap
 from soaes.model import folder as model_folder
-from soaes.pipeline import compose, labels, origins, sweep
+from soaes.pipeline import compose, conf_folders, labels, origins, sweep
 from soaes.pipeline.command_line import key_of, parse
 from soaes.pipeline.recipe import PARENT
 from soaes.pipeline.store import STAGE, Store, read_recipe
@@ -194,7 +193,7 @@ class _Finder:
 
     def command(self, goal: str) -> str:
         """Return the command that builds a goal of these settings."""
-        return " ".join(["python -m soaes.run", f"goal={goal}", shlex.join(self.words)]).rstrip()
+        return conf_folders.command([f"goal={goal}", *self.words])
 
     def measure(self, target: Model, draft: Model, named: str | None) -> str:
         """Return the command that measures a pair; empty if it is not one of these settings.

@@ -311,7 +311,9 @@ def _check_sources(documents: Path, sources: list[str], categories: list[str] | 
             if category not in existing:
                 raise ValueError(
                     f"categories={categories}: no dialogue of {documents.name} has the "
-                    f"category {category}. {validation.nearest(category, existing)}"
+                    f"category {category}. {validation.nearest(category, existing)} "
+                    "(data.categories; with data=files they are those of the domain, "
+                    "domain.categories)"
                 )
 
 

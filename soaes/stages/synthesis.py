@@ -36,7 +36,7 @@ from soaes.data.synthesis.settings import (
 )
 from soaes.metrics.schema import write_metrics
 from soaes.pipeline.runtime import Endpoint, Execution
-from soaes.pipeline.store import write_json
+from soaes.pipeline.store import write_json, write_text
 from soaes.pipeline.tracking import Tracker
 
 CALLS = "calls.jsonl"
@@ -118,12 +118,13 @@ def screen(
     *,
     prompt: PromptSettings,
     screens: ScreenSettings,
+    rubric: str | None = None,
     out: Path,
 ) -> None:
     """Make items of the answers that pass all screens.
 
     Writes items.jsonl (soaes.data.annotation.item); rejections.jsonl, each call that became none
-    with the name of its screen; and account.json: calls = items + rejections.
+    with the name of its screen; account.json: calls = items + rejections; and rubric.md.
 
     Args:
         calls: Folder of `ask`.
@@ -131,6 +132,7 @@ def screen(
         held_out_questions: Folder of soaes.stages.curate.held_out_questions.
         prompt: What the model was told.
         screens: What an answer must be.
+        rubric: By what people accept an item, which the review page shows; None for nothing.
         out: The stage's output folder.
 
     Raises:
@@ -173,6 +175,8 @@ def screen(
         )
     _set_apart(items, texts, screens)
     annotation.write_items(out / annotation.ITEMS, items.values())
+    if rubric is not None:
+        write_text(out / annotation.RUBRIC, rubric)
     metrics = {
         "items": len(items),
         "reports": account["items_by_task"].get("report", 0),

@@ -129,12 +129,13 @@ def decide_all(database, reviewer, verdict="accept"):
 class LocalService:
     """The page in a thread of this process, with a new address for whoever asks."""
 
-    def __init__(self, path, items, people=("li",), port=0, **settings):
+    def __init__(self, path, items, people=("li",), port=0, rubric="", **settings):
         self.database = Database(path)
         self.database.use(ReviewSettings(**{"twice": 0, **settings}))
         self.database.load(items)
         self.addresses = {}
-        self.service = Service(self.database, people, port, "toy", self.addresses.__setitem__)
+        announce = self.addresses.__setitem__
+        self.service = Service(self.database, people, port, "toy", announce, rubric)
         self.port = self.service.port
         self.base = f"http://127.0.0.1:{self.port}"
         self.thread = threading.Thread(target=self.service.run, daemon=True)

@@ -125,7 +125,7 @@ class DeduplicationSettings:
 
 @dataclass(frozen=True)
 class DomainSettings:
-    """What an expert says of a domain (conf/domain).
+    """What documents are scored by, of what conf/domain says of a domain.
 
     Attributes:
         topics: Topic -> its terms: what an expert wants covered. Without labels, their density is
@@ -140,9 +140,16 @@ class DomainSettings:
     as_of: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("topics", "tiers"):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping):
+                written = "null" if value is None else value
+                raise ValueError(f"domain.{name}={written}: must be entries `name: value`, or {{}}")
         for origin, tier in self.tiers.items():
             if tier not in range(1, 6):
-                raise ValueError(f"tiers.{origin}={tier}: must be a whole number from 1 to 5")
+                raise ValueError(
+                    f"domain.tiers.{origin}={tier}: must be a whole number from 1 to 5"
+                )
         for topic, terms in self.topics.items():
             is_list = isinstance(terms, Sequence) and not isinstance(terms, str)
             if (
@@ -151,11 +158,11 @@ class DomainSettings:
                 or not all(isinstance(term, str) and term for term in terms)
             ):
                 raise ValueError(
-                    f"topics.{topic}={terms}: must be a list of terms, none empty; put a number "
-                    "in quotes"
+                    f"domain.topics.{topic}={terms}: must be a list of terms, none empty; put a "
+                    "number in quotes"
                 )
         if self.as_of is not None and not _is_date(str(self.as_of)):
-            raise ValueError(f"as_of={self.as_of}: must be a date as in 2026-01-31, or null")
+            raise ValueError(f"domain.as_of={self.as_of}: must be a date as in 2026-01-31, or null")
 
 
 def _is_date(text: str) -> bool:

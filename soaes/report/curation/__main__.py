@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from soaes.pipeline import sweep
+from soaes.pipeline import conf_folders, sweep
 from soaes.pipeline.progress import escape_unencodable_text, one_line_errors
 from soaes.pipeline.store import check_writable
 from soaes.report import results
@@ -24,6 +24,7 @@ def main() -> None:
     escape_unencodable_text()
     arguments = _parser().parse_args()
     with one_line_errors():
+        conf_folders.use(arguments.config_dir)
         for line in write(arguments.overrides, arguments.out):
             print(line)
 
@@ -35,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         "overrides", nargs="*", help="as given to soaes.run: data=files data.root=DIR"
     )
     parser.add_argument("--out", type=Path, help="the file; curation/NAME.html of the store")
+    conf_folders.add_option(parser)
     return parser
 
 

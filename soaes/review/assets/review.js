@@ -45,6 +45,7 @@ Object.assign(WORDS, {
   characterEnd: ["", "字"],
   toSpan: ["To the marked passage", "回到标记处"],
   notInPassage: ["not in the marked passage", "标记段落中没有"],
+  rubric: ["By what to decide", "判断标准"],
 
   accept: ["Accept", "接受"],
   edit: ["Edit", "修改"],
@@ -178,6 +179,7 @@ Object.assign(WORDS, {
   keyBack: ["previous item, to change the decision; forward again", "上一条，可修改决定；返回队列"],
   keyScroll: ["scroll the document", "滚动文档"],
   keySpan: ["back to the marked passage", "回到标记处"],
+  keyRubric: ["open or fold by what to decide", "展开或收起判断标准"],
   keyViews: ["review, items, progress", "审核、条目、进度"],
   keyLook: ["language, theme", "语言、主题"],
   keyNote: [
@@ -196,6 +198,7 @@ const RENEW = 60; // seconds between two signs that the item is still wanted
 const RETRIES = [0.5, 1, 2, 4]; // seconds before a decision is sent again; the last one repeats
 
 const REVIEWER = document.body.dataset.reviewer;
+const RUBRIC = document.body.dataset.rubric; // of questions or of passages; "" where there is none
 const main = document.getElementById("main");
 const help = document.getElementById("help");
 
@@ -212,6 +215,7 @@ const state = {
   history: [], // of own decisions, oldest first: {item, again}
   saved: "", // the last verdict that was acknowledged
   failure: "",
+  isRubricOpen: false,
   query: { show: "all", words: "", start: 0 },
 };
 
@@ -623,7 +627,7 @@ function questionOf(item) {
 }
 
 function subject(item) {
-  const parts = [noticeBox(), factsOfItem(item)];
+  const parts = [noticeBox(), factsOfItem(item), rubricBox(item)];
   if (item.kind !== "qa") {
     parts.push(
       el("p", { class: "question-text", id: "question", tabindex: -1 }, plain(questionOf(item))),
@@ -653,6 +657,25 @@ function subject(item) {
     el("div", { class: "answer-text", "data-task": item.task }, withFacts(answer, passage)),
   );
   return el("div", { class: "subject" }, parts);
+}
+
+/** By what to decide, folded until it is wanted; it says nothing of pairs of documents. */
+function rubricBox(item) {
+  if (!RUBRIC || item.kind === "near_duplicate") return null;
+  const box = el(
+    "details",
+    { class: "rubric", id: "rubric" },
+    el("summary", { "aria-keyshortcuts": "G" }, say("rubric"), " ", el("kbd", {}, "G")),
+    el("div", { class: "text" }, plain(RUBRIC)),
+  );
+  box.open = state.isRubricOpen;
+  box.addEventListener("toggle", () => (state.isRubricOpen = box.open));
+  return box;
+}
+
+function foldRubric() {
+  const box = document.getElementById("rubric");
+  if (box) state.isRubricOpen = box.open = !box.open;
 }
 
 /** The texts of an item, as this person edited them before. */
@@ -933,6 +956,7 @@ const ACTIONS = {
   f: goForward,
   arrowright: goForward,
   d: showSpan,
+  g: foldRubric,
   j: () => scrollDocument(1),
   k: () => scrollDocument(-1),
   " ": (event) => scrollDocument(event.shiftKey ? -1 : 1),
@@ -974,7 +998,7 @@ function onKey(event) {
   }
   if (isCommand || event.altKey || isField(event.target) || help.open) return;
   const key = keyOf(event);
-  if (event.target.tagName === "BUTTON" && key === " ") return;
+  if (["BUTTON", "SUMMARY"].includes(event.target.tagName) && key === " ") return;
   if (state.view === "review" && !state.pending) {
     const action = state.work ? workAction(key) : key === "b" && goBack;
     if (action) return run(event, action);
@@ -1378,6 +1402,7 @@ function showHelp() {
     ["B  F", "keyBack"],
     ["J  K", "keyScroll"],
     ["D", "keySpan"],
+    ["G", "keyRubric"],
     ["1  2  3", "keyViews"],
     ["L  T", "keyLook"],
   ];
