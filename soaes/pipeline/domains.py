@@ -54,7 +54,7 @@ def settle(cfg: DictConfig) -> None:
                 f"{GROUP}.{name}={text}: must be text, the name of a Markdown file beside the "
                 "domain's, or null"
             )
-        if _is_page(text):
+        if isinstance(text, str) and text.endswith(".md") and "\n" not in text:
             node[name] = _page(name, text)
 
 
@@ -77,11 +77,6 @@ def _check_names(place: str, written: dict[str, Any], known: Sequence[str]) -> N
     for name in known:
         if name not in written:
             raise ValueError(f"{place}.{name}: must be given; set it again")
-
-
-def _is_page(value: object) -> bool:
-    """Tell whether a value names a file: one line that ends in .md."""
-    return isinstance(value, str) and value.endswith(".md") and "\n" not in value
 
 
 def _page(name: str, file: str) -> str:
