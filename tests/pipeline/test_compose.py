@@ -909,7 +909,7 @@ def test_a_slip_is_one_clear_error_before_anything_is_built(words, message):
         ),
         pytest.param(
             'domain.topics={mine:["国资委"]}',
-            r"domain.topics=.*: domain.topics has other entries.*\+domain.topics=.*domain/NAME.yaml",
+            r"domain.topics=.*: domain.topics has other entries.*\+domain.topics=.*/NAME.yaml",
             id="a-mapping-that-is-overridden",
         ),
         pytest.param(
