@@ -11,7 +11,6 @@ stands in soaes.data.curation, and how a format is read in soaes.data.readers.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
@@ -31,6 +30,7 @@ from soaes.data.curation.document import (
     SourceDocument,
     StepOutput,
     curated,
+    encodable,
     place_of,
     read_documents,
 )
@@ -54,7 +54,6 @@ KINDS = ("general", "corpus")
 MAX_DETAIL = 80  # characters of a question in drops.jsonl
 JUDGED = "judged.jsonl"  # labelled passages with the score of their document
 THRESHOLDS = tuple(step / 20 for step in range(20))  # of relevance, in frontier.json
-SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read(
@@ -306,17 +305,20 @@ def _read_file(
     fields_not_read: Counter[str] = Counter()
     source = ""
     num_same = 1  # documents of one source, such as records on one line
-    for item in process.read(Path(root) / file, name):
-        if isinstance(item, Rejection):
-            output.reject(item)
+    for found in process.read(Path(root) / file, name):
+        if isinstance(found, Rejection):
+            output.reject(encodable(found))
             continue
+        item = encodable(found)
         fields_not_read.update(item.unread)
         num_same = num_same + 1 if item.source == source else 1
         source = item.source
         if num_same > 1:
             item = replace(item, source=f"{source}:{num_same}")
+        rejection = None
         try:
-            item, rejection = _encodable(item)
+            if item.text != found.text:
+                item, rejection = _without_broken_lines(item)
             document = _document(kind, name, item)
         except Unreadable as error:
             output.reject(Rejection(item.source, error.reason, error.detail))
@@ -328,17 +330,14 @@ def _read_file(
     return fields_not_read
 
 
-def _encodable(item: SourceDocument) -> tuple[SourceDocument, Rejection | None]:
-    """Take out the lines that hold half a character, which an escape in JSON or a PDF can make.
+def _without_broken_lines(item: SourceDocument) -> tuple[SourceDocument, Rejection | None]:
+    """Take out the lines that held half a character, which an escape in JSON or a PDF can make.
 
     Raises:
         Unreadable: They are most of the text.
     """
-    title, text = (SURROGATE.sub(encodings.REPLACEMENT, value) for value in (item.title, item.text))
-    if (title, text) == (item.title, item.text):
-        return item, None
-    text, rejection = encodings.repaired(text, item.source)
-    return replace(item, title=title, text=text, page_starts=()), rejection
+    text, rejection = encodings.repaired(item.text, item.source)
+    return replace(item, text=text, page_starts=()), rejection
 
 
 def _document(kind: str, file: str, item: SourceDocument) -> CuratedDocument:

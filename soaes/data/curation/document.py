@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NotRequired, TextIO, TypedDict
+from typing import Any, NotRequired, TextIO, TypedDict, TypeVar
 
 from soaes.pipeline.store import damaged, read_json, write_json
 
@@ -35,6 +36,8 @@ ACCOUNT = "account.json"
 MAX_SAMPLES = 20  # of each rule
 SAMPLE_CHARS = 120  # of the text before and after
 CONTEXT_CHARS = 20  # of these, in front of the first difference
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which UTF-8 cannot hold
+REPLACEMENT = "\ufffd"
 WARNED_SHARE = 0.3  # of an origin's documents or characters that one rule takes
 
 
@@ -61,6 +64,14 @@ class SourceDocument:
     page_starts: tuple[int, ...] = ()
     unread: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        # the reader may be the user's own
+        for name in ("text", "source", "title", "date", "url"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                kind = type(value).__name__
+                raise TypeError(f'{name} is {kind}: give text, "" where it is unknown')
+
 
 @dataclass(frozen=True)
 class Rejection:
@@ -75,6 +86,25 @@ class Rejection:
     source: str
     reason: str
     detail: str = ""
+
+
+Found = TypeVar("Found", SourceDocument, Rejection)
+
+
+def encodable(found: Found) -> Found:
+    """Return what a reader found with a mark for each half of a character, in any field.
+
+    An escape in JSON or in a PDF can make one, and UTF-8 cannot hold it.
+    """
+    changed = {name: _marked(value) for name, value in vars(found).items()}
+    return found if changed == vars(found) else replace(found, **changed)
+
+
+def _marked(value: Any) -> Any:
+    """Return a text, or each text of a tuple, with a mark for each half of a character."""
+    if isinstance(value, tuple):
+        return tuple(map(_marked, value))
+    return SURROGATE.sub(REPLACEMENT, value) if isinstance(value, str) else value
 
 
 # Reads one file: its path, and its name relative to the data root, with which sources begin.

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from resiliparse.parse.encoding import detect_encoding
 
-from soaes.data.curation.document import Rejection
+from soaes.data.curation.document import REPLACEMENT, Rejection
 from soaes.data.readers.base import Unreadable
 
 BOMS = (
@@ -32,7 +32,6 @@ BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
     (b"\x84\x31\x95\x33", "gb18030"),
 )
-REPLACEMENT = "\ufffd"
 LATIN = re.compile("[\x80-\xff]")
 LETTER = re.compile("[^\\W\\d_]|[\x80-\xff]")
 # Encodings under which any bytes are text, so that their declaration proves nothing.

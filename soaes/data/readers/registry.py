@@ -111,7 +111,11 @@ class Readers:
 def _guarded(reader: Reader, path: Path, name: str) -> Iterator[SourceDocument | Rejection]:
     """Yield what a reader yields; what it raises is a rejection."""
     try:
-        yield from reader(path, name)
+        for found in reader(path, name):
+            if not isinstance(found, (SourceDocument, Rejection)):
+                kind = type(found).__name__
+                raise TypeError(f"it yields {kind}: yield SourceDocument or Rejection")
+            yield found
     except Unreadable as error:
         yield Rejection(name, error.reason, error.detail)
     except OSError as error:

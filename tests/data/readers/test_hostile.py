@@ -148,6 +148,10 @@ INPUTS = {
         f'{{"text": "{LAW}\\n\\ud800"}}'.encode(),
         [rejected("broken characters", ":1:2"), text_of(LAW)],
     ),
+    "24-halves.jsonl": (
+        f'{{"text": "{LAW}", "url": "\\ud800", "\\ud800": 1}}\n{{"\\udc00": 1}}'.encode(),
+        [rejected("no text or content field", ":2"), text_of(LAW)],
+    ),
     "25.jsonl": (
         f'{{"text": "{LAW}\u2028续"}}\r\n{LINE}\r\n{LINE}'.encode(),
         [text_of(f"{LAW}\u2028续"), text_of(LAW), text_of(LAW)],

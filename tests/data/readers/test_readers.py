@@ -287,9 +287,28 @@ def test_a_reader_of_ones_own_is_named_by_suffix_and_its_failure_is_a_rejection(
         Readers({"sql": "no.such"})
 
 
+def read_nothing_of_use(path, name):
+    if path.read_text("utf-8") == "None":
+        yield SourceDocument("text", name, title=None)
+    yield {"text": "text"}
+
+
+@pytest.mark.parametrize(
+    "content, detail",
+    [
+        ("None", 'TypeError: title is NoneType: give text, "" where it is unknown'),
+        ("dict", "TypeError: it yields dict: yield SourceDocument or Rejection"),
+    ],
+)
+def test_what_a_reader_of_ones_own_gives_is_checked_where_it_is_read(tmp_path, content, detail):
+    own = {"sql": f"{__name__}.read_nothing_of_use"}
+    (failure,) = read(tmp_path, "a.sql", content, own)
+    assert failure == Rejection("corpus/a.sql", "reader failed", detail)
+
+
 DUMP = (
     "INSERT INTO pages (id, title, html) VALUES (1, '公司法', '<p>It''s law (a, b).</p>\\n"
-    "<p>第二段，在此。</p>');\nINSERT INTO pages (id, title, html) VALUES (2, null, '<p>x</p>');\n"
+    "<p>第二段，在此。</p>');\nINSERT INTO pages (id, title, html) VALUES (2, '', '<p>x</p>');\n"
 )
 
 
@@ -302,7 +321,7 @@ def test_the_reader_that_is_documented_reads_a_dump(tmp_path, monkeypatch):
     first, second = read(tmp_path, "a.sql", DUMP, {"sql": "documented.read_sql"})
     assert (first.source, first.title) == ("corpus/a.sql:1", "公司法")
     assert first.text.split() == ["It''s", "law", "(a,", "b).", "第二段，在此。"]
-    assert (second.source, second.text) == ("corpus/a.sql:2", "x")
+    assert (second.source, second.title, second.text) == ("corpus/a.sql:2", "", "x")
 
 
 def test_no_library_of_a_reader_has_a_licence_that_binds_its_users():
