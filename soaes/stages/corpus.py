@@ -19,7 +19,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from soaes.data.curation import characters, importance, near_duplicates, relevance, sources
+from soaes.data.curation import (
+    characters,
+    importance,
+    near_duplicates,
+    relevance,
+    sources,
+    versions,
+)
 from soaes.data.curation import cleaning as cleaning_rules
 from soaes.data.curation import selection as selecting
 from soaes.data.curation.curation_report import printable
@@ -364,7 +371,8 @@ def _citations(documents: Path) -> tuple[importance.Citations, str]:
     newest = date.min
     for document in read_documents(documents):
         citations.add(document["text"], document["title"])
-        newest = max(newest, importance.parsed_day(document["date"]) or date.min)
+        day = importance.parsed_day(versions.version_date(document))
+        newest = max(newest, day or date.min)
     return citations, "" if newest == date.min else newest.isoformat()
 
 
@@ -375,7 +383,7 @@ def _scores(
     title = document["title"]
     parts = importance.Importance(
         force=importance.legal_force(title),
-        recency=importance.recency(document["date"], as_of),
+        recency=importance.recency(versions.version_date(document), as_of),
         citations=citations.of(title),
         topics=importance.topic_coverage(document["text"], domain.topics),
     )

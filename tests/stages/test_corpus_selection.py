@@ -97,6 +97,14 @@ def test_labels_score_what_no_topic_finds(parent, tmp_path):
     assert not any("relevance" in score for score in without.values())
 
 
+def test_a_text_that_says_when_it_was_passed_is_as_recent_as_that(tmp_path):
+    texts = ["2003年12月29日通过", "2023年12月29日修订", "2023年2月30日修订"]
+    laws = [document(n, f"某法\n{text}\n第一条 {ABOUT}", "law") for n, text in enumerate(texts)]
+    scores = scored(written(tmp_path / "in", laws), tmp_path / "root", tmp_path / "out")
+    assert [score["recency"] for score in scores.values()] == [0.5, 1.0, 0.5]
+    assert json.loads((tmp_path / "out/scoring.json").read_text())["as_of"] == "2023-12-29"
+
+
 def test_nothing_is_dropped_unless_asked_and_every_drop_says_why(parent, tmp_path):
     scored(parent, tmp_path / "root", tmp_path / "scored")
 

@@ -4,8 +4,8 @@ The mean of four parts, each in [0, 1]:
 
 - legal force, by the kind of text that the title names: constitution, law, regulation, local
   regulation, rule, anything else
-- recency: half for every `HALF_LIFE` years between the date and the newest one; half where the
-  date is unknown; a text that comes into force after `as_of` has none
+- recency: half for every `HALF_LIFE` years between the date of the version, or of the document,
+  and the newest one; half where it is unknown; a text that is in force after `as_of` has none
 - citations: how many other documents name it as 《title》, on a logarithmic scale
 - topics: the share of an expert's topics of which a term occurs
 
@@ -33,10 +33,11 @@ DAY = re.compile(r"\d{4}(?:-\d{2}(?:-\d{2})?)?")
 CITED = re.compile(r"《([^《》\n]{2,60})》")
 # Notes behind a title: (2017-04-20), （试行）, (2013年修订)
 NOTES = re.compile(r"[(（][^()（）]*[)）]\s*$")
+NO_LAW = "办做方看想说算疗"  # in front of 法, of what is no law: 办法, 做法 (of a dish), 方法
 # The kind of a text, by its title, from the highest force down.
 FORCES = (
     (re.compile(r"宪法(?:修正案)?$"), 1.0),
-    (re.compile(r"(?:(?<!办)法|法典|修正案)$"), 0.9),
+    (re.compile(rf"(?:(?<![{NO_LAW}])法|法典|修正案)$"), 0.9),
     (re.compile(r"(?:省|市|自治区|自治州|自治县|区|县).*(?:条例|规定|决定|办法|细则)$"), 0.5),
     (re.compile(r"(?:条例|实施细则)$"), 0.7),
     (re.compile(r"(?:规定|办法|细则|决定|规则|章程|通知|意见)$"), 0.4),

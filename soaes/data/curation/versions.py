@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from contextlib import suppress
+from datetime import date
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import PurePosixPath
@@ -18,7 +20,8 @@ from soaes.data.curation.document import CuratedDocument
 
 HEAD_CHARS = 1500  # of a text, in which it says when it was passed
 TITLE_WITHIN = 300  # letters and digits, within which a text names its title
-UNTITLED_HEAD = 200  # characters; their numbers and names stand for a title that is unknown
+UNTITLED_HEAD = 200  # letters and digits; their numbers and names stand for a title that is unknown
+UNTITLED_WITHIN = 1000  # characters, in which they are looked for
 
 FIRST_ARTICLE = re.compile(r"第一[条章编]")
 DATE = re.compile(r"(\d{4})\s*[年./-]\s*(\d{1,2})\s*[月./-]\s*(\d{1,2})\s*日?")
@@ -61,7 +64,7 @@ def version_date(document: CuratedDocument) -> str:
         head = head[: found.start()]
     lines = [line for line in head.split("\n") if ENACTED.search(line)]
     lines += BRACKETS.findall(f"{document['title']} {document['source']}")
-    dates = [date for line in lines for date in _dates(line)]
+    dates = [day for line in lines for day in _dates(line)]
     return max(dates, default=document["date"][:10])
 
 
@@ -93,14 +96,20 @@ def facts_digest(text: str) -> int:
 
 
 def untitled_digest(document: CuratedDocument) -> int:
-    """Return what stands for the title of a document without one; 0 if nothing does."""
-    return facts_digest(document["text"][:UNTITLED_HEAD])
+    """Return what stands for the title of a document without one; 0 if nothing does.
+
+    Where its head ends is counted in letters and digits, so that punctuation moves no fact out.
+    """
+    beginning = document["text"][:UNTITLED_WITHIN]
+    _, offsets = ngrams.folded_with_offsets(beginning)
+    end = int(offsets[UNTITLED_HEAD]) if len(offsets) > UNTITLED_HEAD else len(beginning)
+    return facts_digest(beginning[:end])
 
 
 @lru_cache
-def days(date: str) -> int:
+def days(iso_date: str) -> int:
     """Return a number for an ISO date that rises with it; 0 for none."""
-    parts = [int(part) for part in re.findall(r"\d+", date)[:3]]
+    parts = [int(part) for part in re.findall(r"\d+", iso_date)[:3]]
     year, month, day = (*parts, 0, 0, 0)[:3]
     return (year * 13 + month) * 32 + day
 
@@ -111,5 +120,9 @@ def _clauses(text: str) -> Counter[str]:
 
 
 def _dates(text: str) -> list[str]:
-    found = [tuple(map(int, date)) for date in DATE.findall(text)]
-    return [f"{year:04}-{month:02}-{day:02}" for year, month, day in found if month <= 12]
+    """Return the days that a text names, as ISO dates; what is in no calendar is left out."""
+    found = []
+    for year, month, day in DATE.findall(text):
+        with suppress(ValueError):
+            found.append(date(int(year), int(month), int(day)).isoformat())
+    return found

@@ -18,6 +18,11 @@ def test_force_falls_from_the_constitution_to_notices():
     assert forces == sorted(forces, reverse=True) and len(set(forces)) == len(forces)
 
 
+@pytest.mark.parametrize("title", ["小炒肉的做法", "统计方法", "我的看法", "物理疗法", "评估办法"])
+def test_what_ends_like_a_law_and_is_none_has_not_its_force(title):
+    assert importance.legal_force(title) <= 0.4 < importance.legal_force("涉外民事关系法律适用法")
+
+
 def test_citations_count_other_documents_and_every_spelling_of_a_title():
     citations = importance.Citations(
         ["中华人民共和国公司法(2018-10-26)", "公司法（2023）", "审计法", ""]

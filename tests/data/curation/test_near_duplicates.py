@@ -219,6 +219,13 @@ def test_a_copy_without_a_date_stands_for_one_version_alone(tmp_path, versions):
     assert kept >= {"new"}
 
 
+def test_punctuation_moves_no_fact_out_of_the_head_of_an_untitled_text(tmp_path):
+    text = f"{prose(15, 190)}文件第2008号{prose(16)}"
+    copy = text.replace("。\n", "。\n\n", 3)  # 2008 begins before the 200th character in one alone
+    (dropped,) = found(tmp_path, [document(text, "a"), document(copy, "b")]).values()
+    assert dropped[0] == "near-duplicate"
+
+
 def law(seed, passed, share=0.0):
     head = f"审计条例\n\n{passed} 市人民代表大会常务委员会通过\n\n第一条 "
     return head + edited(prose(seed), share, passed)
