@@ -32,9 +32,15 @@ import yaml
 
 from benchmarks.rounds import markdown, row, write
 from soaes.data import chat
-from soaes.data.curation import ngrams, sources
+from soaes.data.curation import ngrams
 from soaes.data.curation.document import CuratedDocument, StepOutput, read_documents
-from soaes.data.curation.labels import Label, LabelledPassage, labelled_passages, read_labels
+from soaes.data.curation.labels import (
+    LABELS,
+    Label,
+    LabelledPassage,
+    labelled_passages,
+    read_labels,
+)
 from soaes.data.curation.settings import DomainSettings, SelectionSettings
 from soaes.data.curation.versions import title_key
 from soaes.data.jsonl import read_jsonl, write_jsonl
@@ -239,11 +245,9 @@ class Comparison:
     def _select(self, folder: Path, seed: int) -> None:
         """Select by a scorer that knows the labels of the other families alone."""
         lines = [line for line in self._lines if not is_left_out(_family_of(line), seed)]
-        write_jsonl(folder / "data" / sources.LABELS / "labels.jsonl", lines)
-        root = folder / "data"
-        digest = sources.digest(root, kinds=(sources.LABELS,))
-        scored = folder / "score"
-        corpus.score(folder / "pool", digest, root=str(root), domain=self._domain, out=scored)
+        write_jsonl(folder / "labels" / LABELS, lines)
+        pool, scored = folder / "pool", folder / "score"
+        corpus.score(pool, folder / "labels", domain=self._domain, out=scored)
         selection = SelectionSettings(threshold=THRESHOLD)
         corpus.select(scored, selection=selection, out=folder / "select")
 
@@ -315,7 +319,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/selection.json"))
     arguments = parser.parse_args()
     plain = yaml.safe_load(arguments.domain.read_text(encoding="utf-8"))
-    domain = DomainSettings(plain["topics"], plain["tiers"], plain["as_of"])
+    domain = DomainSettings(plain["topics"], plain["tiers"])
     torch.set_num_threads(1)
     measured = []
     with tempfile.TemporaryDirectory() as scratch:
