@@ -418,6 +418,29 @@ class LabelsMetrics(TypedDict):
     num_dropped: int  # labels and items that are not used, by name in drops.jsonl
 
 
+class DrawPairsMetrics(TypedDict):
+    """Stage `draw_pairs`; account.json has every stratum with its size."""
+
+    items: int  # pairs that were drawn
+    dropped: int  # near-duplicates that were dropped
+    kept: int  # similar pairs of which both documents were kept
+    num_too_long: int  # dropped ones that are not drawn, since a document is too long to be shown
+    num_not_compared: int  # candidates that may be similar, and were not compared
+
+
+class JudgedPairsMetrics(TypedDict):
+    """Stage `judged_pairs`; pairs.json has it with intervals and by stratum."""
+
+    precision: float | None  # share of dropped pairs that are duplicates
+    missed: float | None  # share of all duplicates that were kept
+    decided: int  # pairs on which people agree
+    precision_low: NotRequired[float]  # 95 % intervals
+    precision_high: NotRequired[float]
+    missed_low: NotRequired[float]
+    missed_high: NotRequired[float]
+    num_dropped: int  # items that give no pair, by name in drops.jsonl
+
+
 class HeldOutMetrics(TypedDict):
     """Stage `held_out_questions`."""
 

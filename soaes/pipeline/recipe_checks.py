@@ -21,6 +21,7 @@ from soaes.data.curation.settings import (
     CleaningSettings,
     DeduplicationSettings,
     DomainSettings,
+    PairDrawing,
     PassageDrawing,
     SelectionSettings,
 )
@@ -59,7 +60,7 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "deduplication": (DeduplicationSettings,),
     "domain": (DomainSettings,),
     "selection": (SelectionSettings,),
-    "drawing": (PassageDrawing,),
+    "drawing": (PassageDrawing, PairDrawing),
     "prompt": (PromptSettings,),
     "author": (EndpointAuthor, RuleAuthor, TransformersAuthor),
     "asking": (AskingSettings,),
@@ -108,6 +109,7 @@ PARENTS: dict[str, tuple[str, ...]] = {
     "scores": ("score",),
     "held_out_questions": ("held_out_questions",),
     "labels": ("labels",),
+    "deduplicated": ("deduplicate",),
     "calls": ("ask",),
     "annotated": ("annotated",),
     "adopted": ("adopt",),
@@ -115,7 +117,7 @@ PARENTS: dict[str, tuple[str, ...]] = {
 # The steps of soaes.stages.corpus, in their order: `documents` of these and of `files`.
 CORPUS_STEPS = ("read", "clean", "deduplicate", "decontaminate", "score", "select")
 # Other stages whose `documents` are those of a step.
-READING_CORPUS = ("files", "ask", "screen", "adopt", "draw_passages", "labels")
+READING_CORPUS = ("files", "ask", "screen", "adopt", "draw_passages", "labels", "draw_pairs")
 
 # The stages that may have a model run by vLLM; without a backend it is transformers'.
 ANSWERING = ("evaluate", "benchmark")

@@ -522,6 +522,8 @@ STAGE_ARGUMENTS: dict[str, Callable[..., object] | None] = {
     "decontaminate": None,
     "draw_passages": None,
     "labels": None,
+    "draw_pairs": None,
+    "judged_pairs": None,
     "score": None,
     "select": None,
     "ask": None,

@@ -28,7 +28,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -157,6 +157,14 @@ class Sketches:
         return _mapped(self._folder / key_file(band), np.dtype(np.uint64))
 
 
+class Similar(NamedTuple):
+    """Two documents of one folder."""
+
+    first: str  # id
+    second: str
+    similarity: float  # the Jaccard similarity of their n-grams
+
+
 def find(folder: Path, settings: DeduplicationSettings, scratch: Path) -> Duplicates:
     """Find the documents of a step's folder that others stand for.
 
@@ -165,12 +173,45 @@ def find(folder: Path, settings: DeduplicationSettings, scratch: Path) -> Duplic
         settings: What counts as a near-duplicate.
         scratch: An empty folder for files that may be deleted afterwards.
     """
-    sketch(folder / DOCUMENTS, settings, scratch)
-    count = (scratch / RECORDS).stat().st_size // RECORD.itemsize
-    sketches = Sketches([folder / DOCUMENTS], [count], scratch)
+    sketches = _sketched(folder, settings, scratch)
     duplicates = Duplicates(sketches)
-    decide(sketches, np.arange(count), settings, scratch, duplicates)
+    decide(sketches, np.arange(len(sketches.records)), settings, scratch, duplicates)
     return duplicates
+
+
+def similar(
+    folder: Path, settings: DeduplicationSettings, max_chars: int, scratch: Path
+) -> tuple[list[Similar], int]:
+    """Find all similar documents of a step's folder, whatever else tells them apart.
+
+    Args:
+        folder: The folder with documents.jsonl.
+        settings: From which similarity, and with which recall.
+        max_chars: Longest documents that are looked at.
+        scratch: An empty folder for files that may be deleted afterwards.
+
+    Returns:
+        The pairs, and how many candidates were not compared: those beyond `MAX_COMPARED` of one
+        document.
+    """
+    sketches = _sketched(folder, settings, scratch)
+    records = sketches.records
+    is_candidate = (records["has_ngrams"] == 1) & (records["length"] <= max_chars)
+    keys = (sketches.keys(band) for band in range(settings.bands[0]))
+    candidates = _Candidates(np.flatnonzero(is_candidate), keys, scratch)
+    texts = _Texts(sketches, settings.n, scratch)
+    pairs = []
+    num_not_compared = 0
+    for position in np.flatnonzero(candidates.has_earlier):
+        document = int(candidates.documents[position])
+        others = candidates.earlier(int(position))
+        num_not_compared += max(0, len(others) - MAX_COMPARED)
+        for other in map(int, others[:MAX_COMPARED]):
+            similarity = texts.jaccard(document, other)
+            if similarity >= settings.jaccard:
+                first, second = (records["id"][index].decode() for index in (other, document))
+                pairs.append(Similar(first, second, similarity))
+    return pairs, num_not_compared
 
 
 def decide(
@@ -240,6 +281,13 @@ def write_kept(parent: Path, output: StepOutput, duplicates: Duplicates, first: 
             document = cast(CuratedDocument, {**document, **fields})
         output.keep(document)
     output.account.extra["inherited"] = dict(inherited)
+
+
+def _sketched(folder: Path, settings: DeduplicationSettings, scratch: Path) -> Sketches:
+    """Sketch the documents of a step's folder."""
+    sketch(folder / DOCUMENTS, settings, scratch)
+    count = (scratch / RECORDS).stat().st_size // RECORD.itemsize
+    return Sketches([folder / DOCUMENTS], [count], scratch)
 
 
 # ------------------------------------------------------------------------------------ signatures

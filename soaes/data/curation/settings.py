@@ -201,6 +201,30 @@ class PassageDrawing:
 
 
 @dataclass(frozen=True)
+class PairDrawing:
+    """Which pairs of documents people are asked about (conf/data/files.yaml).
+
+    Attributes:
+        number: Pairs that are drawn; fewer where there are not so many.
+        lowest: Similarity from which two documents that were kept may be duplicates, in (0, 1].
+        max_chars: Longest document that is shown, in characters; pairs with a longer one are not
+            drawn.
+        seed: Decides which are drawn.
+    """
+
+    number: int = 200
+    lowest: float = 0.6
+    max_chars: int = 100_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole("number", self.number, 1, "the pairs that are drawn")
+        check_in_range("lowest", self.lowest, "(0, 1]", "the similarity of pairs that were kept")
+        check_whole("max_chars", self.max_chars, 1, "the longest document that is shown")
+        check_seed(self.seed)
+
+
+@dataclass(frozen=True)
 class SelectionSettings:
     """Which documents of the corpus are trained on (conf/data/files.yaml); all by default.
 

@@ -18,7 +18,8 @@ from soaes.data import digests
 KINDS = ("general", "corpus", "dialogue", "qa", "exam")
 LABELS = "labels"  # of passages of corpus/, by which relevance is learned
 ANNOTATION = "annotation"  # exports of reviews, and what people annotated elsewhere
-FOLDERS = (*KINDS, LABELS, ANNOTATION)
+PAIRS = "pairs"  # exports of reviews of near-duplicates
+FOLDERS = (*KINDS, LABELS, ANNOTATION, PAIRS)
 NO_FILES = hashlib.sha256().hexdigest()  # the digest of kinds without a file
 MISNAMED = 0.8  # similarity from which another name is taken for a slip
 
