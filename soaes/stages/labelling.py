@@ -53,7 +53,7 @@ from soaes.data.curation.labels import (
     read_labels,
 )
 from soaes.data.curation.near_duplicates import Similar
-from soaes.data.curation.passage_sampling import Draw, Population, Strata
+from soaes.data.curation.passage_sampling import Draw, Kinds, Population
 from soaes.data.curation.passages import Fingerprint, Passage, fingerprint, passages
 from soaes.data.curation.settings import DeduplicationSettings, PairDrawing, PassageDrawing
 from soaes.data.jsonl import write_jsonl
@@ -99,11 +99,11 @@ def draw_passages(
     Raises:
         ValueError: No document of the corpus has a passage.
     """
-    strata_of = Strata(drawing.topics, _scorer(documents))
+    kinds_of = Kinds(drawing.topics, _scorer(documents))
     population = Population()
     for document in _corpus(documents):
         spans = list(passages(document["text"]))
-        population.add(document["origin"], strata_of(document, spans))
+        population.add(document["origin"], kinds_of(document, spans))
     if not len(population):
         raise ValueError(f"{documents.name}: no document of the corpus has a passage to label")
     draws = population.draw(drawing.number, drawing.max_per_document, drawing.seed)
@@ -203,8 +203,7 @@ def draw_pairs(
     population = Population()
     for fate, similar in ((DROPPED, dropped), (KEPT, kept)):
         for pair in similar:
-            stratum = f"{fate}/{_band(pair.similarity)}"
-            population.add(stratum, [stratum])
+            population.add(fate, [_band(pair.similarity)])
     if not len(population):
         raise ValueError(
             f"{deduplicated.name}: no two documents are similar enough to be judged; lower "
@@ -330,10 +329,20 @@ def _items(documents: Path, draws: Sequence[Draw], context_chars: int) -> list[R
             "relevance",
             document=part,
             span=(span.start - part["offset"], span.end - part["offset"]),
-            sample={"draw": name, "stratum": draw.stratum, "probability": draw.probability},
+            sample=_sample(draw, name),
         )
         for draw, span, part in drawn
     ]
+
+
+def _sample(draw: Draw, name: str) -> contract.Sample:
+    """Return what an item says of its draw."""
+    return {
+        "draw": name,
+        "stratum": draw.stratum,
+        "size": draw.size,
+        "probability": draw.probability,
+    }
 
 
 def _part(document: CuratedDocument, span: Passage, context_chars: int) -> contract.ReviewDocument:
@@ -550,38 +559,30 @@ def _pair_items(
             "near_duplicate",
             document=whole[first],
             other=whole[second],
-            sample={"draw": name, "stratum": draw.stratum, "probability": draw.probability},
+            sample=_sample(draw, name),
         )
         for draw, (first, second) in drawn
     ]
 
 
 def _judged(reviewed: Reviewed) -> tuple[dict[str, Stratum], list[dict[str, Any]]]:
-    """Return what people said of each stratum, and a drop for every item that says nothing.
-
-    Each draw tells how large a stratum is: the mean of several is taken.
-    """
-    names = {draw for draws in reviewed.draws.values() for draw in draws}
+    """Return what people said of each stratum, and a drop for every item that says nothing."""
     strata: dict[str, Stratum] = {}
-    sizes: dict[str, float] = defaultdict(float)
     drops = []
     for identifier, item in sorted(reviewed.items.items()):
         sample = item.get("sample")
         is_pair = item["kind"] == "near_duplicate" and sample is not None
         word = common(reviewed.decisions[identifier], _word) if is_pair else NO_PAIR
         if sample is not None and is_pair:
-            stratum = sample["stratum"]
-            sizes[stratum] += 1 / reviewed.probability(identifier) / len(names)
-            known = strata.get(stratum) or Stratum(stratum.startswith(DROPPED), 0, 0, 0)
-            decided, duplicates = word in ("yes", "no"), word == "yes"
-            strata[stratum] = replace(
+            name = sample["stratum"]
+            known = strata.get(name) or Stratum(name.startswith(DROPPED), 0, 0, 0)
+            decided = known.decided + (word in ("yes", "no"))
+            strata[name] = replace(
                 known,
-                decided=known.decided + decided,
-                duplicates=known.duplicates + duplicates,
+                size=max(known.size, sample["size"], decided),  # of several draws the largest
+                decided=decided,
+                duplicates=known.duplicates + (word == "yes"),
             )
         if word not in ("yes", "no"):
             drops.append({"rule": word, "item": identifier})
-    return {
-        name: replace(stratum, size=max(round(sizes[name]), stratum.decided))
-        for name, stratum in sorted(strata.items())
-    }, drops
+    return dict(sorted(strata.items())), drops

@@ -63,6 +63,7 @@ class Sample(TypedDict):
 
     draw: str  # digest of the draw, which tells it from others
     stratum: str
+    size: int  # of the stratum: how many could have been drawn
     probability: float  # with which the item was drawn, in (0, 1]
 
 
@@ -416,10 +417,11 @@ def _check_sample(item: Mapping[str, Any], place: str) -> None:
     if item["kind"] == "qa":
         raise ValueError(f"{place}: `sample` belongs to relevance and near_duplicate, not to qa")
     if not isinstance(sample, dict):
-        raise ValueError(f"{place}: sample must be an object with draw, stratum and probability")
+        raise ValueError(f"{place}: sample must be an object with draw, stratum, size, probability")
     _check_fields(sample, Sample.__annotations__.keys(), f"{place}: sample")
     _check_types(sample, {"draw": str, "stratum": str}, f"{place}: sample")
     try:
+        validation.check_whole("size", sample["size"], 1, "how many could have been drawn")
         validation.check_in_range(
             "probability", sample["probability"], "(0, 1]", "with which the item was drawn"
         )

@@ -1,10 +1,11 @@
 """Draw passages for people to label: a probability sample, a few of each document.
 
-Relevant passages are rare, so that most of a plain sample would show nothing. Each passage belongs
-to a stratum: its origin, how many of an expert's terms it has, and how a scorer judges it where
-there is one. A stratum's expected number grows with the root of its size, and that of a document is
-limited. Whoever weights a label by the inverse of its probability (Horvitz and Thompson 1952) gets
-totals of the whole corpus without bias.
+Relevant passages are rare, so that most of a plain sample would show nothing. Each passage is of a
+kind: how many of an expert's terms it has and, where there is a scorer, how it judges it. A stratum
+is the passages of one kind and origin. All kinds are expected equally often; within a kind, a
+stratum's number grows with the root of its size; and that of a document is limited. Whoever weights
+a label by the inverse of its probability (Horvitz and Thompson 1952) gets totals of the whole
+corpus without bias.
 
 The draw is systematic (Madow 1949): the passages stand in a row, each as long as its probability,
 and are taken where the teeth of a comb fall on them, which are 1 apart and begin at random. So each
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ from soaes.data.curation.passages import Passage
 from soaes.data.curation.relevance import LinearScorer, Topics, term_pattern
 from soaes.data.curation.selection import BANDS
 
+Name = TypeVar("Name", str, tuple[str, str])
 Vector = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
@@ -37,11 +39,11 @@ BISECTIONS = 60  # halvings of an interval: more than a float has bits
 NUM_TERMS = ("none", "one", "several")  # different terms of the topics in a passage
 
 
-class Strata:
-    """Names the strata of passages: `laws/several` and, by a scorer, `laws/several/0.9`.
+class Kinds:
+    """Names the kinds of passages: `several` and, by a scorer, `several/0.9`.
 
     Args:
-        topics: An expert's; without any, terms tell no strata apart.
+        topics: An expert's; without any, terms tell no kinds apart.
         scorer: One that was fitted to labels; None where there is none yet.
     """
 
@@ -51,18 +53,18 @@ class Strata:
         self._scorer = scorer
 
     def __call__(self, document: CuratedDocument, spans: Sequence[Passage]) -> list[str]:
-        """Return the stratum of each passage of a document."""
+        """Return the kind of each passage of a document; "" where nothing tells them apart."""
         text = document["text"]
-        strata = [document["origin"] or "(top)"] * len(spans)
+        parts: list[list[str]] = [[] for _ in spans]
         if self._pattern:
             for index, (start, end) in enumerate(spans):
                 terms = {term.lower() for term in self._pattern.findall(text, start, end)}
-                strata[index] += "/" + NUM_TERMS[min(len(terms), 2)]
+                parts[index].append(NUM_TERMS[min(len(terms), 2)])
         if self._scorer:
             for index, score in enumerate(self._scorer.probabilities(text)):
                 band = next((lowest for lowest in BANDS if score >= lowest), 0)
-                strata[index] += f"/{band}"
-        return strata
+                parts[index].append(f"{band}")
+        return ["/".join(names) for names in parts]
 
 
 class Draw(NamedTuple):
@@ -71,6 +73,7 @@ class Draw(NamedTuple):
     document: int  # its number, in the order in which documents were added
     passage: int  # its number within the document
     stratum: str
+    size: int  # passages of the stratum
     probability: float  # with which it was drawn
 
 
@@ -81,24 +84,24 @@ class Population:
         self._documents = array("i")  # of each passage
         self._strata = array("i")
         self._origins = array("i")  # of each document
-        self._stratum_numbers: dict[str, int] = {}
         self._origin_numbers: dict[str, int] = {}
+        self._stratum_numbers: dict[tuple[str, str], int] = {}
 
     def __len__(self) -> int:
         return len(self._strata)
 
-    def add(self, origin: str, strata: Iterable[str]) -> None:
+    def add(self, origin: str, kinds: Iterable[str]) -> None:
         """Add a document.
 
         Args:
-            origin: What its neighbours in the row have in common.
-            strata: The stratum of each of its passages, in order.
+            origin: What it has in common with its neighbours in the row.
+            kinds: The kind of each of its passages, in order; "" where they have none.
         """
         document = len(self._origins)
         self._origins.append(_number(self._origin_numbers, origin))
-        for stratum in strata:
+        for kind in kinds:
             self._documents.append(document)
-            self._strata.append(_number(self._stratum_numbers, stratum))
+            self._strata.append(_number(self._stratum_numbers, (origin, kind)))
 
     def draw(self, number: int, max_per_document: int, seed: int) -> list[Draw]:
         """Draw passages.
@@ -113,20 +116,24 @@ class Population:
         """
         documents = np.array(self._documents, np.int64)
         strata = np.array(self._strata, np.int64)
-        chances = probabilities(strata, documents, number, max_per_document)
+        kinds: dict[str, int] = {}
+        kinds_of_strata = [_number(kinds, kind) for _, kind in self._stratum_numbers]
+        chances = probabilities(strata, kinds_of_strata, documents, number, max_per_document)
         rng = np.random.default_rng(seed)
         shuffled = rng.random(len(self._origins))
         ranks = np.argsort(np.lexsort((shuffled, np.array(self._origins, np.int64))))
         row = np.argsort(ranks[documents], kind="stable")
         start = int(rng.integers(STARTS)) / STARTS
         drawn = np.sort(row[systematic(chances[row], start)])
-        names = list(self._stratum_numbers)
+        names = self._names()
+        sizes = np.bincount(strata, minlength=len(names))
         firsts = np.searchsorted(documents, documents[drawn])
         return [
             Draw(
                 int(documents[index]),
                 int(index - first),
                 names[strata[index]],
+                int(sizes[strata[index]]),
                 float(chances[index]),
             )
             for index, first in zip(drawn, firsts, strict=True)
@@ -135,27 +142,39 @@ class Population:
     def sizes(self) -> dict[str, int]:
         """Return how many passages each stratum has, by name in alphabetical order."""
         counts = np.bincount(np.array(self._strata, np.int64), minlength=len(self._stratum_numbers))
-        sizes = zip(self._stratum_numbers, map(int, counts), strict=True)
-        return dict(sorted(sizes))
+        return dict(sorted(zip(self._names(), map(int, counts), strict=True)))
+
+    def _names(self) -> list[str]:
+        """Return the names of the strata: `laws/several`."""
+        parts = (filter(None, stratum) for stratum in self._stratum_numbers)
+        return ["/".join(names) or "all" for names in parts]
 
 
 def probabilities(
-    strata: Indices, documents: Indices, number: int, max_per_document: int
+    strata: Indices,
+    kinds_of_strata: Sequence[int],
+    documents: Indices,
+    number: int,
+    max_per_document: int,
 ) -> Vector:
     """Return the probability with which each passage is drawn.
 
-    It is min(1, c / sqrt(size of the stratum)), scaled down in a document where the sum would
-    exceed the limit, with c such that all sum to the number that is wanted.
+    It is min(1, c / (sqrt(size of the stratum) * sum of these roots over the kind)), scaled down in
+    a document where the sum would exceed the limit, with c such that all sum to the number that is
+    wanted.
 
     Args:
         strata: The number of each passage's stratum.
+        kinds_of_strata: The number of each stratum's kind.
         documents: The number of its document.
         number: Passages that are wanted.
         max_per_document: Most passages of one document.
     """
     if not len(strata):
         return np.zeros(0)
-    rates = 1 / np.sqrt(np.bincount(strata)[strata])
+    roots = np.sqrt(np.bincount(strata, minlength=len(kinds_of_strata)))
+    kinds = np.array(kinds_of_strata, np.int64)
+    rates = (1 / (roots * np.bincount(kinds, roots)[kinds]))[strata]
     available = int(np.minimum(np.bincount(documents), max_per_document).sum())
     wanted = min(number, available)
     low, high = 0.0, 2 / float(rates.min())  # at which all are drawn that may be
@@ -192,5 +211,5 @@ def _limited(rates: Vector, documents: Indices, max_per_document: int) -> Vector
     return chances * scales[documents]
 
 
-def _number(numbers: dict[str, int], name: str) -> int:
+def _number(numbers: dict[Name, int], name: Name) -> int:
     return numbers.setdefault(name, len(numbers))

@@ -9,7 +9,7 @@ from tests.data.annotation.test_item import TEXT, decision, document
 
 
 def passage(draw="a", probability=0.5, span=(0, 4)):
-    sample = {"draw": draw, "stratum": "laws/one", "probability": probability}
+    sample = {"draw": draw, "stratum": "laws/one", "size": 8, "probability": probability}
     return contract.review_item("relevance", document=document(), span=span, sample=sample)
 
 
@@ -68,6 +68,7 @@ SLIPS = {
     "zero": ({"probability": 0}, r"probability=0: must lie in \(0, 1\]"),
     "text": ({"probability": "0.5"}, "probability=0.5"),
     "stratum": ({"stratum": 1}, "stratum must be str"),
+    "size": ({"size": 0}, "size=0: must be a whole number"),
     "unknown": ({"extra": 1}, "unknown field extra"),
 }
 

@@ -8,8 +8,8 @@ import pytest
 from soaes.data.curation.document import SourceDocument, curated
 from soaes.data.curation.passage_sampling import (
     STARTS,
+    Kinds,
     Population,
-    Strata,
     probabilities,
     systematic,
 )
@@ -26,7 +26,7 @@ def population():
         size = 60 if number == 8 else 1 + number % 7
         rare = 0.3 if origin == "law" else 0.02
         terms = np.where(rng.random(size) < rare, "several", "none")
-        found.add(origin, [f"{origin}/{term}" for term in terms])
+        found.add(origin, terms)
     return found
 
 
@@ -62,11 +62,12 @@ def test_totals_by_the_inverse_probabilities_are_those_of_the_corpus():
         assert mean == pytest.approx(size, abs=4 * error + 1e-6), name
 
 
-def test_rare_strata_are_drawn_more_often_and_origins_get_what_is_expected():
+def test_rare_kinds_are_drawn_as_often_as_others_and_origins_get_what_is_expected():
     strata = np.repeat([0, 1], [900, 100])
-    chances = probabilities(strata, np.arange(1000), 100, 5)
-    assert chances.sum() == pytest.approx(100)
-    assert chances[strata == 1].sum() == pytest.approx(25)  # a third of the other's: sqrt(100/900)
+    for kinds, rare in (([0, 0], 25), ([0, 1], 50)):  # sqrt(100/900): a third of the other's
+        chances = probabilities(strata, kinds, np.arange(1000), 100, 5)
+        assert chances.sum() == pytest.approx(100)
+        assert chances[strata == 1].sum() == pytest.approx(rare)
     from_laws = set()
     for seed in range(20):
         drawn = population().draw(40, 3, seed)
@@ -85,15 +86,18 @@ def test_all_is_drawn_for_certain_where_there_is_no_more():
     assert population().draw(40, 3, seed=1) != population().draw(40, 3, seed=2)
 
 
-def test_a_stratum_says_origin_terms_and_band():
+def test_a_kind_says_terms_and_band_and_a_stratum_the_origin_too():
     text = "国资委\n国资委和国资委\n国资委与SOE\n其他"
     spans = [Passage(0, 3), Passage(4, 11), Passage(12, 19), Passage(20, 22)]
     document = curated("corpus", "corpus/law/a.md", SourceDocument(text, "corpus/law/a.md"))
     topics = {"a": ["国资委", "国资"], "b": ["soe"]}
-    strata = Strata(topics, None)(document, spans)
-    assert strata == ["law/one", "law/one", "law/several", "law/none"]
-    top = curated("corpus", "corpus/a.md", SourceDocument(text, "corpus/a.md"))
-    assert set(Strata({}, None)(top, spans)) == {"(top)"}
+    assert Kinds(topics, None)(document, spans) == ["one", "one", "several", "none"]
+    assert Kinds({}, None)(document, spans) == [""] * 4
     features = Features(topics)
     scorer = LinearScorer(features, np.zeros(features.size), intercept=0.9)
-    assert Strata({}, scorer)(top, spans[:1]) == ["(top)/0.7"]
+    assert Kinds({}, scorer)(document, spans[:1]) == ["0.7"]
+    assert Kinds(topics, scorer)(document, spans[:1]) == ["one/0.7"]
+    found = Population()
+    for origin, kinds in (("law", ["none", ""]), ("", ["none", ""])):
+        found.add(origin, kinds)
+    assert found.sizes() == {"all": 1, "law": 1, "law/none": 1, "none": 1}
