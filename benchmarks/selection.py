@@ -4,8 +4,9 @@
 
 DOCUMENTS is the folder of the stage `decontaminate` of soaes.stages.corpus. After the efficient
 verification of Ultra-FineWeb (Wang et al. 2025): one base model, from which training goes on with
-the data that are compared, here CPT on the documents that `data.select` keeps and on all of them,
-as many tokens of each in random order. Models and rates are those of scale=smoke.
+the data that are compared. Here CPT reads the documents that `data.select` keeps, or as much text
+of documents drawn by chance from all of them: as many tokens of each, no row twice. The model is
+the smallest of scale=smoke.
 
 A fifth of the families of labelled documents (the versions of a law, the reports of five years) is
 left out by each seed: no document of theirs is trained on, none of their labels is known to the
@@ -24,6 +25,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,10 +54,10 @@ from soaes.pipeline.store import Store
 from soaes.pipeline.worker import realise
 from soaes.stages import corpus, prepare, train
 
-# CPT reads no row twice; half the budgets of smoke do
 OVERRIDES = (
     "scale=smoke",
-    "optim.general.max_tokens=600_000",
+    "size=small",
+    "optim.general.max_tokens=400_000",
     "optim.cpt.max_tokens=150_000",
     "optim.cpt.epochs=1",
     "validation.per_run=1",
@@ -192,10 +194,12 @@ class Comparison:
         result: dict[str, Any] = {"seed": seed, **num_dropped}
         result["passages"] = {kind: len(_texts(left_out, kind)) for kind in KINDS}
         result["base"] = self._losses(self._base, left_out)
-        for arm in ARMS:
-            source = folder / ("select" if arm == "selected" else "pool")
-            result[arm] = self._losses(self._train(source, folder / arm, seed), left_out)
-            result[arm]["documents"] = sum(1 for _ in read_documents(source))
+        selected = list(read_documents(folder / "select"))
+        drawn = _drawn(list(read_documents(folder / "pool")), _num_chars(selected), seed)
+        for arm, documents in zip(ARMS, (selected, drawn), strict=True):
+            model = self._train(documents, folder / arm, seed)
+            result[arm] = self._losses(model, left_out)
+            result[arm] |= {"documents": len(documents), "characters": _num_chars(documents)}
         return result
 
     def _general_ids(self, labelled_families: set[str]) -> set[str]:
@@ -251,16 +255,16 @@ class Comparison:
         selection = SelectionSettings(threshold=THRESHOLD)
         corpus.select(scored, selection=selection, out=folder / "select")
 
-    def _train(self, source: Path, folder: Path, seed: int) -> Path:
-        """Train the base model further on the documents of a step; return the model's folder."""
-        write_jsonl(folder / "corpus.jsonl", read_documents(source))
+    def _train(self, documents: Sequence[CuratedDocument], folder: Path, seed: int) -> Path:
+        """Train the base model further on documents; return the model's folder."""
+        write_jsonl(folder / "corpus.jsonl", documents)
         pack, cpt = self._settings.pack, self._settings.cpt
         prepare.pack(folder, self._tokenizer, ["corpus"], **pack, out=folder / "rows")
         report = json.loads((folder / "rows/packing_report.json").read_text("utf-8"))
         num_rows = report["train"]["rows"]
         if num_rows * pack["context"] < cpt["optim"].max_tokens:
             raise ValueError(
-                f"{source}: {num_rows} rows of {pack['context']} tokens are fewer than "
+                f"{folder.name}: {num_rows} rows of {pack['context']} tokens are fewer than "
                 f"{cpt['optim'].max_tokens:,} tokens; give more documents"
             )
         train.cpt(self._base, folder / "rows", **cpt, seed=seed, out=folder / "model")
@@ -268,6 +272,22 @@ class Comparison:
 
     def _losses(self, model: Path, passages: Sequence[LabelledPassage]) -> dict[str, float]:
         return {kind: mean_loss(model, _texts(passages, kind)) for kind in KINDS}
+
+
+def _drawn(
+    documents: Sequence[CuratedDocument], num_chars: int, seed: int
+) -> list[CuratedDocument]:
+    """Draw documents by chance until they hold so many characters."""
+    drawn: list[CuratedDocument] = []
+    for document in Random(seed).sample(documents, len(documents)):
+        if _num_chars(drawn) >= num_chars:
+            break
+        drawn.append(document)
+    return drawn
+
+
+def _num_chars(documents: Iterable[CuratedDocument]) -> int:
+    return sum(len(document["text"]) for document in documents)
 
 
 def mean_loss(folder: Path, texts: Sequence[str]) -> float:

@@ -51,6 +51,14 @@ def test_a_document_that_holds_half_of_a_passage_is_found():
     assert selection.holders([], documents) == set()
 
 
+def test_documents_are_drawn_until_they_hold_as_much_text():
+    documents = [document(f"{number}.md", "文" * 100) for number in range(30)]
+    drawn = selection._drawn(documents, 950, seed=0)
+    assert len(drawn) == len({each["id"] for each in drawn}) == 10
+    assert drawn != selection._drawn(documents, 950, seed=1)
+    assert len(selection._drawn(documents, 9999, seed=0)) == 30
+
+
 def test_the_loss_is_the_mean_over_all_tokens_but_the_first(tmp_path):
     words = save_tokenizer(tmp_path / "words")
     folder = save_model(tmp_path / "model", "qwen2", words)
