@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -203,7 +203,7 @@ def draw_pairs(
     population = Population()
     for fate, similar in ((DROPPED, dropped), (KEPT, kept)):
         for pair in similar:
-            population.add(fate, [_band(pair.similarity)])
+            population.add(f"{fate}/{_band(pair.similarity)}", [""])
     if not len(population):
         raise ValueError(
             f"{deduplicated.name}: no two documents are similar enough to be judged; lower "
@@ -323,7 +323,7 @@ def _items(documents: Path, draws: Sequence[Draw], context_chars: int) -> list[R
         for draw in draws_of[number]:
             span = spans[draw.passage]
             drawn.append((draw, span, _part(document, span, context_chars)))
-    name = _name(drawn)
+    name = _name([part["id"], *span, draw.probability] for draw, span, part in drawn)
     return [
         contract.review_item(
             "relevance",
@@ -358,10 +358,9 @@ def _part(document: CuratedDocument, span: Passage, context_chars: int) -> contr
     }
 
 
-def _name(drawn: Sequence[tuple[Draw, Passage, contract.ReviewDocument]]) -> str:
-    """Return what tells a draw from others: a digest of what was drawn, and how."""
-    content = [[part["id"], *span, draw.probability] for draw, span, part in drawn]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+def _name(drawn: Iterable[list[Any]]) -> str:
+    """Return what tells a draw from others: a digest of what was drawn, and how likely."""
+    return hashlib.sha256(json.dumps(list(drawn)).encode()).hexdigest()[:16]
 
 
 # ---------------------------------------------------------------------------------------- labels
@@ -552,8 +551,7 @@ def _pair_items(
     for document in read_documents(documents):
         if document["id"] in wanted:
             whole[document["id"]] = _part(document, Passage(0, len(document["text"])), 0)
-    content = [[*names, draw.probability] for draw, names in drawn]
-    name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    name = _name([*names, draw.probability] for draw, names in drawn)
     return [
         contract.review_item(
             "near_duplicate",
