@@ -10,7 +10,6 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -58,16 +57,19 @@ def _add_sources(module: str, files: set[Path]) -> None:
         _add_sources(imported, files)
 
 
-def _imported_modules(path: Path) -> Iterator[str]:
-    """Yield the modules of ours that a file names, in an import or as a dotted path in a string.
+@functools.cache
+def _imported_modules(path: Path) -> list[str]:
+    """Return the modules of ours that a file names, in an import or as a dotted path in a string.
 
-    Settings name the class that they build as a string, so that they need not import it.
+    Settings name the class that they build as a string, so that they need not import it. A file is
+    parsed once, however many stages a process runs.
     """
+    modules = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             module = node.value.rpartition(".")[0]
             if module.startswith("soaes.") and _is_module(module):
-                yield module
+                modules.append(module)
         if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("soaes"):
             continue
         # `from soaes.data import chat` names a module of ours in either part
@@ -75,7 +77,8 @@ def _imported_modules(path: Path) -> Iterator[str]:
         names.extend(f"{node.module}.{alias.name}" for alias in node.names)
         for name in names:
             if name != "soaes" and _is_module(name):
-                yield name
+                modules.append(name)
+    return modules
 
 
 def _is_module(name: str) -> bool:

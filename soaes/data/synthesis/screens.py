@@ -35,11 +35,15 @@ REFERS = re.compile(
     r"|\b(?:given|provided) (?:text|passage|context|document)",
     re.IGNORECASE,
 )
+TITLE_TAIL = re.compile(
+    "(?<=..)的[^的]{1,3}$"
+)  # 白灼虾的做法 is about 白灼虾, ...的通知 about its matter
 LATIN_WORD = re.compile(r"[A-Za-z][A-Za-z0-9&'-]{3,}")
 COMMON_WORDS = frozenset(
-    "about after annual article chapter company corporation document from group have into its law "
-    "limited more notice over part provisions regulations report rules section that their these "
-    "this under united what when where which with year".split()
+    "about after annual article chapter company corporation document from group guide handbook have "
+    "into introduction its law limited make making manual more notice over part provisions recipe "
+    "recipes regulations report rules section that their these this under united what when where "
+    "which with year".split()
 )
 
 
@@ -201,7 +205,7 @@ def _named(missing: list[grounding.Fact]) -> str:
 def _stands_alone(question: str, title: str) -> bool:
     if grounding.BOOK_TITLE.search(question):
         return True
-    key = versions.title_key(title)
+    key = TITLE_TAIL.sub("", versions.title_key(title))
     points = ngrams.folded(question)
     if key and len(key) < TITLE_N:
         if key in ngrams.text_of(points):

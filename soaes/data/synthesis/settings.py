@@ -66,7 +66,7 @@ class RuleAuthor:
         version: Raised when the rules change what they write.
     """
 
-    version: int = 1
+    version: int = 2
 
     def __post_init__(self) -> None:
         check_whole("author.version", self.version, 1, "of the rules")

@@ -27,6 +27,7 @@ LABEL = re.compile(
     rf"[-*#>\s]*(?:第[{grounding.NUMERAL}\d]+[条章节款]|[（(][{grounding.NUMERAL}\d]+[)）]"
     r"|\d{1,2}[.、)）](?=\D))?[*\s]*"
 )
+LINK = re.compile(r"\]\(|://")  # of Markdown, also to a picture, or an address
 CLAUSE = re.compile("[，。；：、,;:!?！？\n]")
 QUOTES = "《》〈〉“”\"'"
 
@@ -93,6 +94,8 @@ def _sentences(text: str) -> list[str]:
     for line in text.split("\n"):
         for match in SENTENCE.finditer(line):
             sentence = LABEL.sub("", match[0], count=1).strip()
+            if LINK.search(sentence):
+                continue
             if MIN_SENTENCE <= len(sentence) <= MAX_SENTENCE:
                 sentences.append(sentence)
     return sentences

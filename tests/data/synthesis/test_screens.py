@@ -105,6 +105,14 @@ def test_standing_alone_may_be_left_to_the_reviewers():
     assert screen(screener, question="由谁履行出资人职责？")
 
 
+def test_the_tail_of_a_title_names_nothing(screener):
+    about = {"title": "白灼虾的做法", "text": "水开后放入虾，大火煮2分钟。", "quote": "煮2分钟"}
+    assert screen(screener, question="白灼虾要煮多久？", answer="煮2分钟。", **about)
+    for question in ("虾的做法里要煮多久？", "要煮多久？"):
+        with pytest.raises(Rejected, match="question does not stand alone"):
+            screen(screener, question=question, answer="煮2分钟。", **about)
+
+
 def test_english(screener):
     asked = {"title": "Telecom Holdings Annual Report 2021", "prompts": prompts("en")}
     asked["text"] = "Telecom Holdings paid a dividend of 12 million yuan in May 2021."
