@@ -287,6 +287,25 @@ def test_a_passage_is_judged_before_its_document_is_seen(tab, serve):
     page.wait("document.querySelector('.end')")
 
 
+def test_the_rubric_is_folded_text_that_one_key_opens(tab, serve):
+    rubric = "# 判断标准\n\n| 是 | 用量 |\n" + "\n".join(PAYLOADS[:18])
+    page = opened(tab, serve([label_item(), *toy_items(2), pair_item()], rubric=rubric))
+    box = "document.getElementById('rubric')"
+    assert page.run(f"{box}.open") is False
+    page.press("g")
+    assert page.run(f"{box}.open && {box}.querySelector('.text').checkVisibility()")
+    assert page.run(f"{box}.querySelector('.text').textContent") == rubric
+    assert page.run(f"document.querySelectorAll({HOSTILE_TAGS!r}).length") == 0
+    kinds = []
+    while page.run("Boolean(state.work)"):
+        kind = page.run("state.work.item.kind")
+        kinds.append((kind, page.run(f"{box} && {box}.open")))
+        decide(page, "a" if kind == "qa" else "y")
+    assert kinds.count(("qa", True)) == 2, "it stays open from item to item"
+    assert ("relevance", True) in kinds and ("near_duplicate", None) in kinds
+    assert page.errors == []
+
+
 def test_nothing_scrolls_sideways_in_either_language(tab, serve):
     page = opened(tab, serve([*toy_items(2), pair_item()]), language="zh-CN")
     assert page.run("document.documentElement.lang") == "zh-CN"

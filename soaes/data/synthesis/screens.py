@@ -40,10 +40,10 @@ TITLE_TAIL = re.compile(
 )  # 白灼虾的做法 is about 白灼虾, ...的通知 about its matter
 LATIN_WORD = re.compile(r"[A-Za-z][A-Za-z0-9&'-]{3,}")
 COMMON_WORDS = frozenset(
-    "about after annual article chapter company corporation document from group guide handbook have "
-    "into introduction its law limited make making manual more notice over part provisions recipe "
-    "recipes regulations report rules section that their these this under united what when where "
-    "which with year".split()
+    "about after annual article chapter company corporation document from group guide handbook "
+    "have into introduction its law limited make making manual more notice over part provisions "
+    "recipe recipes regulations report rules section that their these this under united what when "
+    "where which with year".split()
 )
 
 
