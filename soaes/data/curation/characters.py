@@ -39,8 +39,10 @@ TAGS = "\U000e0000-\U000e007f"
 CONTROLS = "\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff"
 LAYOUT = "\n\t\f\u3000\xa0"  # not printable either, and common
 PLAIN = "\x00-\x7f\u3000-\u9fff\uff00-\uffef"
+# What colours a terminal or names its window: \x1b[31m, \x1b]0;name\x07
+ESCAPE_SEQUENCE = "\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b\n]*(?:\x07|\x1b\\\\)"
 INVISIBLE = re.compile(
-    f"[{BIDI}{ZERO_WIDTH}{TAGS}{CONTROLS}]"
+    f"{ESCAPE_SEQUENCE}|[{BIDI}{ZERO_WIDTH}{TAGS}{CONTROLS}]"
     f"|(?<![^{PLAIN}])[\u200c\u200d]|[\u200c\u200d](?![^{PLAIN}])"
 )
 

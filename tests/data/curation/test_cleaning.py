@@ -107,10 +107,37 @@ def test_all_rules_together_account_for_every_character(seed):
 
 
 @pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("\x1b[31m国有\x1b[0m资产", "国有资产"),
+        ("\x1b[1;38;5;200m国有\x1b[K", "国有"),
+        ("\x1b]0;window\x07国有\x1b]8;;http://a\x1b\\资产", "国有资产"),
+        ("\x1b[国有，[31m]", "[国有，[31m]"),
+        ("\x1b]没有结尾\n资产", "]没有结尾\n资产"),
+    ],
+    ids=["colour", "several", "window and link", "none", "no end"],
+)
+def test_escape_sequences_of_terminals_go_whole(text, expected):
+    assert clean(text, names=["invisible characters"]) == expected
+
+
+@pytest.mark.parametrize(
     "text",
     ["国" + " " * 50_000 + "x", "。" + "　" * 50_000, "." * 50_000, "\n" * 50_000 + "x"]
+    + ["\x1b]0;" * 30_000, "\x1b[" + "1;" * 30_000]
     + ["目录\n" * 8_000, "<!--" * 8_000, "- " * 30_000, "否\n" * 30_000],
-    ids=["blanks", "wide", "dots", "breaks", "contents", "comments", "links", "cells"],
+    ids=[
+        "blanks",
+        "wide",
+        "dots",
+        "breaks",
+        "windows",
+        "colours",
+        "contents",
+        "comments",
+        "links",
+        "cells",
+    ],
 )
 def test_rules_take_time_linear_in_the_text(text):
     began = time.process_time()

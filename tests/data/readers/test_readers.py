@@ -120,6 +120,12 @@ def test_a_page_is_its_main_content_once_and_its_head_says_what_it_is(tmp_path):
     assert [line for line in document.text.split("\n") if line.strip()] == ARTICLES[:5]
 
 
+def test_short_navigation_is_no_text_unless_a_page_has_no_other(tmp_path):
+    menu = "<nav><a href=/>首页</a> 政策</nav><div role=navigation>上一篇</div>"
+    assert text(tmp_path, "a.html", f"<body>{menu}<p>{LAW}</p><NAV>下一篇</NAV></body>") == LAW
+    assert "上一篇" in text(tmp_path, "b.html", f"<body>{menu}</body>")
+
+
 @pytest.mark.parametrize(
     "body, date",
     [
