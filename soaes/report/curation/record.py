@@ -349,8 +349,8 @@ def _dropped(
         compared = _compared(shown)
         num_chars = {drop["id"]: survey.EXCERPT_CHARS for drop in _all(shown) if drop["id"]}
         num_chars |= {drop["keeper"]: 0 for drop in _all(shown) if drop["keeper"]}
-        for drop in compared:
-            num_chars |= dict.fromkeys((drop["id"], drop["keeper"]), survey.COMPARED_CHARS)
+        for drop in compared:  # one character more, by which it is seen that there are more
+            num_chars |= dict.fromkeys((drop["id"], drop["keeper"]), survey.COMPARED_CHARS + 1)
         excerpts = survey.excerpts(parent.folder, num_chars) if parent else {}
         pairs += [_pair(drop, excerpts) for drop in compared]
         if parent and step.name == "decontaminate":

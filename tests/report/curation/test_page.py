@@ -91,3 +91,49 @@ def test_it_reads_on_a_narrow_screen_in_chinese_and_dark(tab, page):
     names = tab.run("[...document.querySelectorAll('.rule b')].map((each) => each.textContent)")
     assert "汉字间空格" in names and "含有 exam/toy 的题" in names
     assert tab.errors == []
+
+
+TURNED = """
+(() => {
+  const warning = { rule: "x", origin: "corpus/a\\u202egpj", unit: "documents", share: 0.5 };
+  const line = warningLine([warning]);
+  document.querySelector("main").append(line);
+  const text = [...line.querySelectorAll("b")].at(-1).firstChild;
+  const left = (place) => {
+    const range = document.createRange();
+    range.setStart(text, place);
+    range.setEnd(text, place + 1);
+    return range.getBoundingClientRect().left;
+  };
+  const [first, second] = [left(0), left(1)];
+  line.remove();
+  return first > second;
+})()
+"""
+
+
+def test_a_name_turns_nothing_around_but_itself(tab, page):
+    tab.open(page, width=360, language="zh-CN")  # in Chinese, the share stands behind the name
+    tab.wait(DRAWN)
+    assert tab.run(TURNED) is False
+    assert tab.run("named('constructor')") == "constructor"
+
+
+def test_numbers_and_ticks_stay_whole_on_a_narrow_screen(tab, page):
+    counts = []
+    for width in (1280, 360):
+        tab.open(page, width=width)
+        tab.wait(DRAWN)
+        counts.append(tab.run("everyFitting([...'abcdefghijkl']).length"))
+    assert counts == [12, 6]
+    assert tab.run("getComputedStyle(document.querySelector('.plain .number')).whiteSpace") == (
+        "nowrap"
+    )
+
+
+def test_documents_of_which_the_beginnings_are_equal_are_not_called_equal(opened):
+    document = "{source: 'a', title: '', date: '', length: 99999, text: ''}"
+    comparison = "{rows: [{same: 'a'}], more: 0, cut: true}"
+    pair = f"{{rule: 'x', dropped: {document}, kept: {document}, comparison: {comparison}}}"
+    text = opened.run(f"pairCard({pair}).textContent")
+    assert "Only their beginnings" in text and "texts are equal" not in text

@@ -1,19 +1,22 @@
 """The page's record: every number of the steps, and samples of all that was taken."""
 
 import json
+import re
 
 import pytest
 import yaml
 
 from soaes.data.curation.near_duplicates import RULES
 from soaes.data.curation.settings import CLEANING_RULES
+from soaes.data.readers.reader_process import CRASHED, HUNG
 from soaes.pipeline.compose import CONF
 from soaes.pipeline.store import read_json
-from soaes.report.curation import page, record, steps
+from soaes.report.curation import page, record, steps, survey
 from soaes.report.page.single_file import ASSETS
 from tests.helpers.curations import QUESTION, toy_curation
 from tests.helpers.reports import build
 
+SOAES = CONF.parent / "soaes"
 HOSTILE = "<b>标题</b>"
 
 
@@ -85,6 +88,15 @@ def test_a_near_duplicate_stands_beside_its_keeper(curation):
     assert [text.strip() for text in marked] == [f"另有规定的除外{HOSTILE}。"]
 
 
+def test_what_differs_beyond_what_is_compared_is_not_called_equal(toy, monkeypatch):
+    (pair,) = record.gather(*toy).blocks["pairs"]
+    assert not pair["comparison"]["cut"]
+    monkeypatch.setattr(survey, "COMPARED_CHARS", 1000)  # the texts differ further down
+    (pair,) = record.gather(*toy).blocks["pairs"]
+    comparison = pair["comparison"]
+    assert comparison["cut"] and not any("left" in row for row in comparison["rows"])
+
+
 def test_a_question_that_was_found_is_shown_in_its_place(curation):
     (found,) = curation.blocks["contamination"]
     assert found["passage"]["match"] == QUESTION
@@ -150,5 +162,18 @@ def test_rules_steps_and_topics_are_translated():
         yaml.safe_load((CONF / name).read_text("utf-8"))
         for name in ("cleaning/documents.yaml", "domain/soaes.yaml")
     )
-    names = [*steps.STEPS, *CLEANING_RULES, *RULES[1:], *cleaning["boilerplate"], *domain["topics"]]
+    errors = "Unreadable|ParseError|RecordFormatError"
+    reason = rf'(?:{errors})\(\s*"([^"]+)"|Rejection\(\w+, "([^"]+)"'
+    sources = [*SOAES.glob("data/readers/*.py"), *SOAES.glob("data/curation/*.py")]
+    found = [pair for path in sources for pair in re.findall(reason, path.read_text("utf-8"))]
+    reasons = {name for pair in found for name in pair if name}
+    assert len(reasons) > 30 and {CRASHED, HUNG} <= set(chinese)
+    names = [
+        *reasons,
+        *steps.STEPS,
+        *CLEANING_RULES,
+        *RULES[1:],
+        *cleaning["boilerplate"],
+        *domain["topics"],
+    ]
     assert not [name for name in names if name not in chinese]

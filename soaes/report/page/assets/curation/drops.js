@@ -41,7 +41,9 @@ function pairCard(pair) {
       ),
       el("div", {}, el("small", { class: "gained" }, say("keptDocument")), documentHead(pair.kept)),
     ),
-    rows.some((row) => row.left) ? null : el("p", { class: "muted" }, say("equalTexts")),
+    cut || rows.some((row) => row.left)
+      ? null
+      : el("p", { class: "muted" }, say("equalTexts")),
     rows.map(pairRow),
     more ? el("p", { class: "muted" }, `${number(more)} ${say("moreDifferences")}`) : null,
     cut ? el("p", { class: "muted" }, say("onlyBeginnings")) : null,

@@ -237,6 +237,8 @@ function lengthsSection() {
   ];
 }
 
+const TICK_WIDTH = 38;
+
 /** What was read and what is kept, by classes of length: all of it pale, what is kept in front. */
 function lengthChart(classes, counts, unit) {
   const rows = classes.map(({ low, place }) => ({
@@ -255,6 +257,7 @@ function lengthChart(classes, counts, unit) {
       labelAnchor: "center",
       labelArrow: "none",
       domain: rows.map((row) => row.tick),
+      ticks: everyFitting(rows.map((row) => row.tick)),
       tickSize: 0,
     },
     y: { label: say(unit), labelArrow: "none", grid: true, ticks: 5, tickFormat: "s" },
@@ -265,6 +268,12 @@ function lengthChart(classes, counts, unit) {
       Plot.tip(rows, Plot.pointerX({ x: "tick", y: "read", title: text, fontSize: 12 })),
     ],
   });
+}
+
+/** Ticks of an axis, or every second or third where not all fit. */
+function everyFitting(ticks) {
+  const step = Math.ceil((ticks.length * TICK_WIDTH) / chartWidth(560));
+  return ticks.filter((_, place) => place % step === 0);
 }
 
 /** 2,000 as 2k, so that many fit below an axis. */

@@ -77,9 +77,9 @@ function warningLine(warnings) {
     {},
     el("b", {}, named(rule)),
     language === "zh" ? "：去除 " : " takes ",
-    language === "zh" ? `${origin} 的 ` : null,
+    language === "zh" ? [el("bdi", {}, origin), " 的 "] : null,
     shares,
-    language === "zh" ? null : ` of ${origin}`,
+    language === "zh" ? null : [" of ", el("bdi", {}, origin)],
   );
 }
 

@@ -58,9 +58,14 @@ function named(name) {
   if (language !== "zh") return name;
   for (const [pattern, key] of RULE_PATTERNS) {
     const [, part] = name.match(pattern) || [];
-    if (part !== undefined) return say(key).replace("…", () => CHINESE[part] || part);
+    if (part !== undefined) return say(key).replace("…", () => inChinese(part));
   }
-  return CHINESE[name] || name;
+  return inChinese(name);
+}
+
+/** A name in Chinese, or itself: it may be any word, as `constructor`. */
+function inChinese(name) {
+  return Object.hasOwn(CHINESE, name) ? CHINESE[name] : name;
 }
 
 /** A bar of parts: [share of its whole width, class]. */
