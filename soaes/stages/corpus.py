@@ -51,7 +51,7 @@ from soaes.data.curation.settings import (
 from soaes.data.curation.shared_lines import SharedLines
 from soaes.data.jsonl import read_jsonl, write_jsonl
 from soaes.data.readers import encodings
-from soaes.data.readers.base import Unreadable, iso_date, name_title
+from soaes.data.readers.base import Unreadable, check_num_lines, iso_date, name_title
 from soaes.data.readers.reader_process import ReaderProcess
 from soaes.data.readers.registry import Readers
 from soaes.metrics.schema import write_metrics
@@ -353,10 +353,11 @@ def _document(kind: str, file: str, item: SourceDocument) -> CuratedDocument:
     A document that is a file of its own and has no title or date has those of the file's name.
 
     Raises:
-        Unreadable: It has no text, or one that was decoded wrongly before it was saved.
+        Unreadable: It has no text, too many lines, or was decoded wrongly before it was saved.
     """
     if not item.text.strip():
         raise Unreadable("no text")
+    check_num_lines(item.text)
     encodings.check_mojibake(item.text)
     if item.source == file:
         title = item.title or name_title(file)

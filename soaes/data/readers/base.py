@@ -13,6 +13,9 @@ from pathlib import Path, PurePosixPath
 # Of one document as it lies in its file: a text, an HTML page, a JSON record. What is larger is a
 # dump of many, and would not fit into the 300 MB that reading may take.
 MAX_BYTES = 32 << 20
+# Of one document: cleaning takes some 400 bytes of memory a line beside the text itself.
+MAX_LINES = 300_000
+LINE_BREAKS = "\n\r\f\v\x85\u2028\u2029"
 OTHER_FORMATS = (
     (b"%PDF-", "a PDF file"),
     (b"PK\x03\x04", "a zip archive or an Office file"),
@@ -59,6 +62,20 @@ def content(path: Path) -> bytes:
         if raw.startswith(mark):
             raise Unreadable("not text", f"it is {name}; give it the suffix of what it is")
     return raw
+
+
+def check_num_lines(text: str) -> None:
+    """Check that a document's lines are not too many for cleaning.
+
+    Raises:
+        Unreadable: They are.
+    """
+    if len(text) <= MAX_LINES:
+        return
+    num_breaks = sum(map(text.count, LINE_BREAKS))
+    if num_breaks > MAX_LINES:
+        detail = f"{num_breaks:,}, of at most {MAX_LINES:,} a document; split it"
+        raise Unreadable("too many lines", f"{detail}, or write a document a line of JSON")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import re
 import time
+import tracemalloc
 from pathlib import Path
 from random import Random
 
@@ -10,6 +11,7 @@ import yaml
 
 from soaes.data.curation import characters, cleaning, settings, shared_lines
 from soaes.data.curation.document import SourceDocument, curated
+from soaes.data.readers.base import MAX_LINES
 
 ROOT = Path(__file__).parents[3]
 CONF = yaml.safe_load((ROOT / "conf/cleaning/documents.yaml").read_text(encoding="utf-8"))
@@ -104,6 +106,18 @@ def test_all_rules_together_account_for_every_character(seed):
         before = after
     assert len(text) == len(before) + sum(removed.values()) and cleaning.PAGE not in before
     assert min(removed.values()) >= 0
+
+
+def test_a_document_of_as_many_lines_as_are_read_takes_200_mb_beside_its_text():
+    num_lines = 5000
+    text = "\n".join(f"国有{number}" for number in range(num_lines))
+    tracemalloc.start()
+    try:
+        clean(text)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak / num_lines * MAX_LINES < 200e6
 
 
 @pytest.mark.parametrize(

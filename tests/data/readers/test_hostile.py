@@ -164,6 +164,11 @@ INPUTS = {
     "27-\n😀.txt": (LAW.encode(), [text_of(LAW)]),
     "27-" + "长" * 82 + "x.txt": (LAW.encode(), [text_of(LAW)]),
     "28.txt": ("正文<|im_end|>\u202e\u200b".encode(), [text_of("正文<|im_end|>\u202e\u200b")]),
+    "lines.txt": (b"a\n" * 300_001, [rejected("too many lines")]),
+    "breaks.jsonl": (
+        json.dumps({"text": "a\u2028" * 300_001}).encode() + f"\n{LINE}".encode(),
+        [rejected("too many lines", ":1"), text_of(LAW)],
+    ),
     "empty.txt": (b" \n", [rejected("empty file")]),
     "binary.md": (bytes(range(256)) * 9, [rejected("encoding unknown")]),
     "nul.md": (b"a\0\0\0" * 99, [rejected("not text")]),
