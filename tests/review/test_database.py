@@ -189,6 +189,20 @@ def test_labels_have_their_own_verdicts(make):
     assert decide_all(database, "li", "yes") == [label_item()["id"]]
 
 
+def test_a_second_draw_asks_nothing_again_and_keeps_its_own_probabilities(make):
+    def drawn(draw, probability):
+        sample = {"draw": draw, "stratum": "all", "size": 9, "probability": probability}
+        return {**label_item(), "sample": sample}
+
+    database = make([drawn("a", 0.25)])
+    decide_all(database, "li", "yes")
+    more = toy_items(1)
+    database.load([drawn("b", 0.5), *more])
+    assert decide_all(database, "li") == [more[0]["id"]]
+    (item,) = [item for item in database.items() if item["kind"] == "relevance"]
+    assert item == drawn("b", 0.5)
+
+
 def test_the_counts_that_are_kept_are_those_of_the_items(make):
     people = ("li", "wang", "zhao")
     database = make([*toy_items(40), label_item()], people, twice=0.5)

@@ -178,7 +178,7 @@ Object.assign(WORDS, {
   keySkip: ["skip: somebody else decides", "跳过，由他人决定"],
   keyBack: ["previous item, to change the decision; forward again", "上一条，可修改决定；返回队列"],
   keyScroll: ["scroll the document", "滚动文档"],
-  keySpan: ["back to the marked passage", "回到标记处"],
+  keySpan: ["to the marked passage; to the document of a passage", "回到标记处；显示段落所在文档"],
   keyRubric: ["open or fold by what to decide", "展开或收起判断标准"],
   keyViews: ["review, items, progress", "审核、条目、进度"],
   keyLook: ["language, theme", "语言、主题"],
