@@ -74,7 +74,11 @@ def test_the_wheel_plans_and_reports_from_any_folder(wheel, tmp_path):
         assert finished.returncode == 0, finished.stderr
         return finished.stdout
 
-    plan = output("-m", "soaes.run", "goal=evaluate", "scale=smoke", "dry=true", "logger=none")
+    own = elsewhere / "mine" / "runtime"
+    own.mkdir(parents=True)
+    (own / "quiet.yaml").write_text("defaults: [cpu]\n")
+    words = ["--config-dir", "mine", "runtime=quiet", "goal=evaluate", "scale=smoke"]
+    plan = output("-m", "soaes.run", *words, "dry=true", "logger=none")
     assert "11 stages to run" in plan
     names = "from soaes.report import table_spec as t; print(t.__file__, *t.table_names())"
     path, *tables = output("-c", names).split()
