@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from soaes.data.annotation.item import ITEMS, RUBRIC
+from soaes.data.curation import sources
 from soaes.pipeline.progress import escape_unencodable_text, one_line_errors
 from soaes.pipeline.store import check_writable
 from soaes.review.database import Database
@@ -30,6 +31,12 @@ from soaes.review.service import Service
 
 PORT = 8137
 FOLDER = Path("reviews")
+# The folder of a user's data in which decisions on items of a kind are read.
+PLACES = {
+    "qa": sources.ANNOTATION,
+    "relevance": sources.LABELS,
+    "near_duplicate": sources.PAIRS,
+}
 SETTINGS = ("twice", "limit", "lease")
 
 
@@ -143,6 +150,13 @@ def _export(database: Database, folder: Path) -> None:
     left_out = database.num_left_out()
     remark = f"; {left_out:,} on items that are no longer in DATA are left out" if left_out else ""
     print(f"{folder}: {counts['items']:,} items, {counts['decisions']:,} decisions{remark}")
+    for kind, number in counts["items_by_kind"].items():
+        others = {place for place in PLACES.values() if place != PLACES[kind]}
+        if others.intersection(folder.parts) and PLACES[kind] not in folder.parts:
+            print(
+                f"{number:,} of the items are of kind {kind}, which nobody reads here: export them "
+                f"to a folder below {PLACES[kind]}/ of your data"
+            )
 
 
 def _serve(database: Database, data: Path, arguments: argparse.Namespace) -> None:

@@ -50,6 +50,21 @@ def test_an_export_that_is_imported_exports_the_same_bytes(data, run, tmp_path):
     assert review["sampling"][0]["confidence"] == 0.95
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("annotation", ["1 of the items are of kind near_duplicate", "below labels/"]),
+        ("labels", ["30 of the items are of kind qa", "below pairs/"]),
+        ("elsewhere", []),
+    ],
+)
+def test_an_export_says_which_items_are_not_read_where_it_lies(data, run, capsys, place, said):
+    run(data, "--export", f"root/{place}/first")
+    lines = capsys.readouterr().out.split("items,")[1]
+    assert lines.count("nobody reads here") == len(said)
+    assert all(words in lines for words in said)
+
+
 def test_a_person_who_decided_twice_comes_back_twice(data, run, tmp_path):
     run(data, "--export", "first", "--twice", "1")
     database = Database(tmp_path / "reviews" / "data.sqlite")
