@@ -623,14 +623,15 @@ class _Candidates:
         keys = keys_of_all[self.documents]
         order = np.argsort(keys, kind="stable")
         starts = _run_starts(keys[order])
-        start = _scratch_array(scratch / f"start-{band}", len(order))
-        place = _scratch_array(scratch / f"place-{band}", len(order))
-        ordered = _scratch_array(scratch / f"order-{band}", len(order))
-        ordered[:] = order
+        start, place = np.empty_like(starts), np.empty_like(starts)
         start[order] = starts
         place[order] = np.arange(len(order))
         self.has_earlier |= start < place
-        return ordered, start, place
+        return (
+            _stored(scratch / f"order-{band}", order.astype(np.uint32)),
+            _stored(scratch / f"start-{band}", start),
+            _stored(scratch / f"place-{band}", place),
+        )
 
 
 class _Texts:
@@ -717,8 +718,12 @@ def _mapped(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return np.memmap(path, dtype, "r")
 
 
-def _scratch_array(path: Path, count: int) -> npt.NDArray[np.uint32]:
-    """Make a file that holds so many numbers and is mapped into memory."""
-    if not count:
-        return np.zeros(0, np.uint32)
-    return np.memmap(path, np.uint32, "w+", shape=(count,))
+def _stored(path: Path, values: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Return numbers as a file that is mapped into memory.
+
+    It is written first: where the disk is full, a write is an error, and writing to a mapped file
+    kills the process (SIGBUS).
+    """
+    with open(path, "wb") as handle:
+        handle.write(values.tobytes())
+    return _mapped(path, values.dtype)

@@ -123,10 +123,9 @@ def _text(tree: HTMLTree, num_links: int) -> str:
     """
     if tree.body is None:
         return ""
-    ways: list[tuple[bool, tuple[str, ...]]] = [(False, NAVIGATION), (False, ())]
-    if num_links >= MIN_LINKS:
-        ways.insert(0, (True, ()))
-    for main_content, left_out in ways:
+    whole = [(False, NAVIGATION), (False, ())]
+    main = [(True, ())] if num_links >= MIN_LINKS else []
+    for main_content, left_out in [*main, *whole]:
         text = extract_plain_text(
             tree,
             main_content=main_content,

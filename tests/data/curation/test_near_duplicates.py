@@ -293,6 +293,19 @@ def test_the_date_of_a_version_is_the_last_that_its_head_or_file_names():
     assert versions.version_date(document("正文", "a")) == ""
 
 
+def test_no_file_is_mapped_for_writing(tmp_path, monkeypatch):
+    """Where the disk is full, that kills the process (SIGBUS); a write is an error with a name."""
+    memmap, modes = np.memmap, []
+
+    def recorded(path, dtype, mode, **given):
+        modes.append(mode)
+        return memmap(path, dtype, mode, **given)
+
+    monkeypatch.setattr(np, "memmap", recorded)
+    assert len(found(tmp_path, [document(prose(0), "a"), document(prose(0) + "完", "b")])) == 1
+    assert set(modes) == {"r"}
+
+
 def test_batches_and_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(near_duplicates, "BATCH_DOCUMENTS", 2)
     documents = [document(prose(n % 3), f"t{n}") for n in range(6)]
