@@ -307,9 +307,12 @@ def test_the_rubric_is_folded_text_that_one_key_opens(tab, serve):
 
 
 def test_nothing_scrolls_sideways_in_either_language(tab, serve):
-    page = opened(tab, serve([*toy_items(2), pair_item()]), language="zh-CN")
+    page = opened(
+        tab, serve([*toy_items(2), pair_item()], rubric="字" * 400 + "w" * 400), language="zh-CN"
+    )
     assert page.run("document.documentElement.lang") == "zh-CN"
     assert page.run("document.querySelector('.choice').textContent").startswith("接受")
+    page.press("g")
     for width in (360, 1280):
         window = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
         page.send("Emulation.setDeviceMetricsOverride", **window)

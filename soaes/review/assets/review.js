@@ -45,7 +45,7 @@ Object.assign(WORDS, {
   characterEnd: ["", "字"],
   toSpan: ["To the marked passage", "回到标记处"],
   notInPassage: ["not in the marked passage", "标记段落中没有"],
-  rubric: ["By what to decide", "判断标准"],
+  rubric: ["Rubric", "判断标准"],
 
   accept: ["Accept", "接受"],
   edit: ["Edit", "修改"],
@@ -179,7 +179,7 @@ Object.assign(WORDS, {
   keyBack: ["previous item, to change the decision; forward again", "上一条，可修改决定；返回队列"],
   keyScroll: ["scroll the document", "滚动文档"],
   keySpan: ["to the marked passage; to the document of a passage", "回到标记处；显示段落所在文档"],
-  keyRubric: ["open or fold by what to decide", "展开或收起判断标准"],
+  keyRubric: ["open or fold the rubric", "展开或收起判断标准"],
   keyViews: ["review, items, progress", "审核、条目、进度"],
   keyLook: ["language, theme", "语言、主题"],
   keyNote: [
