@@ -1,6 +1,7 @@
 """The comparison of selected with random text keeps families apart and counts nats a token."""
 
 import zlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,10 @@ from soaes.data import chat
 from soaes.data.curation.document import SourceDocument, curated
 from soaes.data.curation.labels import Label
 from soaes.data.curation.passages import fingerprint
+from soaes.pipeline.store import read_json
 from tests.helpers.models import save_model, save_tokenizer
+
+ROOT = Path(__file__).parents[2]
 
 
 def document(name, text="正文", title=""):
@@ -86,3 +90,14 @@ def test_differences_are_taken_within_a_seed():
     difference = results["domain text, selected - random"]
     assert (difference["low"], difference["high"]) == pytest.approx((-0.3, -0.1))
     assert difference["target"] == 0 and results["other text, selected - random"]["median"] == 0
+
+
+def test_the_documentation_has_the_figures_that_were_measured():
+    results = read_json(ROOT / "benchmarks/results/selection.json")["results"]
+    named = {result["name"]: result for result in results}
+    page = (ROOT / "docs/relevance.md").read_text("utf-8")
+    for kind in selection.KINDS:
+        difference = named[f"{kind} text, selected - random"]
+        assert difference["rounds"] == selection.NUM_FOLDS
+        bounds = " to ".join(f"{difference[bound]:.2f}" for bound in ("low", "high"))
+        assert f"{difference['median']:.2f} [{bounds}]".replace("-", "−") in page
