@@ -679,3 +679,9 @@ def test_questions_that_people_accepted_come_beside_those_of_qa(tmp_path):
     assert report["contaminated"] == 1
     without = curated(root, tmp_path / "without")
     assert [problem for problem in without["problems"] if "annotation/a.csv" in problem]
+
+
+def test_half_a_character_in_the_name_of_a_field_costs_nothing(tmp_path):
+    dialogue = json.dumps({**pair(99), "x\ud800": "y"})
+    report = curated(whole(tmp_path / "in", **{"dialogue/a.jsonl": dialogue}), tmp_path / "out")
+    assert report["dialogue"]["kept"] == 1 and report["dialogue"]["fields_not_read"] == {"x?": 1}

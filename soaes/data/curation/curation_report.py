@@ -64,23 +64,31 @@ class CurationReport:
             return
         place = f"{printable(path)}:{line}" if line else printable(path)
         entry = f"{place}: {reason}"
-        one_line = " ".join(detail.encode("utf-8", "replace").decode("utf-8").split())
+        one_line = " ".join(_encodable(detail).split())
         if one_line:
             entry += f" ({one_line})"
         self.problems.append(entry)
 
     def counts(self, kind: str) -> KindCounts:
         """Return what became of one kind of data."""
+        fields: Counter[str] = Counter()
+        for field, count in self.unread[kind].items():
+            fields[_encodable(field)] += count
         counts: KindCounts = {
             "files": self.files[kind],
             "kept": self.kept[kind],
             "dropped": dict(self.dropped[kind]),
             "repaired": dict(self.repaired[kind]),
-            "fields_not_read": dict(self.unread[kind].most_common(MAX_LISTED)),
+            "fields_not_read": dict(fields.most_common(MAX_LISTED)),
         }
         if kind in self.markers:
             counts["markers_removed"] = self.markers[kind]
         return counts
+
+
+def _encodable(text: str) -> str:
+    """Return a text with a mark for each half of a character, which UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def printable(path: str) -> str:
