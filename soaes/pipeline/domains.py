@@ -6,6 +6,7 @@ so that another rubric scores no document again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ SCORED = ("topics", "tiers", "as_of")  # what documents are scored by
 PAGES = ("rubric", "qa_rubric")  # texts, or the names of Markdown files beside the domain's
 SETTINGS = (*SCORED, *PAGES, "categories", "prompt")
 MAX_NAME = 200  # characters of a file's name
+BEFORE_BRACE = re.compile(r"(\\*)\$\{")  # an interpolation, with what escapes it
 
 
 def settle(cfg: DictConfig) -> None:
@@ -96,4 +98,4 @@ def _page(name: str, file: str) -> str:
         raise ValueError(f"{path}: is not UTF-8; save it in that encoding") from None
     if not text.strip():
         raise ValueError(f"{path}: is empty; write the page, or set {GROUP}.{name}=null")
-    return text.replace("${", "\\${")
+    return BEFORE_BRACE.sub(lambda found: f"{found[1] * 2}\\${{", text)

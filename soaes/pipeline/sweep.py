@@ -235,7 +235,7 @@ def _cache_key(arguments: list[str]) -> str:
     state = hashlib.sha256(conf + b"".join(path.read_bytes() for path in files))
     libraries = [library(backend) for backend in BACKENDS]
     machines = [machine("cpu"), machine("cuda")]
-    names = sorted(set(re.findall(r"oc\.env:(\w+)", conf.decode())))
+    names = sorted(set(re.findall(r"oc\.env:(\w+)", conf.decode(errors="replace"))))
     variables = {name: os.environ.get(name) for name in names}
     folders = [str(cache_folder(arguments)), str(python())]
     surroundings = [arguments, *folders, *machines, *libraries, is_installed(), variables]

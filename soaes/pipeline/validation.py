@@ -79,7 +79,10 @@ def _is_number(value: object) -> TypeGuard[float]:
     """Tell a finite number from everything else; a bool is no number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return math.isfinite(value)
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def _error(name: str, value: object, rule: str, what: str) -> ValueError:

@@ -21,6 +21,7 @@ cannot be written is answered with the reason and a status that is not 200: the 
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -34,6 +35,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from soaes.data.annotation.item import SURROGATE
 from soaes.report.page.single_file import ASSETS as REPORT_ASSETS
 from soaes.review import account, queue
 from soaes.review.access import Access, Addresses
@@ -160,11 +162,12 @@ class _Review:
         )
         return JSONResponse(found)
 
-    def progress(self, _: Request) -> Response:
+    def progress(self, request: Request) -> Response:
         """Answer all of the progress."""
         return JSONResponse(
             {
                 **account.account(self.database),
+                "headline": account.headline(self.database, request.scope["reviewer"]),
                 "seconds": [
                     {"kind": kind, "task": task, "seconds": seconds}
                     for (kind, task), seconds in account.seconds_by_kind(self.database).items()
@@ -197,6 +200,8 @@ def _answering(
             if body.get("reviewer") != reviewer:
                 raise RequestError(403, f"this browser belongs to {reviewer} now")
             answer = await run_in_threadpool(method, reviewer, body)
+        except sqlite3.Error as error:  # such as a full disk; the page sends it again
+            return JSONResponse({"error": str(error)}, status_code=503)
         except RequestError as error:
             answer = {"error": str(error)}
             if isinstance(error.__cause__, ChangedElsewhereError):
@@ -216,7 +221,7 @@ async def _body(request: Request) -> Body:
             raise RequestError(413, f"a request has at most {MAX_BODY:,} bytes")
     try:
         body = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
         raise RequestError(422, "a request is a JSON object")
@@ -224,9 +229,11 @@ async def _body(request: Request) -> Body:
 
 
 def _typed(body: Body, name: str, kind: str) -> Any:
-    value = body.get(name)
+    value: Any = body.get(name)
     if type(value) not in TYPES[kind] or value != value:
         raise RequestError(422, f"{name}={value!r}: must be of type {kind}")
+    if kind == "str" and SURROGATE.search(value):
+        raise RequestError(422, f"{name} holds half a character (a lone surrogate)")
     return value
 
 

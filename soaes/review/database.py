@@ -548,6 +548,8 @@ def _check(decision: Decision, item: ReviewItem) -> None:
         raise ValueError("verdict=edit: question and answer are as they were; accept the item")
     if decision["verdict"] == "edit" and not decision["answer"].strip():
         raise ValueError("verdict=edit: the answer is empty; reject the item")
+    if decision["verdict"] == "edit" and not decision["question"].strip():
+        raise ValueError("verdict=edit: the question is empty; reject the item")
     if decision["verdict"] == "reject" and not decision["reason"]:
         raise ValueError("verdict=reject: a rejection has a reason")
 

@@ -35,6 +35,7 @@ HAS_WORDS = (
     "(json_extract(items.content, '$.question') LIKE :words ESCAPE '\\' "
     "OR json_extract(items.content, '$.answer') LIKE :words ESCAPE '\\')"
 )
+LONGEST_WORDS = 1000  # characters that are searched for
 TITLE = 80  # characters of a question or title that stand for the item
 
 
@@ -59,7 +60,7 @@ def listed(database: Database, reviewer: str, show: str, words: str, start: int)
         start: How many items to leave out at the beginning.
     """
     condition = CONDITIONS.get(show, CONDITIONS["all"])
-    escaped = words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    escaped = words[:LONGEST_WORDS].replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     has_words = HAS_WORDS if words else "true"
     values = {
         "reviewer": reviewer,

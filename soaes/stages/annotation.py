@@ -475,6 +475,21 @@ def _lengths(records: list[_Adopted]) -> dict[str, float]:
     return {"shortest": min(lengths), "median": median(lengths), "longest": max(lengths)}
 
 
+def _agreement_line(agreed: Mapping[str, Any]) -> str:
+    if not agreed["pairs"]:
+        return "- agreement of two: no item was decided on by two people"
+    line = f"- agreement of two: {agreed['pairs']} items, raw {agreed['raw']}, kappa "
+    if agreed["kappa"] is None:
+        return f"{line}undefined: one verdict only"
+    return f"{line}{agreed['kappa']} {agreed['interval']}"
+
+
+def _undecided_line(undecided: Mapping[str, Any]) -> str:
+    line = f"- adopted undecided: {undecided['adopted']}"
+    bound = undecided["errors_at_most"]
+    return line if bound is None else f"{line}, errors at most {bound}"
+
+
 def _page(card: Mapping[str, Any]) -> str:
     """Return the card as Markdown."""
     acceptance, agreed = card["acceptance"], card["agreement"]
@@ -487,11 +502,9 @@ def _page(card: Mapping[str, Any]) -> str:
         "no family stands in two splits",
         f"- accepted {acceptance['accepted']}, edited {acceptance['edited']}, rejected "
         f"{acceptance['rejected']} of {acceptance['decided']} decided",
-        f"- agreement of two: {agreed['pairs']} items, raw {agreed['raw']}, kappa "
-        f"{agreed['kappa']} {agreed['interval']}",
+        _agreement_line(agreed),
         f"- contaminated by an exam or test set: {card['contaminated']}",
-        f"- adopted undecided: {card['undecided']['adopted']}, errors at most "
-        f"{card['undecided']['errors_at_most']}",
+        _undecided_line(card["undecided"]),
         "",
     ]
     for title in ("dropped", "reasons", "sources", "models", "reviewers"):

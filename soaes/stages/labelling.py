@@ -209,7 +209,9 @@ def draw_pairs(
             f"{deduplicated.name}: no two documents are similar enough to be judged; lower "
             f"data.draw_pairs.drawing.lowest={drawing.lowest}"
         )
-    draws = population.draw(drawing.number, 1, drawing.seed)
+    # as many as there are strata: of each at least one pair, since all are drawn alike often
+    number = max(drawing.number, len(population.sizes()))
+    draws = population.draw(number, 1, drawing.seed)
     items = _pair_items(documents, [*dropped, *kept], draws)
     contract.write_items(out / contract.ITEMS, items)
     account = {

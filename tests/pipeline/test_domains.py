@@ -4,7 +4,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from soaes.pipeline import conf_folders, domains
+from soaes.pipeline import conf_folders, domains, sweep
 from soaes.pipeline.compose import compose_job, recipe_at
 
 PROMPTS = {
@@ -107,6 +107,22 @@ def test_a_wrong_domain_is_refused_by_name(text, message):
     written = OmegaConf.merge(run.domain, {"prompt": PROMPTS["zh"]}, OmegaConf.create(text))
     with pytest.raises(ValueError, match=message):
         domains.settle(OmegaConf.create({"domain": written}))
+
+
+@pytest.mark.parametrize("text", ["a ${b}", r"\${b} \\${c} \n \\", "\\\\\\${b", "$\\{b}"])
+def test_a_page_stays_as_it_is_written(data, own, text):
+    own(cooking="rubric: page.md\n", page=text)
+    cfg = compose_job([*data, "domain=cooking"])
+    assert cfg.domain.rubric == text
+    assert recipe_at(cfg, "data.draw_passages").arguments["rubric"] == text
+
+
+def test_a_page_in_another_encoding_is_refused_by_name(data, own, tmp_path):
+    own(cooking="rubric: page.md\n", page="# 标准\n")
+    page = tmp_path / "own" / "domain" / "page.md"
+    page.write_bytes("# 标准\n".encode("gb18030"))
+    with pytest.raises(ValueError, match="domain/page.md: is not UTF-8; save it"):
+        sweep.jobs([*data, "domain=cooking", "goal=data.draw_passages"])
 
 
 def test_an_empty_page_and_a_list_of_topics_are_refused(data, own):

@@ -121,11 +121,34 @@ def test_every_answer_forbids_what_is_not_the_pages_own(service, cookie, method,
         pytest.param("/api/decide", {**LI, "item": 1}, 422, id="wrong type"),
         pytest.param("/api/open", {**LI, "item": "0" * 16, "again": False}, 404, id="unknown item"),
         pytest.param("/api/next", b" " * 4_100_000, 413, id="too long"),
+        pytest.param("/api/next", b"[" * 200_000, 422, id="deep"),
+        pytest.param("/api/open", {**LI, "item": "\ud800", "again": False}, 422, id="open half"),
+        pytest.param("/api/renew", {**LI, "item": "\ud800"}, 422, id="renew half a character"),
     ],
 )
 def test_a_request_that_means_nothing_is_refused_with_a_reason(service, cookie, path, body, status):
     answer = request(service, "POST", path, body, Origin=service.base, Cookie=cookie)
     assert answer[0] == status and json.loads(answer[2])["error"]
+
+
+def test_what_is_searched_for_may_be_long(service, cookie):
+    for words in ("a" * 60_000, "%25" * 20_000):
+        path = f"/api/queue?words={words}"
+        assert request(service, "GET", path, Cookie=cookie)[0] == 200
+
+
+def test_a_full_disk_is_an_answer(service, cookie):
+    named = {"Origin": service.base, "Cookie": cookie}
+    _, _, text = request(service, "POST", "/api/next", LI, **named)
+    item = json.loads(text)["work"]["item"]
+    body = {**LI, "item": item["id"], "again": False, "version": 0, "key": "a", "reason": ""}
+    body |= {"verdict": "edit", "question": "问" * 100_000, "answer": "答", "seconds": 1}
+    (row,) = service.database.rows("PRAGMA page_count")
+    service.database.rows(f"PRAGMA max_page_count = {row[0]}")
+    status, _, text = request(service, "POST", "/api/decide", body, **named)
+    assert status == 503 and "full" in json.loads(text)["error"]
+    service.database.rows("PRAGMA max_page_count = 1000000")
+    assert request(service, "POST", "/api/decide", body, **named)[0] == 200
 
 
 def test_a_page_of_another_person_decides_nothing(service, cookie):

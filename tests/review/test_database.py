@@ -147,6 +147,7 @@ def test_texts_that_were_not_to_be_edited_are_the_items(make):
         pytest.param({"verdict": "yes"}, "verdict=yes", id="verdict of another kind"),
         pytest.param({"verdict": "edit"}, "as they were", id="edit without a change"),
         pytest.param({"verdict": "edit", "answer": " "}, "empty", id="edit to nothing"),
+        pytest.param({"verdict": "edit", "question": " "}, "question is empty", id="no question"),
         pytest.param({"verdict": "reject", "reason": " "}, "reason", id="rejection without reason"),
         pytest.param({"item": "0" * 16}, "no such item", id="unknown item"),
         pytest.param({"answer": "\ud800", "verdict": "edit"}, "surrogate", id="half a character"),

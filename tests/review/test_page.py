@@ -168,6 +168,32 @@ def test_letters_are_dead_while_an_input_method_composes_and_while_a_key_is_held
     assert "不对" in {each["reason"] for each in service.database.decisions()}
 
 
+def test_progress_counts_what_others_decided_meanwhile(tab, serve):
+    service = serve(toy_items(6, tests=6, devs=0), ("li", "wang"))
+    li, wang = opened(tab, service), opened(tab, service, "wang")
+    decide(wang, "a")
+    li.press("3")
+    li.wait("document.querySelector('.numbers')")
+    assert li.run("document.querySelector('.numbers dd').textContent") == "1 / 6"
+
+
+def test_a_full_disk_is_said_and_the_decision_sent_again(tab, serve):
+    service = serve(toy_items(4))
+    page = opened(tab, service)
+    database = service.database
+    (row,) = database.rows("PRAGMA page_count")
+    database.rows(f"PRAGMA max_page_count = {row[0]}")
+    page.press("e")
+    page.run("document.getElementById('answers').value = '答'.repeat(100000)")
+    page.press("Enter", control=True)
+    page.wait("state.failure")
+    assert page.run("document.getElementById('state').title").startswith("The server cannot write")
+    assert "Unsaved" in page.run(VERDICT)
+    database.rows("PRAGMA max_page_count = 1000000")
+    page.wait("document.getElementById('state').dataset.state === 'saved'")
+    assert by_verdict(service) == ["edit"]
+
+
 def test_two_people_and_two_tabs(tab, serve):
     service = serve(toy_items(6, tests=6, devs=0), ("li", "wang"))
     li, wang = opened(tab, service), opened(tab, service, "wang")

@@ -365,6 +365,13 @@ def test_some_of_many_pairs_stand_for_all(deduplicated, tmp_path):
     assert report["precision"]["value"] == 1 > report["precision"]["low"]
 
 
+def test_of_every_stratum_a_pair_is_drawn(deduplicated, tmp_path):
+    drawn = pairs_of(deduplicated, tmp_path / "drawn", number=1)
+    strata = json.loads((tmp_path / "drawn" / "account.json").read_text("utf-8"))["strata"]
+    assert len(strata) > 1 and all(stratum["drawn"] for stratum in strata.values())
+    assert {item["sample"]["stratum"] for item in drawn} == set(strata)
+
+
 def test_pairs_that_cannot_be_shown_or_were_not_drawn_are_named(deduplicated, tmp_path):
     with pytest.raises(ValueError, match="no two documents are similar enough.*lowest=0.99"):
         pairs_of(deduplicated, tmp_path / "none", lowest=0.99, max_chars=2000)

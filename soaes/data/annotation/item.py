@@ -359,7 +359,7 @@ def _records(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
         place = f"{path}:{number}"
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{place}: not JSON ({error})") from None
         if not isinstance(record, dict):
             raise ValueError(f"{place}: must be a JSON object, and is {type(record).__name__}")

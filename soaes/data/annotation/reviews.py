@@ -65,7 +65,8 @@ def gather(root: Path, folders: Iterable[str]) -> Reviewed:
         folders: Of the exports, relative to it.
 
     Raises:
-        ValueError: A file of them may not be opened, or is damaged.
+        ValueError: A file of them may not be opened, is damaged, or says otherwise than another
+            how an item was drawn.
     """
     items: dict[str, ReviewItem] = {}
     draws: dict[str, dict[str, float]] = defaultdict(dict)
@@ -73,10 +74,18 @@ def gather(root: Path, folders: Iterable[str]) -> Reviewed:
     for folder in folders:
         check_readable(root, folder)
         export = read_export(root / folder)
+        _check_drawn(export.items, f"{root / folder}/{ITEMS}")
         for item in export.items:
             items.setdefault(item["id"], item)
             if sample := item.get("sample"):
-                draws[item["id"]][sample["draw"]] = sample["probability"]
+                probability = sample["probability"]
+                before = draws[item["id"]].setdefault(sample["draw"], probability)
+                if before != probability:
+                    raise ValueError(
+                        f"{root / folder}/{ITEMS}: probability={probability} of item "
+                        f"{item['id']}: another export of this draw says {before}; export the "
+                        "review anew"
+                    )
         for decision in export.decisions:
             key = decision["item"], decision["reviewer"], decision["second"]
             known = last.setdefault(key, decision)
@@ -86,6 +95,22 @@ def gather(root: Path, folders: Iterable[str]) -> Reviewed:
     for key in sorted(last):
         decisions[key[0]].append(last[key])
     return Reviewed(items, decisions, draws)
+
+
+def _check_drawn(items: Iterable[ReviewItem], place: str) -> None:
+    """Check that of an export all items of a kind were drawn, or none: others weigh nothing alike.
+
+    Raises:
+        ValueError: One lacks the probability that others have.
+    """
+    items = list(items)
+    drawn = {item["kind"] for item in items if "sample" in item}
+    for item in items:
+        if item["kind"] in drawn and "sample" not in item:
+            raise ValueError(
+                f"{place}: item {item['id']} has no sample, and others of its kind have; export "
+                "the review anew"
+            )
 
 
 def check_readable(root: Path, folder: str) -> None:

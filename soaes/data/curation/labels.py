@@ -28,6 +28,7 @@ from soaes.data.curation.document import CuratedDocument
 from soaes.data.curation.passages import Fingerprint, find
 
 LABELS = "labels.jsonl"  # of the stage `labels`
+HASH_BITS = 64
 PLACE_MARKS = "#:"  # in a source, what separates a file from the place in it
 
 
@@ -42,6 +43,11 @@ class Label:
     family: str  # "" where it is unknown
 
     def __post_init__(self) -> None:
+        for name, text in (("source", self.source), ("family", self.family)):
+            if not isinstance(text, str):
+                raise TypeError(f"{name}={text!r}: must be text")
+        if self.fingerprint.hash >= 1 << HASH_BITS or min(self.fingerprint) < 0:
+            raise ValueError(f"letters and hash={self.fingerprint.hash:x}: of no passage")
         if not 0 < self.probability <= 1:
             raise ValueError(f"probability={self.probability}: must lie in (0, 1]")
 
@@ -79,7 +85,7 @@ def read_labels(path: Path) -> list[Label]:
     if not path.is_file():
         raise ValueError(f"labels={path}: there is no such file; docs/relevance.md has its format")
     labels = []
-    with open(path, encoding="utf-8") as handle:
+    with open(path, "rb") as handle:
         for number, line in enumerate(handle, 1):
             if line.strip():
                 labels.append(_label(line, f"{path}:{number}"))
@@ -115,9 +121,9 @@ def file_of(source: str) -> str:
     return source[:end] if end > 0 and "." in source[:end] else source
 
 
-def _label(line: str, place: str) -> Label:
+def _label(line: bytes, place: str) -> Label:
     try:
-        record: dict[str, Any] = json.loads(line)
+        record: dict[str, Any] = json.loads(line.decode("utf-8-sig"))
         relevant = {0: False, 1: True}[record["label"]]
         return Label(
             source=record["source"],
@@ -126,7 +132,7 @@ def _label(line: str, place: str) -> Label:
             probability=record.get("probability", 1.0),
             family=record.get("family") or "",
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{place}: no label ({type(error).__name__}: {error}); a label has source, letters, "
             "hash and label 0 or 1, see docs/relevance.md"

@@ -205,7 +205,8 @@ class PairDrawing:
     """Which pairs of documents people are asked about (conf/data/files.yaml).
 
     Attributes:
-        number: Pairs that are drawn; fewer where there are not so many.
+        number: Pairs that are drawn; fewer where there are not so many, and one of each stratum at
+            least.
         lowest: Similarity from which two documents that were kept may be duplicates, in (0, 1].
         max_chars: Longest document that is shown, in characters; pairs with a longer one are not
             drawn.

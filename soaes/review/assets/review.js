@@ -66,6 +66,7 @@ Object.assign(WORDS, {
   duplicate: ["Asked before", "重复提问"],
   wording: ["Badly written", "表达不佳"],
   unchanged: ["Nothing is changed yet.", "尚无修改。"],
+  emptyQuestion: ["The question is empty; reject the item instead.", "问题为空；请改为拒绝。"],
   emptyAnswer: ["The answer is empty; reject the item instead.", "回答为空；请改为拒绝。"],
 
   decidedBefore: [
@@ -96,6 +97,10 @@ Object.assign(WORDS, {
   notReached: [
     "The server does not answer. Start it again; the page goes on by itself.",
     "服务器没有响应。请重新启动，页面会自动继续。",
+  ],
+  notWritten: [
+    "The server cannot write, such as to a full disk. Make room; the page goes on by itself.",
+    "服务器无法写入，例如磁盘已满。请腾出空间，页面会自动继续。",
   ],
 
   done: ["Nothing is left for you", "您已全部完成"],
@@ -251,6 +256,7 @@ function take(answer) {
 
 /** The word for what is wrong: JSON comes with a 403 where the browser is another person's now. */
 function failureOf(status, body) {
+  if (status === 503) return "notWritten";
   if (status !== 403) return "notReached";
   return body.error ? "otherPerson" : "signIn";
 }
@@ -863,8 +869,8 @@ function saveEdit() {
   const answer = document.getElementById("answers").value.trim();
   const item = state.work.item;
   const isUnchanged = question === item.question.trim() && answer === item.answer.trim();
-  if (isUnchanged || !answer) {
-    warn(isUnchanged ? "unchanged" : "emptyAnswer");
+  if (isUnchanged || !answer || !question) {
+    warn(isUnchanged ? "unchanged" : answer ? "emptyQuestion" : "emptyAnswer");
     return;
   }
   decide("edit", { question, answer });
@@ -1126,6 +1132,7 @@ function percent(share) {
 async function drawProgress() {
   const { status, body } = await ask("/api/progress");
   if (state.view !== "progress" || status !== 200) return;
+  state.progress = body.headline; // others decided since this page was last told
   document
     .getElementById("progress")
     .replaceChildren(
@@ -1346,8 +1353,8 @@ function drawState() {
   box.dataset.state = kind;
   box.title = state.failure ? say(state.failure) : "";
   if (state.failure) {
-    const isAway = state.failure === "notReached";
-    box.textContent = say(state.pending && isAway ? "unsaved" : state.failure);
+    const isTryingAgain = ["notReached", "notWritten"].includes(state.failure);
+    box.textContent = say(state.pending && isTryingAgain ? "unsaved" : state.failure);
   } else if (kind === "saved") {
     const word = state.saved === "skip" ? "skipItem" : state.saved;
     box.textContent = say("saved") + say("colon") + say(word);

@@ -105,10 +105,18 @@ def test_a_line_that_is_no_item_is_refused_by_name(tmp_path, slip):
         contract.read_items(path)
 
 
+def test_a_line_of_brackets_is_no_item(tmp_path):
+    path = tmp_path / "items.jsonl"
+    path.write_text("[" * 200_000, "utf-8")
+    with pytest.raises(ValueError, match=r"items.jsonl:1: not JSON"):
+        contract.read_items(path)
+
+
 DECISION_SLIPS = {
     "verdict": ({"verdict": "yes"}, "verdict=yes: must be one of accept"),
     "item": ({"item": "0" * 16}, "has no such item"),
     "seconds": ({"seconds": -1}, "seconds=-1"),
+    "endless": ({"seconds": 10**400}, "seconds=1000"),
     "time": ({"time": "2026-01-31T08:00:00+08:00"}, "must be UTC"),
     "reviewer": ({"reviewer": " "}, "reviewer is empty"),
     "second": ({"second": 1}, "second must be bool"),

@@ -42,6 +42,20 @@ def test_an_item_counts_once_for_each_draw_and_not_for_each_export(tmp_path):
     assert combined([]) == 1 and combined([0.075758]) == 0.075758
 
 
+def test_an_export_that_was_edited_weighs_nothing_otherwise(tmp_path):
+    item, other = passage(), passage(span=(4, 8))
+    contract.write_export(tmp_path / "first", [item, other], [])
+    contract.write_export(tmp_path / "second", [passage(probability=0.9)], [])
+    with pytest.raises(ValueError, match=r"probability=0.9 of item .*: another export .* says 0.5"):
+        gather(tmp_path, ["first", "second"])
+    del other["sample"]
+    contract.write_export(tmp_path / "first", [item, other], [])
+    with pytest.raises(ValueError, match=f"item {other['id']} has no sample, and others"):
+        gather(tmp_path, ["first"])
+    contract.write_export(tmp_path / "first", [other], [])
+    assert gather(tmp_path, ["first"]).probability(other["id"]) == 1, "as of other tools"
+
+
 def test_what_people_say_comes_to_one_word_or_to_a_reason():
     item = passage()
     yes, no, skip = (decision(item, verdict=word) for word in ("yes", "no", "skip"))

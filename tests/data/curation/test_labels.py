@@ -54,10 +54,28 @@ def test_a_label_is_found_in_its_own_file_alone_and_once(tmp_path):
         label(probability=0),
         label(probability="0.5"),
         {"source": "a"},
+        label(source=5),
+        label(family=["a"]),
+        label(hash="f" * 40),
+        label(letters=-1),
+        "[" * 200_000,
     ],
-    ids=["json", "list", "label 2", "label text", "hash", "zero", "probability text", "missing"],
+    ids=[
+        *("json", "list", "label 2", "label text", "hash", "zero", "probability text", "missing"),
+        *("source", "family", "long hash", "letters", "deep"),
+    ],
 )
 def test_a_line_that_is_no_label_is_named(tmp_path, line):
     path = written(tmp_path / "labels.jsonl", label(), line)
     with pytest.raises(ValueError, match=r"labels.jsonl:2: no label .*docs/relevance.md"):
+        read_labels(path)
+
+
+def test_labels_are_utf_8_with_or_without_a_mark(tmp_path):
+    path = written(tmp_path / "labels.jsonl", label())
+    expected = read_labels(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_labels(path) == expected
+    path.write_bytes('{"source": "语料"}\n'.encode("gb18030"))
+    with pytest.raises(ValueError, match=r"labels.jsonl:1: no label \(UnicodeDecodeError"):
         read_labels(path)
