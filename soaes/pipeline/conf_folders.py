@@ -200,10 +200,15 @@ def _check_file(folder: Path, path: Path) -> None:
         )
     if path.suffix != ".yaml":
         return
+    if len(name.parts) == 1:
+        raise ValueError(
+            f"{path}: lies in no config group, where nothing reads it; move it into domain/, "
+            "prompt/ or another one, or give the folder above"
+        )
     group = name.parts[0]
     ours = [path.name for path in CONF.iterdir() if path.is_dir()]
     near = get_close_matches(group, ours, 1, 0.8) if group not in ours else []
-    if near and len(name.parts) > 1:
+    if near:
         raise ValueError(
             f"{path}: there is no config group {group}; Did you mean {near[0]}? Then rename the "
             "folder"
@@ -214,6 +219,8 @@ def _check_file(folder: Path, path: Path) -> None:
         raise ValueError(f"{path}: is not UTF-8; save it in that encoding") from None
     except (yaml.YAMLError, OmegaConfBaseException, OSError) as error:
         raise ValueError(f"{path}: {_in_one_line(error)}; correct the YAML") from None
+    except RecursionError:
+        raise ValueError(f"{path}: lists or entries are nested too deep; flatten them") from None
     if not isinstance(written, DictConfig):
         raise ValueError(f"{path}: must hold settings, as in `key: value`")
 

@@ -64,6 +64,8 @@ REFUSED = {
     "list": ("domain/a.yaml", "- a", "must hold settings"),
     "gbk": ("domain/a.yaml", "a: 菜".encode("gb18030"), "is not UTF-8; save"),
     "yml": ("domain/a.yml", "a: 1", "reads .yaml alone; rename it to a.yaml"),
+    "deep": ("domain/a.yaml", "a: " + "[" * 5000 + "]" * 5000, "nested too deep; flatten"),
+    "no group": ("cooking.yaml", "a: 1", "lies in no config group.*or give the folder above"),
     "group": ("domains/a.yaml", "a: 1", "no config group domains; Did you mean domain"),
 }
 
