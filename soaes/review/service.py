@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import uvicorn
 
+from soaes.data.annotation.item import SURROGATE
 from soaes.review.access import Addresses
 from soaes.review.app import app
 from soaes.review.database import Database
@@ -38,11 +39,13 @@ class Service:
             rubric: By what people decide, for the page; "" for nothing.
 
         Raises:
-            ValueError: A name is empty or too long, or the port is taken.
+            ValueError: A name is empty, too long or not UTF-8, or the port is taken.
         """
         for name in reviewers:
             if not name.strip() or len(name) > LONGEST_NAME:
                 raise ValueError(f"--reviewer {name!r}: a name has 1 to {LONGEST_NAME} characters")
+            if SURROGATE.search(name):
+                raise ValueError(f"--reviewer {name!r}: is not UTF-8; write the name in it")
         database.register(reviewers)
         self._listener = _listen(port)
         self.port: int = self._listener.getsockname()[1]

@@ -175,6 +175,16 @@ def test_progress_counts_what_others_decided_meanwhile(tab, serve):
     li.press("3")
     li.wait("document.querySelector('.numbers')")
     assert li.run("document.querySelector('.numbers dd').textContent") == "1 / 6"
+    assert "Question or report\tAccept" in li.run("document.getElementById('progress').innerText")
+
+
+def test_where_all_is_read_there_is_no_rest(tab, serve):
+    page = opened(tab, serve(toy_items(1, tests=0, devs=0)))
+    decide(page, "a")
+    page.press("3")
+    page.wait("document.querySelector('.bound')")
+    bound = page.run("document.querySelector('.bound').textContent")
+    assert bound.endswith("skipped.All are read."), bound
 
 
 def test_a_full_disk_is_said_and_the_decision_sent_again(tab, serve):

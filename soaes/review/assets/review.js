@@ -22,6 +22,7 @@ Object.assign(WORDS, {
 
   qa: ["Question", "问答"],
   report: ["Report", "报告"],
+  qaAndReport: ["Question or report", "问答或报告"],
   relevance: ["Relevance", "相关性"],
   near_duplicate: ["Near-duplicate", "近似重复"],
   test: ["test", "测试集"],
@@ -152,6 +153,7 @@ Object.assign(WORDS, {
     "At most {bound} of the {unread} unread are wrong, with 95 % confidence; the limit is {limit}.",
     "以 95% 的置信度，未读的 {unread} 条中至多 {bound} 有误；上限为 {limit}。",
   ],
+  allRead: ["All are read.", "已全部审核。"],
   accepted: ["The rest is accepted.", "其余予以接受。"],
   notAccepted: ["Reading goes on.", "审核继续。"],
   agreementTitle: ["Agreement", "一致性"],
@@ -1212,7 +1214,8 @@ function sampling(body) {
       bound: percent(lot.unread_wrong_at_most),
       limit: percent(lot.limit),
     };
-    const verdict = say(lot.accepted ? "accepted" : "notAccepted");
+    const rest = lot.accepted ? "accepted" : "notAccepted";
+    const verdict = say(lot.unread ? rest : "allRead");
     return el(
       "div",
       { class: lot.accepted ? "bound accepted" : "bound" },
@@ -1227,6 +1230,11 @@ function sampling(body) {
     );
   });
   return [el("h2", {}, say("samplingTitle")), boxes];
+}
+
+/** The word for a kind whose tasks are counted together. */
+function sayKind(kind) {
+  return say(kind === "qa" ? "qaAndReport" : kind);
 }
 
 /** The text of a key with its {names} replaced. */
@@ -1245,7 +1253,7 @@ function agreementTable(body) {
         : `${each.first}, ${each.second}`;
     const interval = each.kappa == null ? "–" : `${each.low.toFixed(2)} – ${each.high.toFixed(2)}`;
     const kappa = each.kappa == null ? say("undefinedKappa") : each.kappa.toFixed(2);
-    return [say(each.kind), who, each.items, percent(each.raw), kappa, interval];
+    return [sayKind(each.kind), who, each.items, percent(each.raw), kappa, interval];
   });
   const header = [say("kind"), say("who"), say("twice"), say("raw"), "kappa", say("interval")];
   return [
@@ -1258,7 +1266,7 @@ function agreementTable(body) {
 function verdictTable(body) {
   if (!body.verdicts.length) return null;
   const rows = body.verdicts.map((each) => [
-    say(each.kind),
+    sayKind(each.kind),
     say(each.verdict === "skip" ? "skipItem" : each.verdict),
     each.reason ? el("span", {}, plain(say(each.reason))) : "",
     each.n,
