@@ -23,6 +23,7 @@ SCORED = ("topics", "tiers", "as_of")  # what documents are scored by
 PAGES = ("rubric", "qa_rubric")  # texts, or the names of Markdown files beside the domain's
 SETTINGS = (*SCORED, *PAGES, "categories", "prompt")
 MAX_NAME = 200  # characters of a file's name
+MAX_PAGE = 50_000  # characters of a page, which stands beside every item of a review
 BEFORE_BRACE = re.compile(r"(\\*)\$\{")  # an interpolation, with what escapes it
 
 
@@ -57,7 +58,14 @@ def settle(cfg: DictConfig) -> None:
                 "domain's, or null"
             )
         if isinstance(text, str) and text.endswith(".md") and "\n" not in text:
-            node[name] = _page(name, text)
+            text = _page(name, text)
+        if isinstance(text, str) and len(text) > MAX_PAGE:
+            raise ValueError(
+                f"{GROUP}.{name}: has {len(text):,} characters, and people read it beside every "
+                f"item; shorten it to {MAX_PAGE:,}"
+            )
+        if text != written[name]:
+            node[name] = _escaped(text)
 
 
 def _check_prompt(prompt: dict[str, Any]) -> None:
@@ -82,7 +90,7 @@ def _check_names(place: str, written: dict[str, Any], known: Sequence[str]) -> N
 
 
 def _page(name: str, file: str) -> str:
-    """Return the text of a page, written so that OmegaConf takes it as it is."""
+    """Return the text of a page."""
     folders = [folder / GROUP for folder in conf_folders.folders()]
     paths = [folder / file for folder in folders if len(file) <= MAX_NAME and "/" not in file]
     path = next((path for path in paths if path.is_file()), None)
@@ -98,4 +106,9 @@ def _page(name: str, file: str) -> str:
         raise ValueError(f"{path}: is not UTF-8; save it in that encoding") from None
     if not text.strip():
         raise ValueError(f"{path}: is empty; write the page, or set {GROUP}.{name}=null")
+    return text
+
+
+def _escaped(text: str) -> str:
+    """Return a text written so that OmegaConf takes it as it is."""
     return BEFORE_BRACE.sub(lambda found: f"{found[1] * 2}\\${{", text)

@@ -96,6 +96,7 @@ REFUSED = {
     "no-page": ("rubric: gone.md", "domain.rubric=gone.md: there is no such file .*conf/domain"),
     "elsewhere": ("rubric: ../gone.md", "domain.rubric=../gone.md: there is no such file"),
     "no-rubric": ("rubric: ''", "domain.rubric=: must be text"),
+    "long-rubric": (f"rubric: {'长' * 50_001}", "domain.rubric: has 50,001 characters.*50,000"),
     "rubric-list": ("qa_rubric: [a]", "domain.qa_rubric=.*: must be text"),
     "reference": ("rubric: ${nothing}", "domain: .*nothing.*; correct the domain"),
 }
