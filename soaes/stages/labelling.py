@@ -237,7 +237,8 @@ def judged_pairs(digest: str, *, root: str, out: Path) -> None:
 
     Writes pairs.json: the share of dropped pairs that are duplicates, and the share of all
     duplicates that were kept (soaes.data.annotation.pair_estimates), with 95 % intervals, by
-    stratum and with the agreement of people; and drops.jsonl, each item that gives no pair with its
+    stratum and with the agreement of people, and the strata whose size differs between draws, as
+    of other documents; and drops.jsonl, each item that gives no pair with its
     reason. Changes no decision.
 
     Args:
@@ -265,10 +266,17 @@ def judged_pairs(digest: str, *, root: str, out: Path) -> None:
     precision = pair_estimates.precision(list(strata.values()))
     missed = pair_estimates.missed(list(strata.values()))
     agreed = _agreement(reviewed, "near_duplicate")
+    several = _of_several_sizes(reviewed)
+    if several:
+        print(
+            f"the draws in {sources.PAIRS}/ are not of the same documents: {', '.join(several)} "
+            "have several sizes, and the largest counts; for exact figures keep one draw there"
+        )
     report = {
         "precision": precision._asdict() if precision else None,
         "missed": missed._asdict() if missed else None,
         "strata": {name: asdict(stratum) for name, stratum in strata.items()},
+        "of_several_sizes": several,
         "dropped": dict(Counter(drop["rule"] for drop in drops).most_common()),
         "agreement": agreed,
     }
@@ -563,6 +571,16 @@ def _pair_items(
         )
         for draw, (first, second) in drawn
     ]
+
+
+def _of_several_sizes(reviewed: Reviewed) -> list[str]:
+    """Return the strata whose size differs between draws, in alphabetical order."""
+    sizes: dict[str, set[int]] = defaultdict(set)
+    for item in reviewed.items.values():
+        sample = item.get("sample")
+        if sample is not None and item["kind"] == "near_duplicate":
+            sizes[sample["stratum"]].add(sample["size"])
+    return sorted(name for name, found in sizes.items() if len(found) > 1)
 
 
 def _judged(reviewed: Reviewed) -> tuple[dict[str, Stratum], list[dict[str, Any]]]:

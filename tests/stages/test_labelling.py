@@ -365,6 +365,22 @@ def test_some_of_many_pairs_stand_for_all(deduplicated, tmp_path):
     assert report["precision"]["value"] == 1 > report["precision"]["low"]
 
 
+def test_draws_of_other_documents_are_told(deduplicated, tmp_path, capsys):
+    drawn = pairs_of(deduplicated, tmp_path / "drawn")
+    root = tmp_path / "root"
+    said = [decision(item, verdict="yes") for item in drawn]
+    contract.write_export(root / "pairs" / "a", drawn, said)
+    assert judged_of(root, tmp_path / "one")["of_several_sizes"] == []
+    first = drawn[0]
+    sample = {**first["sample"], "draw": "other", "size": 99}
+    document = {**first["document"], "text": "文"}
+    other = contract.review_item("near_duplicate", document=document, other=document, sample=sample)
+    contract.write_export(root / "pairs" / "b", [other], [decision(other, verdict="yes")])
+    report = judged_of(root, tmp_path / "two")
+    assert report["of_several_sizes"] == [sample["stratum"]]
+    assert f"not of the same documents: {sample['stratum']} have" in capsys.readouterr().out
+
+
 def test_of_every_stratum_a_pair_is_drawn(deduplicated, tmp_path):
     drawn = pairs_of(deduplicated, tmp_path / "drawn", number=1)
     strata = json.loads((tmp_path / "drawn" / "account.json").read_text("utf-8"))["strata"]
