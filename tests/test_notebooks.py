@@ -1,5 +1,7 @@
 """The notebooks run from top to bottom, and end with numbers."""
 
+import ast
+import importlib.util
 import json
 from pathlib import Path
 
@@ -66,6 +68,23 @@ def environment(store, monkeypatch):
     monkeypatch.setenv("ARGS", " ".join(SMALL))
 
 
+@pytest.mark.parametrize(
+    "path", sorted(Path("notebooks").glob("*.ipynb")), ids=lambda path: path.stem
+)
+def test_what_a_notebook_imports_of_the_package_is_there(path):
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+    own = [node for node in imports if node.module.startswith("soaes")]
+    assert own
+    for node in own:
+        module = importlib.import_module(node.module)
+        for name in node.names:
+            assert hasattr(module, name.name) or importlib.util.find_spec(
+                f"{node.module}.{name.name}"
+            ), f"{node.module}.{name.name}"
+
+
 def test_one_row_by_hand():
     names = run("one_row_by_hand")
     assert names["measured"]["proof"] == "equal tokens" and names["scores"]["samples"] == 10
@@ -73,6 +92,7 @@ def test_one_row_by_hand():
     assert last < first
 
 
+@pytest.mark.nightly
 def test_tables(environment, capsys):
     names = run("tables")
     output = capsys.readouterr().out
@@ -88,6 +108,7 @@ def test_tables(environment, capsys):
     assert mean == pytest.approx(better - worse), "the table's number is the mean of these answers"
 
 
+@pytest.mark.nightly
 def test_curves(environment, capsys):
     names = run("curves")
     assert "6 of 6 runs are equal to the store" in capsys.readouterr().out
