@@ -27,7 +27,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from soaes.data.curation import relevance_training
 from soaes.data.curation.document import read_documents
-from soaes.data.curation.labels import LabelledPassage, labelled_passages, read_labels
+from soaes.data.curation.labels import Label, LabelledPassage, labelled_passages, read_labels
 from soaes.data.curation.relevance import Features, TopicScorer, sigmoid
 from soaes.data.jsonl import read_jsonl
 from soaes.pipeline.store import write_json
@@ -41,6 +41,11 @@ TARGETS = {"mean_auc": 0.95, "worst_auc": 0.88, "keyword_free_auc": 0.93, "ece":
 Vector = npt.NDArray[np.float64]
 
 
+def family_of(label: Label) -> str:
+    """Return the family of a label: its file, where no family is given."""
+    return label.family or label.file
+
+
 class Evaluation:
     """Labelled passages with the scores of models that have not seen their families.
 
@@ -52,8 +57,7 @@ class Evaluation:
     def __init__(self, labelled: Sequence[LabelledPassage], topics: dict[str, list[str]]) -> None:
         self.relevant = np.array([passage.label.relevant for passage in labelled], bool)
         self.weights = np.array([1 / passage.label.probability for passage in labelled])
-        labels = [passage.label for passage in labelled]
-        self.families = np.array([label.family or label.file for label in labels])
+        self.families = np.array([family_of(passage.label) for passage in labelled])
         density = TopicScorer(topics).density
         self.densities = np.array([density(passage.text) for passage in labelled])
         self.decisions = np.zeros(len(labelled))
@@ -214,14 +218,25 @@ def _rounded(figures: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in figures.items()}
 
 
-def main() -> None:
-    """Evaluate the scorer on a corpus and its labels."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def command_line(description: str, name: str) -> argparse.Namespace:
+    """Return what a command line says of the corpus, the labels, the domain and the results.
+
+    Args:
+        description: What the command does.
+        name: Of the file of results, without its suffix.
+    """
+    out = Path(f"benchmarks/results/{name}.json")
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("documents", type=Path, help="folder of a stage of soaes.stages.corpus")
     parser.add_argument("labels", type=Path)
     parser.add_argument("--domain", type=Path, default=Path("conf/domain/soaes.yaml"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/relevance.json"))
-    arguments = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=out)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Evaluate the scorer on a corpus and its labels."""
+    arguments = command_line(__doc__.splitlines()[0], "relevance")
     topics = yaml.safe_load(arguments.domain.read_text(encoding="utf-8"))["topics"]
     labels = read_labels(arguments.labels)
     labelled = list(labelled_passages(labels, read_documents(arguments.documents)))

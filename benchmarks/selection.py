@@ -17,7 +17,6 @@ base model has seen general text alone: documents of families without a label.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import tempfile
@@ -32,6 +31,7 @@ import numpy as np
 import torch
 import yaml
 
+from benchmarks.relevance import command_line, family_of
 from benchmarks.rounds import markdown, row, write
 from soaes.data import chat
 from soaes.data.curation import ngrams
@@ -45,7 +45,7 @@ from soaes.data.curation.labels import (
 )
 from soaes.data.curation.settings import DomainSettings, SelectionSettings
 from soaes.data.curation.versions import title_key
-from soaes.data.jsonl import read_jsonl, write_jsonl
+from soaes.data.jsonl import write_jsonl
 from soaes.model import checkpoint
 from soaes.pipeline import sweep
 from soaes.pipeline.provenance import provenance
@@ -106,7 +106,7 @@ def families(labels: Iterable[Label], documents: Iterable[CuratedDocument]) -> d
 
     A document without a label that has the title of one with a label is of the same family.
     """
-    of_file = {label.source: label.family for label in labels}
+    of_file = {label.source: family_of(label) for label in labels}
     documents = list(documents)
     of_title = {}
     for document in documents:
@@ -162,12 +162,11 @@ class Comparison:
         self._parent = parent
         self._scratch = scratch
         self._domain = domain
-        self._lines = read_jsonl(labels)
         self._settings = recipes()
-        known = read_labels(labels)
-        self._labelled = list(labelled_passages(known, read_documents(parent)))
-        self._family = families(known, read_documents(parent))
-        self._general = self._general_ids({label.family for label in known})
+        self._labels = read_labels(labels)
+        self._labelled = list(labelled_passages(self._labels, read_documents(parent)))
+        self._family = families(self._labels, read_documents(parent))
+        self._general = self._general_ids(set(map(family_of, self._labels)))
         self._tokenizer, self._base = scratch / "tokenizer", scratch / "base"
         self._train_base()
 
@@ -187,7 +186,7 @@ class Comparison:
         """
         folder = self._scratch / f"seed-{seed}"
         left_out = [
-            passage for passage in self._labelled if is_left_out(passage.label.family, seed)
+            passage for passage in self._labelled if is_left_out(family_of(passage.label), seed)
         ]
         num_dropped = self._write_pool(folder / "pool", [each.text for each in left_out], seed)
         self._select(folder, seed)
@@ -248,8 +247,8 @@ class Comparison:
 
     def _select(self, folder: Path, seed: int) -> None:
         """Select by a scorer that knows the labels of the other families alone."""
-        lines = [line for line in self._lines if not is_left_out(_family_of(line), seed)]
-        write_jsonl(folder / "labels" / LABELS, lines)
+        known = [label for label in self._labels if not is_left_out(family_of(label), seed)]
+        write_jsonl(folder / "labels" / LABELS, [label.record() for label in known])
         pool, scored = folder / "pool", folder / "score"
         corpus.score(pool, folder / "labels", domain=self._domain, out=scored)
         selection = SelectionSettings(threshold=THRESHOLD)
@@ -308,10 +307,6 @@ def _texts(passages: Sequence[LabelledPassage], kind: str) -> list[str]:
     return [each.text for each in passages if each.label.relevant == (kind == "domain")]
 
 
-def _family_of(line: dict[str, Any]) -> str:
-    return str(line.get("family") or line["source"])
-
-
 # ------------------------------------------------------------------------------------- results
 
 
@@ -332,12 +327,7 @@ def rows(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Compare, write the results and print them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("documents", type=Path, help="folder of a stage of soaes.stages.corpus")
-    parser.add_argument("labels", type=Path)
-    parser.add_argument("--domain", type=Path, default=Path("conf/domain/soaes.yaml"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/selection.json"))
-    arguments = parser.parse_args()
+    arguments = command_line(__doc__.splitlines()[0], "selection")
     plain = yaml.safe_load(arguments.domain.read_text(encoding="utf-8"))
     domain = DomainSettings(plain["topics"], plain["tiers"])
     torch.set_num_threads(1)

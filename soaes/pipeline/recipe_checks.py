@@ -195,7 +195,7 @@ def check_questions(recipe: Recipe, root: str | None) -> None:
     """Check that there may be questions: files in the user's folder, or some that people adopted.
 
     Raises:
-        ValueError: There are none, and they are only missed after all documents are curated.
+        ValueError: There are none. The stage itself would say so after all documents are curated.
     """
     if recipe.stage != "files" or recipe.arguments.get("adopted") or root is None:
         return

@@ -507,7 +507,7 @@ class ReadArguments:
     """read: read the files of a user's folder."""
 
     readers: Mapping[str, str]
-    timeout: float = 600
+    timeout: float
 
     def __post_init__(self) -> None:
         check_positive("timeout", self.timeout, "the seconds that a document may take")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from soaes.data.annotation.item import ITEMS, RUBRIC
-from soaes.data.curation import sources
+from soaes.data.annotation.reviews import PLACES
 from soaes.pipeline.progress import escape_unencodable_text, one_line_errors
 from soaes.pipeline.store import check_writable
 from soaes.review.database import Database
@@ -31,12 +31,6 @@ from soaes.review.service import Service
 
 PORT = 8137
 FOLDER = Path("reviews")
-# The folder of a user's data in which decisions on items of a kind are read.
-PLACES = {
-    "qa": sources.ANNOTATION,
-    "relevance": sources.LABELS,
-    "near_duplicate": sources.PAIRS,
-}
 SETTINGS = ("twice", "limit", "lease")
 
 

@@ -35,7 +35,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from soaes.data.annotation.item import SURROGATE
+from soaes.data.curation.document import SURROGATE
 from soaes.report.page.single_file import ASSETS as REPORT_ASSETS
 from soaes.review import account, queue
 from soaes.review.access import Access, Addresses

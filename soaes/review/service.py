@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import uvicorn
 
-from soaes.data.annotation.item import SURROGATE
+from soaes.data.curation.document import SURROGATE
 from soaes.review.access import Addresses
 from soaes.review.app import app
 from soaes.review.database import Database

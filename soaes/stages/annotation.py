@@ -24,7 +24,7 @@ from soaes.data.annotation import item as contract
 from soaes.data.annotation.agreement import agreement, wilson
 from soaes.data.annotation.families import SPLITS, assign, families
 from soaes.data.annotation.item import Decision, ReviewItem
-from soaes.data.annotation.reviews import check_readable, folders_of
+from soaes.data.annotation.reviews import PLACES, check_readable, folders_of
 from soaes.data.annotation.settings import AdoptionSettings
 from soaes.data.annotation.unread import Lot, errors_at_most, lots_of, read_lots
 from soaes.data.annotation.verdicts import DISAGREED, NOBODY, SKIPPED, decided, pairs
@@ -45,8 +45,11 @@ CARD_PAGE = "card.md"
 KEEPING = ("accept", "edit")
 # Items that are no questions, and where they belong.
 NO_QUESTIONS = {
-    "relevance": "a passage's relevance: its export belongs in labels/",
-    "near_duplicate": "a pair of documents: its export belongs in pairs/",
+    kind: f"{what}: its export belongs in {PLACES[kind]}/"
+    for kind, what in (
+        ("relevance", "a passage's relevance"),
+        ("near_duplicate", "a pair of documents"),
+    )
 }
 
 

@@ -68,7 +68,7 @@ def read(
     *,
     root: str,
     readers: Mapping[str, str] | None = None,
-    timeout: float = 600,
+    timeout: float,
     out: Path,
 ) -> None:
     """Read the documents of a user's folder: every file below general/ and corpus/.

@@ -238,8 +238,8 @@ def judged_pairs(digest: str, *, root: str, out: Path) -> None:
     Writes pairs.json: the share of dropped pairs that are duplicates, and the share of all
     duplicates that were kept (soaes.data.annotation.pair_estimates), with 95 % intervals, by
     stratum and with the agreement of people, and the strata whose size differs between draws, as
-    of other documents; and drops.jsonl, each item that gives no pair with its
-    reason. Changes no decision.
+    of other documents. Writes drops.jsonl: each item that gives no pair, with its reason. Changes
+    no decision.
 
     Args:
         digest: Digest of pairs/ in the user's folder, which stands for it in the recipe.

@@ -36,6 +36,16 @@ def test_versions_of_a_labelled_law_are_of_its_family():
     ]
 
 
+def test_a_label_without_a_family_is_of_its_files_everywhere():
+    labels = [Label("corpus/a.md", fingerprint(text), True, 1.0, "") for text in ("甲", "乙")]
+    labels.append(Label("corpus/b.md", fingerprint("丙"), False, 1.0, ""))
+    documents = [document("a.md", title="公司法"), document("b.md", title="审计法")]
+    family = selection.families(labels, documents)
+    of_labels = [selection.family_of(label) for label in labels]
+    assert of_labels == ["corpus/a.md", "corpus/a.md", "corpus/b.md"]
+    assert [family[each["id"]] for each in documents] == ["corpus/a.md", "corpus/b.md"]
+
+
 def test_every_family_is_left_out_by_one_seed():
     for family in ("company", "audit", "report-1955"):
         seeds = range(selection.NUM_FOLDS)

@@ -69,7 +69,7 @@ def toy_curation(folder, text):
     store, steps = Store(folder / "store"), recipes()
     out = {name: store.folder(recipe.name) for name, recipe in steps.items()}
     digest = sources.digest(folder / "root", kinds=corpus.KINDS)
-    corpus.read(digest, root=str(folder / "root"), out=out["read"])
+    corpus.read(digest, root=str(folder / "root"), timeout=60, out=out["read"])
     cleaning = CleaningSettings(RULES, {})
     corpus.clean(out["read"], cleaning=cleaning, out=out["clean"])
     corpus.deduplicate(out["clean"], deduplication=DeduplicationSettings(), out=out["deduplicate"])

@@ -68,7 +68,7 @@ def test_a_folder_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch
 
     monkeypatch.setattr(corpus, "_read_file", read_and_change)
     with pytest.raises(ValueError, match="changed since it was planned"):
-        corpus.read(digest, root=str(tmp_path / "in"), out=tmp_path / "out")
+        corpus.read(digest, root=str(tmp_path / "in"), timeout=60, out=tmp_path / "out")
 
 
 def test_cleaning_accounts_for_every_character_and_shows_samples(tmp_path, cleaning):

@@ -60,7 +60,7 @@ def curated(
         out.with_name(f"{out.name}-{step}")
         for step in ("read", "clean", "deduplicate", "questions", "decontaminate")
     )
-    corpus.read(sources.digest(root, kinds=corpus.KINDS), root=str(root), out=read)
+    corpus.read(sources.digest(root, kinds=corpus.KINDS), root=str(root), timeout=60, out=read)
     corpus.clean(read, cleaning=CleaningSettings(CLEANING_RULES, {}), out=cleaned)
     corpus.deduplicate(cleaned, deduplication=FEW_BANDS, out=unique)
     digest = sources.digest(root, kinds=curate.KINDS)
@@ -614,7 +614,7 @@ def test_the_digest_is_of_names_and_contents(tmp_path):
     assert others[0] != sources.digest(root, cache, corpus.KINDS)
     assert others[1] == sources.digest(root, cache, curate.KINDS)
     with pytest.raises(ValueError, match="run again"):
-        corpus.read(others[0], root=str(root), out=tmp_path / "out")
+        corpus.read(others[0], root=str(root), timeout=60, out=tmp_path / "out")
     with pytest.raises(ValueError, match="run again"):
         read = tmp_path / "read"
         curate.files(read, read, read, others[0], root=str(root), seed=0, out=tmp_path / "out")

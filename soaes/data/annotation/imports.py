@@ -26,7 +26,7 @@ from soaes.data.annotation import item as contract
 from soaes.data.annotation.item import Decision, ReviewItem
 from soaes.data.annotation.quotes import find_quote
 from soaes.data.curation import chat_formats, parsing
-from soaes.data.curation.document import Rejection, document_id
+from soaes.data.curation.document import SURROGATE, Rejection, document_id
 from soaes.data.curation.parsing import ParseError
 from soaes.data.readers import encodings
 from soaes.data.readers.base import Unreadable, unix_lines
@@ -405,7 +405,7 @@ def _imported(annotated: Annotated) -> Imported:
         origin=annotated.source,
         model=fields["model"],
     )
-    if contract.SURROGATE.search(json.dumps(item, ensure_ascii=False)):
+    if SURROGATE.search(json.dumps(item, ensure_ascii=False)):
         raise _Unusable("broken characters")
     return Imported(item, list(_decisions(item, annotated)))
 

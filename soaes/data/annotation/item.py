@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, cast, get_args
 
+from soaes.data.curation.document import SURROGATE
 from soaes.pipeline import validation
 from soaes.pipeline.store import write_json, write_text
 
@@ -33,8 +33,6 @@ ACCOUNT = "account.json"
 RUBRIC = "rubric.md"  # by what people decide, beside the items of a stage
 REVIEW = "review.json"  # of the review page: how it was done, and the bound on what nobody read
 EXPORTED = (ITEMS, DECISIONS, ACCOUNT, REVIEW)
-
-SURROGATE = re.compile("[\ud800-\udfff]")
 
 Kind = Literal["qa", "relevance", "near_duplicate"]
 Task = Literal["qa", "report", ""]

@@ -15,6 +15,13 @@ from pathlib import Path, PurePosixPath
 from soaes.data.annotation.item import EXPORTED, ITEMS, Decision, ReviewItem, read_export
 from soaes.data.curation import sources
 
+# The folder of a user's data in which exports of items of a kind are read.
+PLACES = {
+    "qa": sources.ANNOTATION,
+    "relevance": sources.LABELS,
+    "near_duplicate": sources.PAIRS,
+}
+
 
 @dataclass(frozen=True)
 class Reviewed:

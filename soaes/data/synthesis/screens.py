@@ -35,9 +35,8 @@ REFERS = re.compile(
     r"|\b(?:given|provided) (?:text|passage|context|document)",
     re.IGNORECASE,
 )
-TITLE_TAIL = re.compile(
-    "(?<=..)的[^的]{1,3}$"
-)  # 白灼虾的做法 is about 白灼虾, ...的通知 about its matter
+# 白灼虾的做法 is about 白灼虾, ...的通知 about its matter.
+TITLE_TAIL = re.compile("(?<=..)的[^的]{1,3}$")
 LATIN_WORD = re.compile(r"[A-Za-z][A-Za-z0-9&'-]{3,}")
 COMMON_WORDS = frozenset(
     "about after annual article chapter company corporation document from group guide handbook "

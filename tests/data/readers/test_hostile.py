@@ -198,7 +198,7 @@ def outcomes(tmp_path_factory):
     socket.socket = None  # whoever opens one fails
     try:
         digest = sources.digest(root, kinds=corpus.KINDS)
-        corpus.read(digest, root=str(root), out=out)
+        corpus.read(digest, root=str(root), timeout=60, out=out)
     finally:
         socket.socket = real_socket
     found = {}
@@ -246,7 +246,7 @@ from pathlib import Path
 from soaes.data.curation import sources
 from soaes.stages import corpus
 root, out = map(Path, sys.argv[1:])
-corpus.read(sources.digest(root, kinds=corpus.KINDS), root=str(root), out=out)
+corpus.read(sources.digest(root, kinds=corpus.KINDS), root=str(root), timeout=60, out=out)
 own = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 print(max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
 """
