@@ -23,6 +23,7 @@ from transformers.initialization import no_init_weights
 
 from soaes.model import checkpoint, compiled_operators, sharding
 from soaes.model.parallel import Parallel
+from soaes.pipeline import private_api
 
 
 class Zero3(Parallel):
@@ -156,11 +157,31 @@ class Zero3Strategy(DeepSpeedStrategy):
         """An engine on this rank's device; a CPU has no number of its own."""
         import deepspeed
 
+        settings["config"]["zero_optimization"].update(_sizes(model.model))
         rank = argparse.Namespace(device_rank=self.local_rank)
         engine, optimizer, _, _ = deepspeed.initialize(
             args=rank, model=model, dist_init_required=False, **settings
         )
         return engine, optimizer
+
+
+def _sizes(model: PreTrainedModel) -> dict[str, int]:
+    """Return the weights that are gathered at once and the gradients that are reduced at once.
+
+    They are those of a layer and of the next, as under FSDP2, and soaes.bill counts them so.
+    DeepSpeed's own are constants: a device would keep up to 1e9 weights gathered, which is the
+    whole of a small model.
+    """
+    layer = max(
+        sum(sharding.whole_shape(weight).numel() for weight in layer.parameters())
+        for layer in private_api.decoder_layers(model)
+    )
+    return {
+        "stage3_max_live_parameters": 2 * layer,
+        "stage3_max_reuse_distance": layer,
+        "stage3_prefetch_bucket_size": layer,
+        "reduce_bucket_size": layer,
+    }
 
 
 def _read_weights(model: PreTrainedModel, folder: Path) -> None:
