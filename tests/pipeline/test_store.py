@@ -155,7 +155,7 @@ def _build(root, goals, queue):
 
 
 def test_the_stages_that_start_without_torch_do_not_load_it():
-    light = {"annotation", "corpus", "curate", "labelling", "prepare", "synthesis"}
+    light = {"annotation", "corpus", "curate", "labelling", "pair_review", "prepare", "synthesis"}
     modules = {path.stem for path in (Path(worker.__file__).parent.parent / "stages").glob("*.py")}
     for name in modules - {"__init__"}:
         recipe = Recipe(f"soaes.stages.{name}.f", {})

@@ -11,8 +11,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from soaes.data.annotation.agreement import agreement
 from soaes.data.annotation.item import EXPORTED, ITEMS, Decision, ReviewItem, read_export
+from soaes.data.annotation.verdicts import pairs, verdict
 from soaes.data.curation import sources
 
 # The folder of a user's data in which exports of items of a kind are read.
@@ -40,6 +43,21 @@ class Reviewed:
     def probability(self, identifier: str) -> float:
         """Return the probability by whose inverse an item counts, over all draws; 1 without any."""
         return combined(list(self.draws.get(identifier, {}).values()))
+
+    def agreement(self, kind: str) -> dict[str, Any]:
+        """Return how well two people agree on the items of a kind."""
+        decisions_of = (
+            decisions
+            for identifier, decisions in self.decisions.items()
+            if self.items[identifier]["kind"] == kind
+        )
+        agreed = agreement(pairs(decisions_of, verdict))
+        return {
+            "pairs": agreed.items,
+            "raw": agreed.raw,
+            "kappa": agreed.kappa,
+            "interval": [agreed.low, agreed.high],
+        }
 
 
 def combined(probabilities: Sequence[float]) -> float:

@@ -16,6 +16,11 @@ SKIPPED = "everyone skipped it"
 DISAGREED = "reviewers disagree"
 
 
+def verdict(decision: Decision) -> str:
+    """Return the word of a decision, for `common` and `pairs`."""
+    return decision["verdict"]
+
+
 def decided(decisions: Iterable[Decision]) -> list[Decision]:
     """Return the decisions that say something, first ones before second ones."""
     found = [decision for decision in decisions if decision["verdict"] != "skip"]
