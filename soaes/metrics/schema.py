@@ -415,6 +415,7 @@ class LabelsMetrics(TypedDict):
     labels: int  # passages with one label, which were found in the documents
     relevant: int  # of these, relevant ones
     families: int  # of the documents that they are of
+    num_replaced: int  # decisions that gave way to a later one of the same person
     num_dropped: int  # labels and items that are not used, by name in drops.jsonl
 
 
@@ -434,6 +435,7 @@ class JudgedPairsMetrics(TypedDict):
     precision: float | None  # share of dropped pairs that are duplicates
     missed: float | None  # share of all duplicates that were kept
     decided: int  # pairs on which people agree
+    num_replaced: int  # decisions that gave way to a later one of the same person
     precision_low: NotRequired[float]  # 95 % intervals
     precision_high: NotRequired[float]
     missed_low: NotRequired[float]
@@ -474,6 +476,7 @@ class AnnotatedMetrics(TypedDict):
     items: int  # items of all kinds
     decided: int  # of these, items that somebody decided on
     decisions: int  # decisions in all
+    num_replaced: int  # decisions that gave way to a later one of the same person
     num_rejected: int  # records that became no item
 
 

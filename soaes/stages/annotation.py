@@ -24,7 +24,7 @@ from soaes.data.annotation import item as contract
 from soaes.data.annotation.agreement import agreement, wilson
 from soaes.data.annotation.families import SPLITS, assign, families
 from soaes.data.annotation.item import Decision, ReviewItem
-from soaes.data.annotation.reviews import PLACES, check_readable, folders_of
+from soaes.data.annotation.reviews import PLACES, Key, add_decisions, check_readable, folders_of
 from soaes.data.annotation.settings import AdoptionSettings
 from soaes.data.annotation.unread import Lot, errors_at_most, lots_of, read_lots
 from soaes.data.annotation.verdicts import DISAGREED, NOBODY, SKIPPED, decided, pairs
@@ -66,12 +66,13 @@ def annotated(digest: str, *, root: str, out: Path) -> None:
         out: The stage's output folder.
 
     Raises:
-        ValueError: The folder changed since the job was planned, an export is damaged, two exports
-            contradict each other, or there is no item.
+        ValueError: The folder changed since the job was planned, an export is damaged, a person
+            decided twice at the same time, or there is no item.
     """
     sources.check_unchanged(root, digest, (sources.ANNOTATION,))
     items: dict[str, ReviewItem] = {}
-    decisions: dict[tuple[str, str, bool], Decision] = {}
+    decisions: dict[Key, Decision] = {}
+    num_replaced = 0
     rejections: list[Rejection] = []
     names = sources.listing(root)[sources.ANNOTATION]
     folders, others = folders_of(names)
@@ -80,7 +81,7 @@ def annotated(digest: str, *, root: str, out: Path) -> None:
         check_readable(Path(root), folder)
         export = contract.read_export(Path(root) / folder)
         items |= {item["id"]: item for item in export.items if item["id"] not in items}
-        _add_decisions(decisions, export.decisions, folder)
+        num_replaced += add_decisions(decisions, export.decisions, folder)
         lots += lots_of(Path(root) / folder, export)
     for name in others:
         reason, detail = sources.refusal(root, name)
@@ -95,7 +96,7 @@ def annotated(digest: str, *, root: str, out: Path) -> None:
                     rejections.append(Rejection(record.item["origin"], "exact duplicate"))
             else:
                 items[record.item["id"]] = record.item
-                _add_decisions(decisions, record.decisions, name)
+                add_decisions(decisions, record.decisions, name)
     if not items:
         reasons = Counter(rejection.reason for rejection in rejections).most_common(3)
         found = ", ".join(f"{count} x {reason}" for reason, count in reasons) or "it is empty"
@@ -109,6 +110,7 @@ def annotated(digest: str, *, root: str, out: Path) -> None:
         "items": len(items),
         "decided": account["items_decided"],
         "decisions": account["decisions"],
+        "num_replaced": num_replaced,
         "num_rejected": len(rejections),
     }
     write_metrics(out, metrics)
@@ -206,24 +208,7 @@ def adopt(
 # ------------------------------------------------------------------------------------- annotated
 
 
-def _add_decisions(
-    decisions: dict[tuple[str, str, bool], Decision], more: Iterable[Decision], place: str
-) -> None:
-    """Add decisions; one that stands in two exports counts once.
-
-    Raises:
-        ValueError: A person decided otherwise in another export.
-    """
-    for decision in more:
-        key = decision["item"], decision["reviewer"], decision["second"]
-        if decisions.setdefault(key, decision) != decision:
-            raise ValueError(
-                f"{place}: {decision['reviewer']} decided otherwise on {decision['item']} in "
-                "another export; remove the older export"
-            )
-
-
-def _add_others(decisions: dict[tuple[str, str, bool], Decision], more: Iterable[Decision]) -> int:
+def _add_others(decisions: dict[Key, Decision], more: Iterable[Decision]) -> int:
     """Add what another record says of an item that is there; return how many decisions are new.
 
     An equal decision of the same person is none; another one by that name is another person's.
@@ -244,9 +229,7 @@ def _add_others(decisions: dict[tuple[str, str, bool], Decision], more: Iterable
     return num_new
 
 
-def _of_person(
-    decisions: Mapping[tuple[str, str, bool], Decision], item: str, reviewer: str
-) -> list[Decision]:
+def _of_person(decisions: Mapping[Key, Decision], item: str, reviewer: str) -> list[Decision]:
     keys = [(item, reviewer, second) for second in (False, True)]
     return [decisions[key] for key in keys if key in decisions]
 

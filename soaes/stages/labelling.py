@@ -140,6 +140,7 @@ def labels(documents: Path, digest: str, *, root: str, out: Path) -> None:
         "labels": len(found),
         "relevant": account["relevant"],
         "families": num_families,
+        "num_replaced": reviewed.num_replaced,
         "num_dropped": len(drops),
     }
     write_metrics(out, metrics)

@@ -157,6 +157,7 @@ def judged_pairs(digest: str, *, root: str, out: Path) -> None:
         "precision": precision.value if precision else None,
         "missed": missed.value if missed else None,
         "decided": sum(stratum.decided for stratum in strata.values()),
+        "num_replaced": reviewed.num_replaced,
     }
     for name, share in (("precision", precision), ("missed", missed)):
         if share:

@@ -104,14 +104,19 @@ def test_an_export_comes_through_to_the_byte_and_imports_stand_beside_it(tmp_pat
     assert rules(tmp_path / "merged") == {"exact duplicate": 1, "no answer": 1}
 
 
-def test_exports_that_contradict_each_other_and_empty_folders_are_refused(tmp_path):
+def test_a_persons_last_word_counts_and_empty_folders_are_refused(tmp_path):
     record = next(items())
     root = tmp_path / "root"
-    for name, verdict in (("a", "accept"), ("b", "reject")):
-        folder = root / "annotation" / name
-        contract.write_export(folder, [record], [decision(record, verdict=verdict)])
-    with pytest.raises(ValueError, match=r"annotation/b: 甲 decided otherwise on .* older export"):
-        gather(root, tmp_path / "out")
+    for name, verdict, day in (("a", "accept", 2), ("b", "reject", 1)):
+        said = {**decision(record, verdict=verdict), "time": f"2026-02-0{day}T08:00:00Z"}
+        contract.write_export(root / "annotation" / name, [record], [said])
+    out = gather(root, tmp_path / "out")
+    assert [each["verdict"] for each in contract.read_export(out).decisions] == ["accept"]
+    assert json.loads((out / "metrics.json").read_text("utf-8"))["num_replaced"] == 1
+    same_time = {**said, "verdict": "accept"}
+    contract.write_export(root / "annotation" / "a", [record], [same_time])
+    with pytest.raises(ValueError, match=r"annotation/b: 甲 decided otherwise on .* both at 2026-"):
+        gather(root, tmp_path / "contradicting")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"annotation: no item \(it is empty\)"):
         gather(tmp_path / "empty", tmp_path / "none")

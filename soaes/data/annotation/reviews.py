@@ -25,6 +25,8 @@ PLACES = {
     "near_duplicate": sources.PAIRS,
 }
 
+Key = tuple[str, str, bool]  # item, person, and whether it is the second round
+
 
 @dataclass(frozen=True)
 class Reviewed:
@@ -34,11 +36,13 @@ class Reviewed:
         items: By id.
         decisions: By the item's id; none for an item that nobody decided on.
         draws: Item -> draw -> probability; none for an item that was not drawn.
+        num_replaced: Decisions that gave way to a later one of the same person.
     """
 
     items: dict[str, ReviewItem]
     decisions: dict[str, list[Decision]]
     draws: dict[str, dict[str, float]]
+    num_replaced: int
 
     def probability(self, identifier: str) -> float:
         """Return the probability by whose inverse an item counts, over all draws; 1 without any."""
@@ -91,11 +95,12 @@ def gather(root: Path, folders: Iterable[str]) -> Reviewed:
 
     Raises:
         ValueError: A file of them may not be opened, is damaged, or says otherwise than another
-            how an item was drawn.
+            how an item was drawn or what a person decided at that time.
     """
     items: dict[str, ReviewItem] = {}
     draws: dict[str, dict[str, float]] = defaultdict(dict)
-    last: dict[tuple[str, str, bool], Decision] = {}
+    last: dict[Key, Decision] = {}
+    num_replaced = 0
     for folder in folders:
         check_readable(root, folder)
         export = read_export(root / folder)
@@ -111,15 +116,38 @@ def gather(root: Path, folders: Iterable[str]) -> Reviewed:
                         f"{item['id']}: another export of this draw says {before}; export the "
                         "review anew"
                     )
-        for decision in export.decisions:
-            key = decision["item"], decision["reviewer"], decision["second"]
-            known = last.setdefault(key, decision)
-            if known["time"] < decision["time"]:
-                last[key] = decision
+        num_replaced += add_decisions(last, export.decisions, folder)
     decisions: dict[str, list[Decision]] = {identifier: [] for identifier in items}
     for key in sorted(last):
         decisions[key[0]].append(last[key])
-    return Reviewed(items, decisions, draws)
+    return Reviewed(items, decisions, draws, num_replaced)
+
+
+def add_decisions(last: dict[Key, Decision], more: Iterable[Decision], place: str) -> int:
+    """Add decisions, and return how many gave way: of a person's on an item the last one counts.
+
+    Args:
+        last: By item, person and round; filled.
+        more: Of another export.
+        place: Of that export, for messages.
+
+    Raises:
+        ValueError: A person decided twice at the same time.
+    """
+    num_replaced = 0
+    for decision in more:
+        key = decision["item"], decision["reviewer"], decision["second"]
+        known = last.setdefault(key, decision)
+        if known == decision:
+            continue
+        if known["time"] == decision["time"]:
+            raise ValueError(
+                f"{place}: {decision['reviewer']} decided otherwise on {decision['item']} in "
+                f"another export, both at {decision['time'] or 'no time'}; export the review anew"
+            )
+        num_replaced += 1
+        last[key] = max(known, decision, key=lambda each: each["time"])
+    return num_replaced
 
 
 def _check_drawn(items: Iterable[ReviewItem], place: str) -> None:

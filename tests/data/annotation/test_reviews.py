@@ -37,6 +37,7 @@ def test_an_item_counts_once_for_each_draw_and_not_for_each_export(tmp_path):
     contract.write_export(tmp_path / "second", [item, other], [changed])
     reviewed = gather(tmp_path, folders)
     assert reviewed.decisions == {item["id"]: [changed], other["id"]: []}
+    assert reviewed.num_replaced == 1
     assert reviewed.probability(item["id"]) == pytest.approx(1 / (2 + 4))
     assert reviewed.probability(other["id"]) == 0.5
     assert combined([]) == 1 and combined([0.075758]) == 0.075758
