@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from typing import NotRequired, TypedDict
 
@@ -20,6 +21,9 @@ class KindCounts(TypedDict):
     markers_removed: NotRequired[
         int
     ]  # control tokens; of documents, `clean` counts what it removes
+
+# Control characters, ends of lines and paragraphs, and marks of direction.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class CurationReport:
@@ -92,5 +96,10 @@ def _encodable(text: str) -> str:
 
 
 def printable(path: str) -> str:
-    """Return a path as text: file names are bytes and need not be UTF-8."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    """Return a path as text of one line that reads in one direction.
+
+    File names are bytes and need not be UTF-8. Each byte that is none, and each character that ends
+    a line or turns it around, is written as its escape, so that two names stay two.
+    """
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
