@@ -33,6 +33,7 @@ formats: .venv/ready  ## compare the soft-target formats: bytes, error of the lo
 
 publish: tables retention formats  ## run every sweep and write all tables to experiments/SCALE, to be committed next; resumable
 	$(PYTHON) -m soaes.table scale=$(SCALE) seed=$(SEEDS) $(ARGS) --out experiments/$(SCALE) --report
+	$(PYTHON) -m soaes.archive scale=$(SCALE) seed=$(SEEDS) $(ARGS) --out experiments/$(SCALE)/results.tar.xz
 
 stale: .venv/ready  ## list committed tables that today's conf/ would build differently
 	$(PYTHON) -m soaes.table --stale

@@ -117,6 +117,7 @@ def run(words: list[str]) -> int:
     check_peft(store, recipes)
     _check_memory(store, recipes, jobs[0].runtime)
     if not all(store.holds(job.recipe.name) and _recorded(store, job) for job in jobs):
+        store.check_keeps_models()
         check_writable(store.root, "set runtime.store=FOLDER, or SOAES_STORE")
     resuming = progress.resuming_line(store, recipes) if len(jobs) > 1 else ""
     if resuming:

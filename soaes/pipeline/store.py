@@ -29,6 +29,7 @@ from soaes.pipeline.validation import nearest
 # checks them (soaes.data.shards). Such a folder survives a killed stage, which resumes from it.
 CONTRACT = "contract.json"
 PART = ".part"  # suffix of a file that is being written
+RESULTS_ONLY = "results-only.txt"  # stands in a folder of unpacked archives (soaes.archive)
 STAGE = re.compile(r"[a-z_0-9]+-[0-9a-f]{1,12}")  # the name of an output, or how it begins
 
 
@@ -226,6 +227,18 @@ class Store:
         """Read the metrics of a complete output; empty for a stage that measures nothing."""
         path = self.folder(name) / "metrics.json"
         return read_json(path) if path.exists() else {}
+
+    def check_keeps_models(self) -> None:
+        """Check that stages can be built here, from outputs that are whole.
+
+        Raises:
+            ValueError: The folder holds results without models.
+        """
+        if (self.root / RESULTS_ONLY).exists():
+            raise ValueError(
+                f"{self.root} holds results without models (soaes.archive), and nothing is built "
+                "in it; set runtime.store=FOLDER, or SOAES_STORE"
+            )
 
     @contextmanager
     def lock(self, name: str, shared: bool = False) -> Iterator[None]:

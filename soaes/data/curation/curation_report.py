@@ -22,6 +22,7 @@ class KindCounts(TypedDict):
         int
     ]  # control tokens; of documents, `clean` counts what it removes
 
+
 # Control characters, ends of lines and paragraphs, and marks of direction.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
