@@ -17,6 +17,7 @@ import shutil
 import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 from soaes.metrics.schema import PREDICTIONS
 from soaes.pipeline import conf_folders
@@ -48,7 +49,7 @@ FILES = (
 # What a stage measured; of a recipe that was built twice it can differ.
 MEASURED = ("metrics.json", PREDICTIONS)
 # Answers of one seed repeat their questions and references: xz finds repetitions within 64 MB.
-PRESET = 9
+PRESET: Final = 9
 
 
 def main() -> None:
