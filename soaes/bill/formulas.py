@@ -94,22 +94,25 @@ class States:
         return self.weights + self.gradients + self.optimizer
 
 
-def training_states(parameters: int, sharding: Sharding, adapters: int = 0) -> States:
+def training_states(
+    parameters: int, sharding: Sharding, adapters: int = 0, bytes_per_value: int = BFLOAT16
+) -> States:
     """Return the bytes of weights, gradients and AdamW's state.
 
     Weights, gradients and both moments are float32: 16 bytes a parameter. DistributedDataParallel
-    reduces gradients in buckets, a second copy of them. ZeRO-3 holds a bfloat16 copy of the weights
-    beside float32 ones, 18 bytes a parameter, as DeepSpeed's own estimators count
-    (deepspeed.runtime.zero.stage3, without their factor for host buffers).
+    reduces gradients in buckets, a second copy of them. ZeRO-3 holds the weights that compute
+    beside those that learn; in bfloat16 that makes 18 bytes a parameter, as DeepSpeed's own
+    estimators count (deepspeed.runtime.zero.stage3, without their factor for host buffers).
 
     Args:
         parameters: P.
         sharding: How they lie on devices.
         adapters: Parameters of LoRA, which alone are trained then; 0: all are.
+        bytes_per_value: Of the arithmetic.
     """
     share = parameters / sharding.devices
     if sharding.kind == "zero3":
-        weights = BFLOAT16 * share
+        weights = bytes_per_value * share
         if sharding.offload_optimizer:
             return States(weights, 0, 0, host=(2 * FLOAT32 + MOMENTS) * parameters)
         return States(weights, FLOAT32 * share, (FLOAT32 + MOMENTS) * share)
@@ -187,7 +190,7 @@ def training_memory(shape: ModelShape, sharding: Sharding, step: Step) -> Memory
         sharding: How its states lie on devices.
         step: What a device computes.
     """
-    states = training_states(shape.parameters, sharding, step.adapters)
+    states = training_states(shape.parameters, sharding, step.adapters, step.bytes_per_value)
     activations = kept_activations(shape, sharding, step)
     logits = float(FLOAT32 * shape.matrix_parameters)  # the head's gradient, held until it is added
     if sharding.cuts_weights:

@@ -150,13 +150,13 @@ class Zero3Strategy(DeepSpeedStrategy):
         names = ("bf16", "zero_allow_untested_optimizer", "zero_optimization")
         config = {name: self.config[name] for name in names if name in self.config}
         config["train_micro_batch_size_per_gpu"] = 1
-        remove_module_hooks(model)
         self.model, _ = self._initialize(model, config=config, model_parameters=[])
 
     def _initialize(self, model: Any, **settings: Any) -> tuple[Any, Any]:
         """An engine on this rank's device; a CPU has no number of its own."""
         import deepspeed
 
+        remove_module_hooks(model)  # else an earlier engine, as of a validation, gathers as well
         settings["config"]["zero_optimization"].update(_sizes(model.model))
         rank = argparse.Namespace(device_rank=self.local_rank)
         engine, optimizer, _, _ = deepspeed.initialize(

@@ -121,6 +121,8 @@ def test_states_by_hand():
     assert of("ddp", 2) == formulas.States(4000, 8000, 8000)
     assert of("fsdp2", 4) == formulas.States(1000, 1000, 2000)
     assert of("zero3", 4) == formulas.States(500, 1000, 3000)
+    float32 = formulas.training_states(1000, Sharding("zero3", 4), bytes_per_value=4)
+    assert float32 == formulas.States(1000, 1000, 3000)
     assert of("zero3", 4, True) == formulas.States(500, 0, 0, 16_000)
     assert of("fsdp2", 4, True) == formulas.States(0, 0, 0, 16_000)
 

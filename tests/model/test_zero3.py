@@ -60,6 +60,20 @@ def test_a_rank_holds_half_of_the_weights_and_buffers_as_they_were_made(built):
         assert facts["decay"] == [0.1, 0.0]  # which matrices decay, the weights show
 
 
+def test_a_step_takes_half_of_all_states_and_a_few_buffers(root, tmp_path):
+    """Weights twice, gradients and two moments; two layers that are gathered, a bucket of
+    gradients, and a matrix of the vocabulary with its gradient, each also as it is sent: none has
+    more than 8 MB."""
+    shards.prepare_large(root)
+    execution = shards.two("zero3")
+    arguments = (root, tmp_path, execution)
+    assert ranks.run(shards.measure_training, *arguments, seconds=SECONDS) == [0, 0]
+    for rank in (0, 1):
+        memory = json.loads((tmp_path / f"memory-{rank}.json").read_text())
+        assert memory["whole"] > 70e6
+        assert memory["peak"] < 5 * memory["whole"] / 2 + 2 * 5 * 8e6
+
+
 @pytest.mark.parametrize("built", [False], indirect=True, ids=["on-device"])
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("place", shards.PLACES)
