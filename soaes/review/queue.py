@@ -81,7 +81,12 @@ def listed(database: Database, reviewer: str, show: str, words: str, start: int)
 
 def _entry(row: Any) -> dict[str, Any]:
     content, document = json.loads(row["content"]), json.loads(row["document"])
-    question = content["question"] or document["title"] or document["text"]
+    shown, about = content["question"], document["title"]
+    if not shown:
+        shown, about = document["title"] or document["text"], document["source"]
+    if row["kind"] == "relevance" and not row["verdict"]:
+        # the passage alone: whoever judges it has not seen what it is from
+        shown, about = document["text"][slice(*content["span"] or [None])], ""
     is_open = row["given"] < row["needed"]
     return {
         "id": row["id"],
@@ -90,8 +95,8 @@ def _entry(row: Any) -> dict[str, Any]:
         "part": row["part"],
         "kind": row["kind"],
         "task": row["task"],
-        "question": question[:TITLE],
-        "about": document["title"] if content["question"] else document["source"],
+        "question": shown[:TITLE],
+        "about": about,
         "open": is_open,
         "verdict": row["verdict"],
     }

@@ -307,6 +307,18 @@ def test_words_are_looked_for_in_texts_and_not_in_names_of_fields(make):
     assert totals[3] == sum("%" in item["question"] + item["answer"] for item in toy_items(6))
 
 
+def test_the_list_shows_no_title_of_a_passage_that_is_yet_to_be_judged(make):
+    item = label_item()
+    database = make([item])
+    (entry,) = queue.listed(database, "li", "all", "", 0)["items"]
+    assert entry["about"] == "" and item["document"]["title"] not in entry["question"]
+    assert entry["question"].startswith("第三节")
+    decide_all(database, "li", "yes")
+    (entry,) = queue.listed(database, "li", "all", "", 0)["items"]
+    assert entry["question"] == item["document"]["title"]
+    assert entry["about"] == item["document"]["source"]
+
+
 def test_who_skipped_first_and_decides_after_another_is_the_second(make):
     database = make(toy_items(1), ("li", "wang"))
     work = database.next("li")
