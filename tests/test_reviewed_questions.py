@@ -39,9 +39,13 @@ def report_of(number):
         words = own[4 + 390 * part : 4 + 390 * (part + 1)]
         income = f"{rng.randrange(10, 9000)}.{part + 1}亿元"
         growth = f"{number % 30 + part + 1}.{part}%"
-        facts = f"{name}集团2025年{words[6:200]}实现收入{income}{markup}"
-        more = f"{words[200:300]}，同比增长{growth}。{words[300:380]}。"
-        parts.append(f"第{'一二三'[part]}节 {words[:6]}\n\n{facts}，{more}")
+        sentences = [
+            f"{name}集团2025年{words[6:90]}实现收入{income}{markup}",
+            words[90:190],
+            f"{words[190:280]}，同比增长{growth}",
+            words[280:380],
+        ]
+        parts.append(f"第{'一二三'[part]}节 {words[:6]}\n\n{'。'.join(sentences)}。")
     return f"# {name}集团2025年度报告\n\n" + "\n\n".join(parts) + "\n"
 
 
