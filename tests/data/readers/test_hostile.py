@@ -16,6 +16,7 @@ import pytest
 import zstandard
 
 from soaes.data.curation import sources
+from soaes.data.curation.curation_report import printable
 from soaes.data.readers import zip_files
 from soaes.stages import corpus
 from tests.helpers import office, pdfs
@@ -205,8 +206,9 @@ def outcomes(tmp_path_factory):
     for name in ("drops.jsonl", "documents.jsonl"):
         for line in (out / name).read_text("utf-8").split("\n")[:-1]:
             item = json.loads(line)
-            file = next(file for file in names() if item["source"].startswith(f"corpus/{file}"))
-            place = item["source"].removeprefix(f"corpus/{file}")
+            shown = {file: f"corpus/{printable(file)}" for file in names()}
+            file = next(file for file in names() if item["source"].startswith(shown[file]))
+            place = item["source"].removeprefix(shown[file])
             if "rule" in item:
                 outcome = ("rejection", item["rule"], place)
             else:
