@@ -18,7 +18,7 @@ the paper's, a plot where one helps, the verdicts on the paper's claims, and how
 results. `tableN.yaml` in this folder describes how a table is read. `verdicts.csv` lists the
 verdicts of all scales; `make stale` lists committed tables that no longer match `conf/`.
 
-A folder's `results.tar.xz` has all that its tables were read from, but the models:
+Where a folder has `results.tar.xz`, it holds all that its tables were read from, but the models:
 `python -m soaes.archive experiments/tiny/results.tar.xz --into published` makes of it a store for
 `soaes.table`, `soaes.report` and `soaes.diff` (`runtime.store=published`).
 
