@@ -133,8 +133,7 @@ def _write_verdicts(tables: Tables, overrides: list[str], folder: Path) -> str:
 def _page(tables: Tables, name: str, overrides: list[str], folder: Path) -> list[str]:
     """What a published table has besides: its sweep, a picture, and how to read it."""
     spec = tables[name].spec
-    words = " ".join(word for word in overrides if not freshness.is_execution(word))
-    command = f"python -m soaes.run experiment={','.join(spec.experiments)} {words}"
+    command = freshness.command([f"experiment={','.join(spec.experiments)}", *overrides])
     few = f", {', '.join(spec.few_seeds)} in {FEW_SEEDS} seeds at most" if spec.few_seeds else ""
     parts = [f"Made by `{command}`{few}."]
     if picture := plots.draw(tables, name, folder):

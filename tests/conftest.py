@@ -1,5 +1,6 @@
 """Fixtures that tests of several packages share."""
 
+import fcntl
 import gc
 import os
 
@@ -33,6 +34,23 @@ def run_folder(tmp_path_factory):
     """A folder that the workers of one test run share."""
     folder = tmp_path_factory.getbasetemp()
     return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def made_once(run_folder):
+    """Call make(folder) in the first worker that asks for a folder; the others wait for it."""
+
+    def made(name, make):
+        folder = run_folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "made.txt", "a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not lock.tell():
+                make(folder)
+                lock.write("yes")
+        return folder
+
+    return made
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -124,6 +124,11 @@ def overrides() -> list[str]:
     return [f'hydra.searchpath=["file://{_own.path}"]'] if _own else []
 
 
+def given() -> str | None:
+    """Return the path of the user's folder as it was typed; None where there is none."""
+    return _own.given if _own else None
+
+
 def digest() -> str:
     """Return the digest of the user's folder; "" where there is none."""
     return _own.digest if _own else ""

@@ -377,7 +377,7 @@ def build_stage(store: Store, recipe: Recipe, runtime: Runtime, exclusive: bool)
         except OSError as error:
             lost = f"runtime.launch={runtime.launch}: cannot be started ({error.strerror}); fix it"
         if lost:
-            if not (out / "reason.txt").exists():
+            if not store.failure(recipe.name):  # the ranks beside a lost one are interrupted
                 (out / "reason.txt").write_text(lost, encoding="utf-8")
             sys.exit(1)
 

@@ -29,6 +29,8 @@ from soaes.pipeline.validation import nearest
 # checks them (soaes.data.shards). Such a folder survives a killed stage, which resumes from it.
 CONTRACT = "contract.json"
 PART = ".part"  # suffix of a file that is being written
+# How a reason begins when nothing failed: Ctrl-C, or SIGTERM while Lightning trains.
+INTERRUPTIONS = ("KeyboardInterrupt", "SIGTERMException")
 RESULTS_ONLY = "results-only.txt"  # stands in a folder of unpacked archives (soaes.archive)
 STAGE = re.compile(r"[a-z_0-9]+-[0-9a-f]{1,12}")  # the name of an output, or how it begins
 
@@ -189,7 +191,7 @@ class Store:
         if self.holds(name) or not path.exists():
             return ""
         reason = path.read_text(encoding="utf-8").strip()
-        return "" if reason.startswith(KeyboardInterrupt.__name__) else reason
+        return "" if reason.startswith(INTERRUPTIONS) else reason
 
     def names(self, stage: str) -> list[str]:
         """Return the names of a stage's complete outputs, oldest first."""

@@ -26,7 +26,7 @@ Names = dict[str, dict[str, list[str]]]  # row -> seed -> names of its recipes
 
 
 def write(tables: Mapping[str, Table], overrides: list[str], folder: Path) -> None:
-    """Write recipes.json: {scale, overrides, tables: {table: {row: {seed: [recipe]}}}}.
+    """Write recipes.json: {scale, overrides, config_dir, tables: {table: {row: {seed: [recipe]}}}}.
 
     Args:
         tables: What was read, by name.
@@ -36,6 +36,7 @@ def write(tables: Mapping[str, Table], overrides: list[str], folder: Path) -> No
     record = {
         "scale": compose.chosen_option(overrides, "scale"),
         "overrides": [word for word in overrides if not is_execution(word)],
+        "config_dir": conf_folders.given(),
         "tables": {name: _recipe_names(table) for name, table in tables.items()},
     }
     text = json.dumps(record, indent=1, ensure_ascii=False)
@@ -80,11 +81,18 @@ def check(folders: list[Path]) -> tuple[list[str], bool]:
         A line for each table, and whether any is stale.
 
     Raises:
-        ValueError: A folder has no recipes.json.
+        ValueError: A folder has no recipes.json, or was made with a folder of settings that this
+            process does not look into.
     """
     lines, stale = [], False
     for folder in folders:
         record = _record(folder / "recipes.json")
+        own = record.get("config_dir")
+        if own and not conf_folders.given():
+            raise ValueError(
+                f"{folder} was made with --config-dir {own}; ask "
+                f"`python -m soaes.table --config-dir {own} --stale {folder}`"
+            )
         for name, rows in record["tables"].items():
             state = "as conf/ has it"
             if differing := _differing(name, rows, record["overrides"]):

@@ -21,16 +21,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory
 KEPT = shards.two("fsdp2", checkpoint_every=1e-9)  # a checkpoint before each step
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """Toy parents, and what one process makes of them."""
-    root = tmp_path_factory.mktemp("shares")
+def parents(root):
+    """Write toy parents, and what one process makes of them."""
     shards.prepare_parents(root)
     shards.prepare_large(root)
     for stage in shards.STAGES:
         shards.build(root, root / "one" / stage, stage, shards.ONE)
     shards.build(root, root / "one" / "tied", "sft", shards.ONE, parent="tied")
-    return root
 
 
 def everything(root, out):
@@ -40,10 +37,18 @@ def everything(root, out):
 
 
 @pytest.fixture(scope="module")
-def built(root):
+def root(made_once):
+    return made_once("fsdp2", parents)
+
+
+@pytest.fixture(scope="module")
+def built(root, made_once):
     """What two ranks make of the toy parents."""
-    assert ranks.run(everything, root, root / "two") == [0, 0]
-    return root / "two"
+
+    def make(folder):
+        assert ranks.run(everything, root, folder) == [0, 0]
+
+    return made_once("fsdp2/two", make)
 
 
 @pytest.mark.parametrize("stage", shards.STAGES)
@@ -109,12 +114,14 @@ def test_a_step_takes_half_of_all_states_and_the_buffers_of_two_layers(root, tmp
 
 
 @pytest.fixture(scope="module")
-def killed(root):
+def killed(root, made_once):
     """What a stage leaves of which the second rank was killed within the third step."""
-    out = root / "killed"
-    codes = ranks.run(shards.build_mortal, root, out, "sft", KEPT, 1, "within-a-step")
-    assert codes[1] == -9
-    return out
+
+    def make(folder):
+        codes = ranks.run(shards.build_mortal, root, folder, "sft", KEPT, 1, "within-a-step")
+        assert codes[1] == -9
+
+    return made_once("fsdp2/killed", make)
 
 
 def test_a_killed_rank_changes_nothing(root, built, killed, tmp_path):

@@ -279,6 +279,7 @@ def test_a_sweep_that_is_resumed_says_how_far_it_came(tmp_path):
     assert progress.resuming_line(store, goals) == "1 of 4 rows done, 3 to run"
     failed(store, goals[1].parents["model"], "ValueError: out of memory")
     failed(store, goals[2], "KeyboardInterrupt:")
+    failed(store, goals[3], "SIGTERMException:")
     assert progress.resuming_line(store, goals) == (
         "1 of 4 rows done, 1 failed (ValueError: out of memory), 2 to run"
     )

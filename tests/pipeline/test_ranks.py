@@ -1,11 +1,17 @@
-"""Two ranks learn what one process learns: the recipe does not know how many devices run it."""
+"""Two ranks of torchrun: the recipe does not know how many devices run it, and one may die."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from soaes.model import checkpoint
+from soaes.pipeline import progress, sweep, worker
 from soaes.pipeline import scheduler as builder
-from soaes.pipeline import sweep
 from soaes.pipeline.store import Store
 from tests.helpers.small import SMALL_MODELS, SMALL_WORLD
 
@@ -44,3 +50,39 @@ def test_two_ranks_learn_what_one_process_learns(tmp_path):
         torch.allclose(weights_of_one[key], weights_of_two[key], atol=1e-4)
         for key in weights_of_one
     )
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_lost_rank_is_one_line_and_the_next_run_goes_on(tmp_path, end):
+    (row,) = sweep.jobs([*WORDS, *TWO, f"runtime.store={tmp_path / 'store'}"])
+    store, failed = Store(tmp_path / "store"), {}
+    building = threading.Thread(
+        target=lambda: failed.update(builder.build(store, [row.recipe], row.runtime).failed)
+    )
+    building.start()
+    out, deadline = store.unfinished(row.recipe.name), time.monotonic() + 300
+    while not (out / "curves.jsonl").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process_of_rank(1, out), end)
+    building.join(timeout=300)
+    assert failed == {row.recipe.name: worker.LOST_RANK}
+    assert progress.resuming_line(store, [row.recipe]).startswith(
+        "0 of 1 rows done, 1 failed (a rank ended without a word (killed, out of memory"
+    )
+    assert not builder.build(store, [row.recipe], row.runtime).failed
+    store.verify(row.recipe.name)
+
+
+def process_of_rank(rank, out):
+    """The process of one of the ranks that build a folder."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode().split("\0")
+            variables = (process / "environ").read_bytes().decode().split("\0")
+        except OSError:
+            continue  # not ours to look into, or over
+        if str(out.absolute()) in words and f"RANK={rank}" in variables:
+            return int(process.name)
+    raise AssertionError(f"no rank {rank} builds {out}")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from soaes.pipeline import sweep
+from soaes.pipeline import conf_folders, sweep
 from soaes.pipeline.recipe import Recipe
 from soaes.report import freshness, results
 
@@ -45,4 +45,19 @@ def test_the_machine_is_left_out_and_nothing_else():
 
 def test_a_folder_without_recipes_says_what_writes_them(tmp_path):
     with pytest.raises(ValueError, match="recipes.json does not exist.*--out"):
+        freshness.check([tmp_path])
+
+
+def test_tables_of_a_users_settings_say_which_folder_to_give(tmp_path):
+    (own := tmp_path / "own" / "domain").mkdir(parents=True)
+    (own / "cooking.yaml").write_text("defaults: [none]\n")
+    words = ["seed=0", "domain=cooking"]
+    conf_folders.use(str(tmp_path / "own"))
+    try:
+        freshness.write({"table1": results.read_table("table1", words)}, words, tmp_path)
+        assert freshness.check([tmp_path]) == ([f"{tmp_path}/table1: as conf/ has it"], False)
+        assert f"--config-dir {tmp_path / 'own'} " in freshness.command(words)
+    finally:
+        conf_folders.use(None)
+    with pytest.raises(ValueError, match="made with --config-dir .*own; ask `python -m soaes.t"):
         freshness.check([tmp_path])

@@ -119,7 +119,9 @@ function curveChart(curves, metric, colour, isLog) {
       Plot.tip(points, Plot.pointer({ x: "step", y: "value", channels })),
     ],
   });
-  return el("figure", {}, el("figcaption", {}, name), chart);
+  const isDistilled = metric === "train/loss" && curves.some((curve) => curve.stage === "distill");
+  const remark = isDistilled ? el("small", {}, ` ${say("distillLoss")}`) : null;
+  return el("figure", {}, el("figcaption", {}, name, remark), chart);
 }
 
 /** 12k, 0.006, 3e-4. */

@@ -111,6 +111,11 @@ Object.assign(WORDS, {
   step: ["step", "步"],
   logarithmic: ["logarithmic", "对数轴"],
   "train/loss": ["training loss", "训练损失"],
+  distillLoss: [
+    "alpha × KD loss + (1 − alpha) × cross-entropy: between values of alpha or tau it is not the " +
+      "same quantity; compare the perplexity.",
+    "alpha × KD 损失 + (1 − alpha) × 交叉熵：alpha 或 tau 不同，损失便不可直接比较，请看困惑度。",
+  ],
   "val/perplexity": ["validation perplexity", "验证困惑度"],
   "train/lr": ["learning rate", "学习率"],
   "train/grad_norm": ["gradient norm", "梯度范数"],
