@@ -158,6 +158,9 @@ class Zero3Strategy(DeepSpeedStrategy):
 
         remove_module_hooks(model)  # else an earlier engine, as of a validation, gathers as well
         settings["config"]["zero_optimization"].update(_sizes(model.model))
+        # gradients are summed in the type of the arithmetic by default, also over micro-batches
+        settings["config"]["data_types"] = {"grad_accum_dtype": "fp32"}
+        settings["config"]["communication_data_type"] = "fp32"
         rank = argparse.Namespace(device_rank=self.local_rank)
         engine, optimizer, _, _ = deepspeed.initialize(
             args=rank, model=model, dist_init_required=False, **settings

@@ -19,6 +19,7 @@ from soaes.pipeline.recipe import Recipe
 
 LIBRARIES = ("torch", "transformers", "pytorch-lightning", "tokenizers", "numpy")
 ROOT = Path(__file__).parent.parent.parent  # the folder that holds `soaes`
+NO_GPU = "no cuda here"  # the machine of a speed that was composed where there is no GPU
 
 
 def code_digest(recipe: Recipe) -> str:
@@ -127,18 +128,20 @@ def machine(device: str = "cpu") -> str:
         device: `cpu` or `cuda`.
     """
     if device.startswith("cuda"):
-        name = _gpu_name()
-        return f"no {device} here" if name is None else name
+        return _gpu_name() or NO_GPU
     return f"{_cpu_name()}, {os.cpu_count()} cores"
 
 
 def _gpu_name() -> str | None:
-    """Return what nvidia-smi names, a line for each GPU; None where there is no nvidia-smi."""
+    """Return the kinds of GPU that nvidia-smi names, each once; None where it names none."""
     smi = shutil.which("nvidia-smi")
     if smi is None:
         return None
     command = [smi, "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.run(command, capture_output=True, encoding="utf-8").stdout.strip()
+    named = subprocess.run(command, capture_output=True, encoding="utf-8")
+    if named.returncode:  # it says why on the same stream as the names
+        return None
+    return ", ".join(dict.fromkeys(named.stdout.strip().splitlines())) or None
 
 
 def _cpu_name() -> str:

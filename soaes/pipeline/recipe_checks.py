@@ -43,7 +43,7 @@ from soaes.model.settings import (
     ValidationSettings,
     check_probed,
 )
-from soaes.pipeline import labels, lineage, model_checks, signatures, validation
+from soaes.pipeline import labels, lineage, model_checks, provenance, signatures, validation
 from soaes.pipeline.recipe import Recipe, declared_name
 from soaes.pipeline.runtime import SHARDED, TRAINING_STAGES, Execution, Runtime
 from soaes.pipeline.signatures import Parameter
@@ -322,16 +322,26 @@ def check_peft(store: Store, recipes: Iterable[Recipe]) -> None:
 def check_libraries(store: Store, recipes: Iterable[Recipe], runtime: Runtime) -> None:
     """Check that the libraries of all that is to be built are there, and cut its models.
 
+    And that each speed knows the machine that it is valid for.
+
     What vLLM has stored before needs none of it. A speed is valid for one library alone, so
     `check_recipe` looks for that one.
 
     Raises:
         ValueError: vLLM is to read a model and is not installed, or cannot cut it as the runtime
-            says.
+            says; or a speed is to be measured on a GPU of which nothing is known.
     """
     for recipe in recipes:
         for name, ancestor in recipe.ancestry().items():
-            if not is_cut_by_vllm(ancestor) or store.holds(name):
+            if store.holds(name):
+                continue
+            if ancestor.arguments.get("machine") == provenance.NO_GPU:
+                raise ValueError(
+                    "runtime.execution.device=cuda: a speed is valid for one kind of GPU, and "
+                    "nvidia-smi names none here; run the command where the GPU is, or set "
+                    "speed.machine to the name that nvidia-smi gives it there"
+                )
+            if not is_cut_by_vllm(ancestor):
                 continue
             vllm_environment.check_installed(_without_vllm(ancestor))
             origin = lineage.origin(ancestor.arguments["model"])

@@ -52,7 +52,7 @@ class Execution:
     """How one stage uses the machine. A stage that names a parameter `execution` receives it."""
 
     device: str = "cpu"
-    """`cpu` or `cuda`, or one GPU by number: `cuda:1`."""
+    """`cpu` or `cuda`, or, of a stage that runs on one device, a GPU by number: `cuda:1`."""
 
     devices: int = 1
     """Processes of one stage, each with a device of its own."""
@@ -131,6 +131,13 @@ class Execution:
     def _check_sharding(self) -> None:
         """Refuse what a strategy does not support."""
         name = self.parallelism
+        if ":" in self.device and (self.devices > 1 or name in SHARDED):
+            number = self.device.partition(":")[2]
+            raise ValueError(
+                f"device={self.device}: each rank of a stage takes a GPU of its own, and they are "
+                "numbered from 0; set runtime.execution.device=cuda, and the environment variable "
+                f"CUDA_VISIBLE_DEVICES={number} for the GPUs that count"
+            )
         if self.compile and name in SHARDED:
             raise ValueError(
                 f"compile=true: not supported where strategy={name} shards the model; "

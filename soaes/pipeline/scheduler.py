@@ -7,7 +7,6 @@ processes and folders: no Hydra, no torch. What a person sees of a build is draw
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import multiprocessing.util
 import os
@@ -31,6 +30,7 @@ from pathlib import Path
 
 from soaes.pipeline import forecast, progress, signatures, worker
 from soaes.pipeline.private_api import WANDB_MODULES
+from soaes.pipeline.processes import die_with_parent
 from soaes.pipeline.progress import JobTitle, TableProgress
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import Runtime
@@ -355,9 +355,11 @@ def build_stage(store: Store, recipe: Recipe, runtime: Runtime, exclusive: bool)
         store: Where the output is put.
         recipe: The stage.
         runtime: How it is run: in this process, or by torchrun as several ranks.
-        exclusive: Whether to wait until no other stage runs on this store, and keep others waiting.
+        exclusive: Whether to wait until no other stage of this store runs on this machine, and keep
+            others waiting.
     """
-    with store.lock("machine", shared=not exclusive), store.build(recipe) as out:
+    machine = f"machine-{socket.gethostname()}"
+    with store.lock(machine, shared=not exclusive), store.build(recipe) as out:
         if out is None:
             return
         if recipe.stage not in runtime.torchrun:
@@ -371,7 +373,7 @@ def build_stage(store: Store, recipe: Recipe, runtime: Runtime, exclusive: bool)
                     ranks_command(out, runtime),
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    preexec_fn=die_with_parent,
+                    preexec_fn=die_with_parent,  # they end with the process that holds their lock
                 )
             lost = f"{worker.LOST_RANK}; see {log}" if ended.returncode else ""
         except OSError as error:
@@ -426,12 +428,6 @@ def sigint_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-
-def die_with_parent() -> None:
-    """Let the kernel end the ranks with the process that holds their lock (PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _failure_reason(store: Store, name: str, exitcode: int | None) -> str:

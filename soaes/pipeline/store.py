@@ -244,10 +244,14 @@ class Store:
 
     @contextmanager
     def lock(self, name: str, shared: bool = False) -> Iterator[None]:
-        """Hold a named lock of the store; the kernel releases it however its holder ends."""
+        """Hold a named lock of the store; the kernel releases it however its holder ends.
+
+        NFS grants a shared lock only where a file may be read, an exclusive one where it may be
+        written.
+        """
         folder = self.root / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / name, "a", encoding="utf-8") as handle:
+        with open(folder / name, "a+", encoding="utf-8") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             yield
 
@@ -260,7 +264,8 @@ class Store:
         path = self.root / ".locks" / name
         if not path.exists():
             return False
-        with open(path, "rb") as handle:
+        mode = "r+b" if os.access(path, os.W_OK) else "rb"
+        with open(path, mode) as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from soaes.pipeline.scheduler import die_with_parent
+from soaes.pipeline.processes import die_with_parent
 
 POLL = 0.2  # seconds between two looks at a server that starts
 PATIENCE = 60  # seconds that a server has to end by itself

@@ -24,6 +24,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from transformers import PreTrainedModel
 
 from soaes.data import teacher_store, token_store
@@ -348,11 +349,16 @@ def _trainer(
     trainer_callbacks: list[pl.Callback],
 ) -> pl.Trainer:
     micro_batches = len(data.steps) * data.accumulate
+    kind, _, number = parallel.execution.device.partition(":")
+    # By SLURM's variables Lightning would count this process among a job's tasks, and requeue the
+    # job at SIGUSR1 with checkpoints of its own; of several ranks torchrun's variables count.
+    plugins = [LightningEnvironment()] if parallel.execution.parallelism == "one" else None
     trainer = pl.Trainer(
-        accelerator=parallel.execution.device.replace("cuda", "gpu"),
-        devices=parallel.execution.devices_per_node,
+        accelerator="gpu" if kind == "cuda" else kind,
+        devices=[int(number)] if number else parallel.execution.devices_per_node,
         num_nodes=parallel.execution.nodes,
         strategy=parallel.strategy(),
+        plugins=plugins,
         precision=parallel.trainer_precision,
         max_epochs=1,
         max_steps=len(data.steps),

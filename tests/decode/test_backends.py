@@ -4,7 +4,10 @@ Another library's greedy tokens are the target's own, its counts add up, and wha
 stays missing.
 """
 
+import multiprocessing
+import os
 import sys
+import time
 
 import pytest
 import torch
@@ -36,6 +39,7 @@ DECODERS = {
     "lookup": PromptLookupSettings(n=3, max_ngram=2),
     "plain": AutoregressiveSettings(),
 }
+SETTINGS = BackendSettings(DECODERS["plain"], GREEDY, eos=1, dtype="float32")
 PROMPTS = [[5, 9, 5, 9, 7], [20], [33, 34, 35, 33, 34], [2, 3]]
 
 
@@ -265,6 +269,35 @@ def test_two_processes_answer_until_their_input_ends(world, tmp_path, monkeypatc
             pair.baseline.generate([5], 4, generator)
         processes = [decoder.process.process for decoder in (pair.method, pair.baseline)]
     assert [process.returncode for process in processes] == [0, 3]
+
+
+def test_an_engine_steps_one_forward_at_a_time_and_ends_with_who_started_it(
+    world, tmp_path, monkeypatch
+):
+    """Its steps are counted: one that is scheduled ahead would be one too many a text."""
+    arguments = vllm_backend._engine_arguments(world / "target", SETTINGS, 64)
+    assert arguments["async_scheduling"] is False
+    stand_in(monkeypatch, tmp_path, CHILD.format(python=sys.executable))
+    holder = multiprocessing.get_context("fork").Process(target=hold_engine, args=(tmp_path,))
+    holder.start()
+    while not (tmp_path / "engine").exists():
+        assert holder.is_alive()
+        time.sleep(0.01)
+    holder.kill()
+    holder.join()
+    engine, deadline = int((tmp_path / "engine").read_text()), time.monotonic() + 60
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.kill(engine, 0)
+            time.sleep(0.01)
+
+
+def hold_engine(folder):
+    with vllm_engine.started({}, {}, "cpu", 1) as running:
+        atomic = folder / "engine.part"
+        atomic.write_text(str(running.process.pid))
+        atomic.rename(folder / "engine")
+        time.sleep(300)
 
 
 @pytest.mark.parametrize(("visible", "seen"), [("", "1"), ("4,6", "6")], ids=["all", "some"])

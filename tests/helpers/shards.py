@@ -67,6 +67,10 @@ class Watched:
             "matrices": sum(len(sharding.whole_shape(weight)) > 1 for weight in weights),
             "decayed": len(decayed["params"]),
         }
+        engine = self.trainer.model
+        if hasattr(engine, "get_data_types"):  # DeepSpeed's; over micro-batches, and over ranks
+            types = engine.optimizer.gradient_accumulation_dtype, engine.communication_data_type
+            facts["summed"] = [str(dtype) for dtype in types]
         self.facts.write_text(json.dumps(facts))
 
 

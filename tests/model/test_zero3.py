@@ -117,4 +117,5 @@ def test_bfloat16_is_the_type_of_what_computes_and_float32_of_what_learns(root, 
     assert 0 < shards.loss_difference(root / "one" / "tied", tmp_path) < 0.05
     facts = json.loads((tmp_path / "facts-0.json").read_text())
     assert facts["weights"] == ["torch.bfloat16"]
+    assert facts["summed"] == ["torch.float32", "torch.float32"]
     assert set(facts["buffers"].values()) == {"torch.float32"}

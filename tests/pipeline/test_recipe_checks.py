@@ -10,7 +10,7 @@ import re
 import pytest
 
 from soaes.decode.backends import vllm_environment
-from soaes.pipeline import model_checks, recipe_checks, signatures, sweep
+from soaes.pipeline import model_checks, provenance, recipe_checks, signatures, sweep
 from soaes.pipeline.lineage import SAME_TOKENIZER
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.recipe_checks import (
@@ -384,3 +384,16 @@ def test_adapters_of_matrices_that_a_known_family_lacks_are_refused(tmp_path):
     (job,) = sweep.jobs(["goal=target.cpt", "optim=lora", "optim.lora.target_modules=[q_proj,qkv]"])
     with pytest.raises(ValueError, match="target_modules: qkv: a model of type qwen2 has no such"):
         model_checks.check(Store(tmp_path), [job.recipe], job.runtime)
+
+
+def test_a_speed_is_not_measured_on_a_gpu_of_which_nothing_is_known(tmp_path):
+    """As from a login node: two kinds of GPU would share a recipe, and the second find the first's
+    numbers."""
+    words = [*SPEED, "runtime.execution.device=cuda"]
+    store = Store(tmp_path / "store")
+    (job,) = sweep.jobs([*words, f"speed.machine={provenance.NO_GPU}"])
+    with pytest.raises(ValueError, match="device=cuda: a speed is valid .* set speed.machine to"):
+        check_libraries(store, [job.recipe], job.runtime)
+    (named,) = sweep.jobs([*words, 'speed.machine="NVIDIA A"'])
+    check_libraries(store, [named.recipe], named.runtime)
+    assert named.recipe.name != job.recipe.name

@@ -42,6 +42,14 @@ def test_a_composed_runtime_survives_json_and_pickle(name, logger):
             "cpu_offload=true: strategy=ddp on 2 devices keeps all on the device; set .*fsdp2",
         ),
         (
+            lambda: Execution("cuda:2", devices=4),
+            "device=cuda:2: each rank .* takes a GPU of its own.*CUDA_VISIBLE_DEVICES=2 for",
+        ),
+        (
+            lambda: Execution("cuda:2", strategy="zero3", cpu_offload=True),
+            "device=cuda:2: each rank",
+        ),
+        (
             lambda: Execution(devices=2, cpu_offload=True),
             "cpu_offload=true: with strategy=fsdp2 it is for GPUs alone",
         ),
@@ -68,6 +76,8 @@ def test_a_composed_runtime_survives_json_and_pickle(name, logger):
         "strategy",
         "compiled-shares",
         "offload-of-what-is-whole",
+        "ranks-on-one-gpu",
+        "a-rank-on-a-numbered-gpu",
         "offload-to-where-it-is",
         "mode",
         "folder",

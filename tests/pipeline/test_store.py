@@ -4,6 +4,7 @@ A stage is built once and is complete under a final name; a failure takes only i
 """
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import shutil
@@ -345,3 +346,18 @@ def writer(path):
         except OSError:
             continue  # not ours to look into, or over
     raise AssertionError(f"nobody writes {path}")
+
+
+def test_locks_are_asked_for_as_nfs_grants_them(tmp_path, monkeypatch):
+    """Shared ones of files that may be read, exclusive ones of files that may be written."""
+    store, asked = Store(tmp_path), []
+
+    def flock(handle, operation):
+        asked.append(operation)
+        if not (handle.readable() if operation & fcntl.LOCK_SH else handle.writable()):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with store.lock("machine", shared=True), store.lock("sft-1"):
+        store.is_locked("sft-1")
+    assert asked == [fcntl.LOCK_SH, fcntl.LOCK_EX, fcntl.LOCK_EX | fcntl.LOCK_NB]

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from soaes.model import checkpoint, settings
 from soaes.model import soft_targets as formats
 from soaes.model.causal_lm import CausalLM
 from soaes.model.distilled_lm import DistilledLM
+from soaes.model.parallel import Parallel
 from soaes.model.settings import (
     PRECISIONS,
     ConstantSchedule,
@@ -365,3 +367,24 @@ def test_only_answers_bear_loss(prepared):
         messages[:3], add_generation_prompt=True
     )["input_ids"]
     assert chat.prompt(tokenizer, messages[:3]) == template, "what is trained on is what is asked"
+
+
+@pytest.mark.parametrize(
+    ("how", "accelerator", "devices"),
+    [
+        ({}, "cpu", 1),
+        ({"device": "cuda"}, "gpu", 1),
+        ({"device": "cuda:3"}, "gpu", [3]),
+        ({"device": "cuda", "devices": 8, "nodes": 2, "strategy": "ddp"}, "gpu", 4),
+    ],
+    ids=["cpu", "one", "one-by-number", "several"],
+)
+def test_lightning_is_told_the_devices(monkeypatch, how, accelerator, devices):
+    """One process stands alone whatever SLURM says of the job that it is in."""
+    told = {}
+    monkeypatch.setattr(train.pl, "Trainer", lambda **given: told.update(given))
+    data = SimpleNamespace(steps=[[0]], accumulate=1)
+    parallel = Parallel(Execution(**how), "32-true")
+    train._trainer(data, OPTIM, ValidationSettings(), parallel, [])
+    assert (told["accelerator"], told["devices"]) == (accelerator, devices)
+    assert bool(told["plugins"]) == (parallel.execution.devices == 1)

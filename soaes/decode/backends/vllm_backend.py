@@ -104,6 +104,7 @@ def _engine_arguments(target: Path, settings: BackendSettings, positions: int) -
         "max_model_len": positions,
         "max_num_seqs": 1,
         "enable_prefix_caching": False,
+        "async_scheduling": False,  # a step is a forward pass; None would be one too many a text
         "skip_tokenizer_init": True,
     }
     if settings.device == "cpu":

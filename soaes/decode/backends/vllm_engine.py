@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from soaes.decode.backends import vllm_environment, vllm_process
+from soaes.pipeline.processes import die_with_parent
 
 ENVIRONMENT = {
     # no further process behind the engine's, which would spin while the other engine is timed
@@ -26,6 +27,8 @@ ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
+    # float32 by Triton's attention, which rounds to TF32 by default; the GPUs' others have none
+    "TRITON_F32_DEFAULT": "ieee",
     "HF_HUB_OFFLINE": "1",
 }
 
@@ -72,6 +75,7 @@ def started(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=ENVIRONMENT | inherited | settings,
+        preexec_fn=die_with_parent,  # or it would hold its GPUs until a request's end
     ) as process:
         running = VllmProcess(process)
         running.ask({"engine": engine, "sampling": sampling})
