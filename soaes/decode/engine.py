@@ -341,11 +341,30 @@ def _attention(
         q = q_TQD.view(1, keys, -1, q_TQD.shape[-1])
         out = F.scaled_dot_product_attention(q, k_1KLD, v_1KLD, attn_mask=mask_TL)
         return out.reshape(1, -1)
+    if mask_TL is not None and q_TQD.is_cuda:
+        return _masked_attention(q_TQD, k_1KLD, v_1KLD, mask_TL)
     q = q_TQD.transpose(0, 1)[None]
     out = F.scaled_dot_product_attention(
         q, k_1KLD, v_1KLD, attn_mask=mask_TL, is_causal=mask_TL is None, enable_gqa=True
     )
     return out[0].transpose(0, 1).reshape(count, -1)
+
+
+def _masked_attention(
+    q_TQD: torch.Tensor, k_1KLD: torch.Tensor, v_1KLD: torch.Tensor, mask_TL: torch.Tensor
+) -> torch.Tensor:
+    """Attention of a block, as `_attention`; the queries of a key head stand in for positions.
+
+    A GPU's memory-efficient kernel takes a mask, but no other number of key heads, and the mask of
+    whole memory: a slice of the band may begin where the kernel cannot read.
+    """
+    count, queries, size = q_TQD.shape
+    keys = k_1KLD.shape[1]
+    group = queries // keys
+    grouped = q_TQD.view(count, keys, group, size).permute(1, 2, 0, 3)
+    q = grouped.reshape(1, keys, group * count, size)
+    out = F.scaled_dot_product_attention(q, k_1KLD, v_1KLD, attn_mask=mask_TL.repeat(group, 1))
+    return out.view(keys, group, count, size).permute(2, 0, 1, 3).reshape(count, -1)
 
 
 @torch.no_grad()

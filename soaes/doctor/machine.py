@@ -119,7 +119,7 @@ def _busy(gpus: list[Gpu]) -> Iterator[Finding]:
     for index, card in enumerate(gpus):
         if card.free_mb < FREE_SHARE * card.memory_mb:
             value = f"of GPU {index} only {card.free_mb:,} of {card.memory_mb:,} MB are free"
-            remedy = "end what `nvidia-smi` lists, or set runtime.execution.device=cuda:NUMBER"
+            remedy = "end what `nvidia-smi` lists, or name others in CUDA_VISIBLE_DEVICES"
             yield warning("GPU", value, remedy)
 
 

@@ -34,7 +34,13 @@ PackedLogits = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @torch.no_grad()
-def check(model: Any, packed_logits: PackedLogits, context: int, micro_batch_size: int) -> None:
+def check(
+    model: Any,
+    packed_logits: PackedLogits,
+    context: int,
+    micro_batch_size: int,
+    device: torch.device | str,
+) -> None:
     """Check that packed documents get the logits that the model gives each of them alone.
 
     Four forward passes over at most 52 tokens. The model's attention, device and dtype are those
@@ -45,6 +51,7 @@ def check(model: Any, packed_logits: PackedLogits, context: int, micro_batch_siz
         packed_logits: The run's own way from packed rows to logits.
         context: Tokens of the run's rows.
         micro_batch_size: Rows that the run computes at once.
+        device: Where it computes; shares of its weights may lie elsewhere.
 
     Raises:
         ValueError: The model does not run, or the logits differ; the text names which of the
@@ -53,7 +60,7 @@ def check(model: Any, packed_logits: PackedLogits, context: int, micro_batch_siz
     was_training = model.training
     model.eval()
     try:
-        _compare(model, packed_logits, context, min(micro_batch_size, 2))
+        _compare(model, packed_logits, context, min(micro_batch_size, 2), device)
     except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError) as error:
         raise ValueError(
             f"{_name(model)} does not run over packed rows ({type(error).__name__}: {error}); "
@@ -63,9 +70,15 @@ def check(model: Any, packed_logits: PackedLogits, context: int, micro_batch_siz
         model.train(was_training)
 
 
-def _compare(model: Any, packed_logits: PackedLogits, context: int, rows_B: int) -> None:
+def _compare(
+    model: Any,
+    packed_logits: PackedLogits,
+    context: int,
+    rows_B: int,
+    device: torch.device | str,
+) -> None:
     length = max(2, min(LENGTH, (context - PADDING) // DOCUMENTS))
-    documents_ML, packed = _tokens(model, rows_B, length)
+    documents_ML, packed = _tokens(model, rows_B, length, device)
     alone = model(input_ids=documents_ML, use_cache=False).logits
     is_half = _is_half(model) or alone.dtype in HALF
     alone = alone.float()
@@ -101,7 +114,7 @@ def _compare(model: Any, packed_logits: PackedLogits, context: int, rows_B: int)
 
 
 def _tokens(
-    model: Any, rows_B: int, length: int
+    model: Any, rows_B: int, length: int, device: torch.device | str
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     """Return random documents_ML, and the same as packed rows: ids_BT and positions_BT."""
     generator = torch.Generator().manual_seed(0)
@@ -112,7 +125,6 @@ def _tokens(
     ids_BT = torch.cat([documents_ML.view(rows_B, -1), padding], dim=1)
     positions_T = torch.cat([torch.arange(length).repeat(DOCUMENTS), padding[0]])
     positions_BT = positions_T.repeat(rows_B, 1)
-    device = model.device
     return documents_ML.to(device), (ids_BT.to(device), positions_BT.to(device))
 
 
@@ -189,4 +201,5 @@ class SelfCheckCallback(pl.Callback):
         in_precision = trainer.precision_plugin.val_step_context()
         uncompiled = torch.compiler.set_stance("force_eager")  # a compiler would take long
         with in_precision, uncompiled:
-            check(module.model, packed_logits, self.context, self.micro_batch_size)
+            device = trainer.strategy.root_device
+            check(module.model, packed_logits, self.context, self.micro_batch_size, device)

@@ -128,6 +128,18 @@ class Zero3Strategy(DeepSpeedStrategy):
         self.set_world_ranks()
         self._init_deepspeed_distributed()
 
+    def teardown(self) -> None:
+        """Leave the shares where they are.
+
+        Lightning's ends a validation by moving the module to the host, and with it the small
+        weights that DeepSpeed keeps gathered: training would find them there.
+        """
+        assert self.cluster_environment is not None and self.accelerator is not None
+        self.cluster_environment.teardown()
+        self.precision_plugin.teardown()
+        self.accelerator.teardown()
+        self.checkpoint_io.teardown()
+
     def backward(self, closure_loss: Any, *args: Any, **kwargs: Any) -> Any:
         """Keep the loss: Lightning has divided it by a step's micro-batches already."""
         return super().backward(closure_loss, *args, scale_wrt_gas=False, **kwargs)

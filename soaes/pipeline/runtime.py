@@ -75,7 +75,8 @@ class Execution:
     """Devices over which vLLM cuts a model, at most `devices`; None: as many as cut it evenly."""
 
     attention: str = "sdpa"
-    """`documents` (soaes.model.attention), or an implementation of transformers."""
+    """`documents` (soaes.model.attention), or an implementation of transformers. A teacher in
+    float32 takes `sdpa` in the place of flash attention, which knows 16 bits alone."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of storing them."""

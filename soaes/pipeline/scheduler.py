@@ -207,6 +207,8 @@ class Scheduler:
             OMP_NUM_THREADS=str(self.runtime.execution.threads),
             TOKENIZERS_PARALLELISM="false",
             HF_HUB_DISABLE_PROGRESS_BARS="1",
+            # a question for GPUs does not initialise CUDA, which no fork could use then
+            PYTORCH_NVML_BASED_CUDA_CHECK="1",
         )
         os.environ.setdefault("GLIBC_TUNABLES", ALLOCATOR)
         if any(self._is_forked(recipe) for recipe in self.todo.values()):

@@ -77,13 +77,20 @@ def teach(
     device = execution.device
     train = token_store.load(rows / "train", tokenizer_digest(model))
     network = checkpoint.load(model).to(device).eval()
-    attention.set_attention(network, execution.attention)
+    attention.set_attention(network, _attention(execution, network.dtype))
     head = OutputHead.of(network).detached()
     _check_head(model, head, soft_targets)
-    self_check.check(network, partial(_packed_logits, network, head), train.ids_RT.shape[1], 1)
+    packed_logits = partial(_packed_logits, network, head)
+    self_check.check(network, packed_logits, train.ids_RT.shape[1], 1, device)
     teacher = Teacher(partial(_hidden, network, train, device), head)
     provenance = _provenance(model, rows, train, seed)
     _write_store(out, teacher, train, soft_targets, seed, probe, provenance)
+
+
+def _attention(execution: Execution, dtype: torch.dtype) -> str:
+    """Name the attention of a teacher: flash attention knows 16 bits alone, and ours has more."""
+    is_flash = execution.attention in attention.ONE_ROW
+    return "sdpa" if is_flash and dtype not in self_check.HALF else execution.attention
 
 
 def _check_head(model: Path, head: OutputHead, soft_targets: SoftTargets) -> None:

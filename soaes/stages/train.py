@@ -367,6 +367,7 @@ def _trainer(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        inference_mode=False,  # what is first gathered in inference mode cannot be trained
         callbacks=trainer_callbacks,
         logger=False,
         enable_checkpointing=False,

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 
+from soaes.decode import engine
 from soaes.decode.adaptive import CAP, SHARE, Adaptive, BlockCosts
 from soaes.decode.autoregressive import Autoregressive
 from soaes.decode.engine import Engine
@@ -95,6 +96,15 @@ def test_buffers_grow_between_texts():
         text = ids(count)
         parts = [engine.forward(text[:-3]), engine.forward(text[-3:])]
         assert torch.allclose(torch.cat(parts), reference(model, text), atol=2e-4)
+
+
+@pytest.mark.parametrize("keys", [1, 2, 4])
+def test_a_block_on_a_gpu_attends_as_on_a_processor(keys):
+    """By queries grouped to their key head, as a GPU's kernel with a mask wants them."""
+    q_TQD, kv = torch.randn(3, 4, 8), torch.randn(2, 1, keys, 9, 8)
+    mask_TL = torch.zeros(3, 9).masked_fill(~torch.ones(3, 9, dtype=bool).tril(6), -torch.inf)
+    expected = engine._attention(q_TQD, *kv, mask_TL)
+    torch.testing.assert_close(engine._masked_attention(q_TQD, *kv, mask_TL), expected)
 
 
 def test_engine_refuses_what_it_would_get_wrong():

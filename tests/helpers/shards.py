@@ -54,6 +54,10 @@ def prepare_parents(root):
 class Watched:
     """A Lightning module that writes down what a rank holds when its training ends."""
 
+    def cpu(self):
+        assert not sharding.is_sharded(self.model), "shares stay where they are"
+        return super().cpu()
+
     def on_train_end(self):
         weights = list(self.model.parameters())
         decayed, others = self.trainer.optimizers[0].param_groups

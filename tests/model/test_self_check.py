@@ -20,7 +20,7 @@ def checked(model, name="sdpa", micro_batch_size=2):
         return logits_of(hidden_BTD.flatten(0, 1), OutputHead.of(model)).view(*ids_BT.shape, -1)
 
     with attention.using_attention(model, name):
-        self_check.check(model, packed_logits, 48, micro_batch_size)
+        self_check.check(model, packed_logits, 48, micro_batch_size, model.device)
 
 
 def causal(query, key, value, scaling, mask=None):
@@ -112,3 +112,15 @@ def test_a_model_that_does_not_run_is_refused_by_name():
     model = AutoModelForCausalLM.from_config(mamba).eval()
     with pytest.raises(ValueError, match="a model of type mamba .*(take|set)"):
         checked(model, "eager")
+
+
+def test_it_computes_where_the_run_does_and_not_where_weights_lie(monkeypatch):
+    """As shares of weights that are kept in the memory of the host."""
+    model = toy(0)
+    monkeypatch.setattr(type(model), "device", torch.device("cuda"))
+
+    def packed_logits(ids_BT, positions_BT):
+        hidden_BTD = attention.final_hidden(model, ids_BT, positions_BT)
+        return logits_of(hidden_BTD.flatten(0, 1), OutputHead.of(model)).view(*ids_BT.shape, -1)
+
+    self_check.check(model, packed_logits, 48, 2, "cpu")

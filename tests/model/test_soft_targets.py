@@ -174,6 +174,15 @@ def test_draws_are_the_teachers_on_average_whatever_the_offset():
         assert entropy[0].item() == pytest.approx(losses.entropy(logits, tau).item(), abs=1e-6)
 
 
+def test_draws_do_not_depend_on_how_many_tokens_are_drawn_at_once(monkeypatch):
+    logits, offsets = torch.randn(7, 20), torch.rand(7, dtype=torch.float64)
+    whole_ids, whole_entropy = formats.systematic_draws(logits, 2.0, offsets, 5)
+    monkeypatch.setattr(formats, "DRAWN_TOKENS", 3)
+    ids, entropy = formats.systematic_draws(logits, 2.0, offsets, 5)
+    assert torch.equal(ids, whole_ids) and torch.equal(entropy, whole_entropy)
+    assert formats.systematic_draws(logits[:0], 2.0, offsets[:0], 5)[0].shape == (0, 5)
+
+
 def test_an_id_is_drawn_as_often_as_its_probability_says_up_to_one():
     hidden, head, _ = drawn()
     each = formats.Sampled(11, TAUS)

@@ -270,6 +270,18 @@ def test_the_teacher_store_holds_the_teachers_logits_token_for_token(prepared, t
     assert torch.allclose(stored, direct[:, :-1][bears[:, 1:]], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype", "used"),
+    [
+        ("flash_attention_2", torch.float32, "sdpa"),
+        ("flash_attention_2", torch.bfloat16, "flash_attention_2"),
+        ("documents", torch.float32, "documents"),
+    ],
+)
+def test_a_teacher_in_float32_is_not_asked_for_flash_attention(name, dtype, used):
+    assert teach._attention(Execution(attention=name), dtype) == used
+
+
 def assert_same(given, stored):
     assert given is stored is None or (given.dtype == stored.dtype and torch.equal(given, stored))
 
@@ -387,4 +399,5 @@ def test_lightning_is_told_the_devices(monkeypatch, how, accelerator, devices):
     parallel = Parallel(Execution(**how), "32-true")
     train._trainer(data, OPTIM, ValidationSettings(), parallel, [])
     assert (told["accelerator"], told["devices"]) == (accelerator, devices)
+    assert told["inference_mode"] is False, "what it gathers first has to be trained"
     assert bool(told["plugins"]) == (parallel.execution.devices == 1)
