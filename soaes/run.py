@@ -34,7 +34,7 @@ from soaes.bill import report as bill
 from soaes.pipeline import conf_folders, dry_run, launch, model_checks, progress, sweep
 from soaes.pipeline.progress import JobTitle
 from soaes.pipeline.recipe import Recipe
-from soaes.pipeline.recipe_checks import check_libraries, check_peft
+from soaes.pipeline.recipe_checks import check_libraries, check_machines, check_peft
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.scheduler import JobsByGoal, Outcome, build, full_disk, missing
 from soaes.pipeline.store import Store, check_writable, read_json, write_json, write_text
@@ -114,6 +114,7 @@ def run(words: list[str]) -> int:
             say(launch.plan(launch.rounds(store, recipes, exclusive)))
         return 0
     check_libraries(store, recipes, jobs[0].runtime)
+    check_machines(store, recipes)
     check_peft(store, recipes)
     _check_memory(store, recipes, jobs[0].runtime)
     if not all(store.holds(job.recipe.name) and _recorded(store, job) for job in jobs):

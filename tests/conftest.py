@@ -45,7 +45,7 @@ def made_once(run_folder):
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "made.txt", "a+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not lock.tell():
+            if not os.fstat(lock.fileno()).st_size:
                 make(folder)
                 lock.write("yes")
         return folder

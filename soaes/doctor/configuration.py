@@ -14,7 +14,7 @@ from soaes.doctor.plan import Plan
 from soaes.pipeline import lineage, model_checks, sweep
 from soaes.pipeline.compose import compose_job, recipe_at
 from soaes.pipeline.recipe import Recipe
-from soaes.pipeline.recipe_checks import check_libraries, trains_adapters
+from soaes.pipeline.recipe_checks import check_libraries, check_machines, trains_adapters
 from soaes.report.layout import counted
 
 
@@ -133,6 +133,13 @@ def vllm(case: Case) -> Iterator[Finding]:
         yield ok("vLLM", "not installed, and not needed; `make vllm` installs it for backend=vllm")
 
 
+def speeds(case: Case) -> Iterator[Finding]:
+    """Tell whether the machine of the speeds to measure is known."""
+    if case.plan is not None:
+        check_machines(case.plan.store, case.plan.recipes)
+        yield ok("speed", "each speed to measure names its machine")
+
+
 def wandb(case: Case) -> Iterator[Finding]:
     """Tell where W&B's runs go."""
     if case.runtime is None:
@@ -162,8 +169,9 @@ CHECKS: dict[str, Check] = {
     "tokenizers": tokenizers,
     "extras": extras,
     "vLLM": vllm,
+    "speed": speeds,
     "W&B": wandb,
 }
 # what is judged by the stages to run
-OF_JOBS = ("memory", "fit", "disk", "models", "tokenizers", "vLLM")
+OF_JOBS = ("memory", "fit", "disk", "models", "tokenizers", "vLLM", "speed")
 OF_THE_RUNTIME = ("cores", "GPU", "extras", "W&B")

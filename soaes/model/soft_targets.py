@@ -20,9 +20,10 @@ from soaes.model import losses, settings
 from soaes.model.output_head import OutputHead
 
 Fields = dict[str, torch.Tensor]  # name -> array [N, *shape]
-DRAWN_TOKENS = 256  # tokens that are drawn of at once
 Shapes = dict[str, tuple[tuple[int, ...], str]]  # name -> (shape of one token, numpy dtype)
 Head = torch.Tensor | OutputHead  # an output matrix [V, D], or what else a model has behind it
+
+DRAWN_TOKENS = 256  # tokens whose ids are drawn at once
 
 
 class SoftTargetFormat(Protocol):

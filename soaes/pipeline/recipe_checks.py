@@ -322,32 +322,38 @@ def check_peft(store: Store, recipes: Iterable[Recipe]) -> None:
 def check_libraries(store: Store, recipes: Iterable[Recipe], runtime: Runtime) -> None:
     """Check that the libraries of all that is to be built are there, and cut its models.
 
-    And that each speed knows the machine that it is valid for.
-
     What vLLM has stored before needs none of it. A speed is valid for one library alone, so
     `check_recipe` looks for that one.
 
     Raises:
         ValueError: vLLM is to read a model and is not installed, or cannot cut it as the runtime
-            says; or a speed is to be measured on a GPU of which nothing is known.
+            says.
     """
     for recipe in recipes:
         for name, ancestor in recipe.ancestry().items():
-            if store.holds(name):
-                continue
-            if ancestor.arguments.get("machine") == provenance.NO_GPU:
-                raise ValueError(
-                    "runtime.execution.device=cuda: a speed is valid for one kind of GPU, and "
-                    "nvidia-smi names none here; run the command where the GPU is, or set "
-                    "speed.machine to the name that nvidia-smi gives it there"
-                )
-            if not is_cut_by_vllm(ancestor):
+            if not is_cut_by_vllm(ancestor) or store.holds(name):
                 continue
             vllm_environment.check_installed(_without_vllm(ancestor))
             origin = lineage.origin(ancestor.arguments["model"])
             model = model_checks.given(store, origin, runtime)
             if model is not None:
                 vllm_environment.tensor_parallel(model.title, model.config, runtime.execution)
+
+
+def check_machines(store: Store, recipes: Iterable[Recipe]) -> None:
+    """Check that each speed that is to be measured says what it is valid for.
+
+    Raises:
+        ValueError: It is to be measured on a GPU of which nothing is known.
+    """
+    for recipe in recipes:
+        for name, ancestor in recipe.ancestry().items():
+            if ancestor.arguments.get("machine") == provenance.NO_GPU and not store.holds(name):
+                raise ValueError(
+                    "runtime.execution.device=cuda: a speed is valid for one kind of GPU, and "
+                    "nvidia-smi names none here; run the command where the GPU is, or set "
+                    "speed.machine to the name that nvidia-smi gives it there"
+                )
 
 
 # ------------------------------------------------------------------------- names and kinds

@@ -34,7 +34,7 @@ from soaes.pipeline.processes import die_with_parent
 from soaes.pipeline.progress import JobTitle, TableProgress
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import Runtime
-from soaes.pipeline.store import Store, write_json
+from soaes.pipeline.store import Store, machine_lock, write_json
 
 # Imported once by the process from which the stages that compute are forked.
 PRELOAD = ["soaes.pipeline.preload"]
@@ -56,6 +56,7 @@ MEGABYTE = 1 << 20
 FIRST_PORT, PORTS = 29400, 1000  # where the ranks of several nodes meet; 29400 is torchrun's own
 
 SHORT_FOLDER = "/tmp"  # for sockets, where TMPDIR is too long
+LAST_WORDS = 16_384  # bytes of a log's end, which torchrun's traceback fits
 LONGEST_SOCKET_PATH = 103 if sys.platform == "darwin" else 107  # bytes
 LONGEST_SOCKET_FOLDER = LONGEST_SOCKET_PATH - len("/pymp-xxxxxxxx/listener-xxxxxxxx")
 
@@ -360,8 +361,7 @@ def build_stage(store: Store, recipe: Recipe, runtime: Runtime, exclusive: bool)
         exclusive: Whether to wait until no other stage of this store runs on this machine, and keep
             others waiting.
     """
-    machine = f"machine-{socket.gethostname()}"
-    with store.lock(machine, shared=not exclusive), store.build(recipe) as out:
+    with store.lock(machine_lock(), shared=not exclusive), store.build(recipe) as out:
         if out is None:
             return
         if recipe.stage not in runtime.torchrun:
@@ -381,9 +381,14 @@ def build_stage(store: Store, recipe: Recipe, runtime: Runtime, exclusive: bool)
         except OSError as error:
             lost = f"runtime.launch={runtime.launch}: cannot be started ({error.strerror}); fix it"
         if lost:
-            if not store.failure(recipe.name):  # the ranks beside a lost one are interrupted
+            if not store.failure(recipe.name) and not _was_signalled(log):
                 (out / "reason.txt").write_text(lost, encoding="utf-8")
             sys.exit(1)
+
+
+def _was_signalled(log: Path) -> bool:
+    """Tell whether torchrun itself was sent a signal; else the ranks beside a lost one were."""
+    return log.exists() and b"SignalException" in log.read_bytes()[-LAST_WORDS:]
 
 
 def ranks_command(out: Path, runtime: Runtime) -> list[str]:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,6 +34,11 @@ PART = ".part"  # suffix of a file that is being written
 INTERRUPTIONS = ("KeyboardInterrupt", "SIGTERMException")
 RESULTS_ONLY = "results-only.txt"  # stands in a folder of unpacked archives (soaes.archive)
 STAGE = re.compile(r"[a-z_0-9]+-[0-9a-f]{1,12}")  # the name of an output, or how it begins
+
+
+def machine_lock() -> str:
+    """Name the lock that what runs on this machine holds: speeds alone, all other stages shared."""
+    return f"machine-{socket.gethostname()}"
 
 
 # ------------------------------------------------------------------------------------- files
@@ -264,10 +270,10 @@ class Store:
         path = self.root / ".locks" / name
         if not path.exists():
             return False
-        mode = "r+b" if os.access(path, os.W_OK) else "rb"
-        with open(path, mode) as handle:
+        is_ours = os.access(path, os.W_OK)  # a shared lock meets those who build all the same
+        with open(path, "r+b" if is_ours else "rb") as handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, (fcntl.LOCK_EX if is_ours else fcntl.LOCK_SH) | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
         return False

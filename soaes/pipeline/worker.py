@@ -23,7 +23,7 @@ from typing import Any
 from soaes.pipeline import provenance, tracking
 from soaes.pipeline.recipe import Recipe
 from soaes.pipeline.runtime import Runtime
-from soaes.pipeline.store import Store, read_json, read_recipe, write_manifest
+from soaes.pipeline.store import Store, machine_lock, read_json, read_recipe, write_manifest
 from soaes.pipeline.tracking import Tracker
 from soaes.pipeline.validation import check_target
 
@@ -56,6 +56,8 @@ def main(store: Store, name: str, runtime: Runtime) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see the scheduler's
         run(store, read_recipe(store, name), runtime, out)
     except BaseException as error:  # KeyboardInterrupt and SystemExit are written down too
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes SystemExit of it
+            error = error.__context__
         if not (out / "reason.txt").exists():  # of several ranks the first to fail knows why
             (out / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             (out / "reason.txt").write_text(reason(error), encoding="utf-8")
@@ -202,4 +204,6 @@ def _redirect_output(path: Path) -> None:
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     runtime = Runtime.from_plain(read_json(folder / "runtime.json"))
-    main(Store(folder.parent.parent), folder.name, runtime)
+    store = Store(folder.parent.parent)
+    with store.lock(machine_lock(), shared=True):  # a speed of this machine waits for it
+        main(store, folder.name, runtime)

@@ -88,7 +88,7 @@ def check(folders: list[Path]) -> tuple[list[str], bool]:
     for folder in folders:
         record = _record(folder / "recipes.json")
         own = record.get("config_dir")
-        if own and not conf_folders.given():
+        if own and own != conf_folders.given():
             raise ValueError(
                 f"{folder} was made with --config-dir {own}; ask "
                 f"`python -m soaes.table --config-dir {own} --stale {folder}`"

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from transformers import PreTrainedModel
 
 from soaes.data import teacher_store, token_store
@@ -351,8 +351,8 @@ def _trainer(
     micro_batches = len(data.steps) * data.accumulate
     kind, _, number = parallel.execution.device.partition(":")
     # By SLURM's variables Lightning would count this process among a job's tasks, and requeue the
-    # job at SIGUSR1 with checkpoints of its own; of several ranks torchrun's variables count.
-    plugins = [LightningEnvironment()] if parallel.execution.parallelism == "one" else None
+    # job at SIGUSR1 with checkpoints of its own; ranks have torchrun's, which count before them.
+    plugins = None if TorchElasticEnvironment.detect() else [LightningEnvironment()]
     trainer = pl.Trainer(
         accelerator="gpu" if kind == "cuda" else kind,
         devices=[int(number)] if number else parallel.execution.devices_per_node,

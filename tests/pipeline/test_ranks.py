@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 from soaes.model import checkpoint
 from soaes.pipeline import progress, sweep, worker
 from soaes.pipeline import scheduler as builder
+from soaes.pipeline.recipe import Recipe
+from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.store import Store
 from tests.helpers.small import SMALL_MODELS, SMALL_WORLD
 
@@ -53,8 +56,7 @@ def test_two_ranks_learn_what_one_process_learns(tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-def test_a_lost_rank_is_one_line_and_the_next_run_goes_on(tmp_path, end):
+def test_a_lost_rank_is_one_line_and_the_next_run_goes_on(tmp_path):
     (row,) = sweep.jobs([*WORDS, *TWO, f"runtime.store={tmp_path / 'store'}"])
     store, failed = Store(tmp_path / "store"), {}
     building = threading.Thread(
@@ -65,14 +67,35 @@ def test_a_lost_rank_is_one_line_and_the_next_run_goes_on(tmp_path, end):
     while not (out / "curves.jsonl").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.kill(process_of_rank(1, out), end)
+    os.kill(process_of_rank(1, out), signal.SIGKILL)
     building.join(timeout=300)
-    assert failed == {row.recipe.name: worker.LOST_RANK}
+    assert failed[row.recipe.name].startswith(worker.LOST_RANK)
     assert progress.resuming_line(store, [row.recipe]).startswith(
         "0 of 1 rows done, 1 failed (a rank ended without a word (killed, out of memory"
     )
     assert not builder.build(store, [row.recipe], row.runtime).failed
     store.verify(row.recipe.name)
+
+
+@pytest.mark.parametrize(
+    ("printed", "failure"),
+    [("ChildFailedError", worker.LOST_RANK), ("SignalException: got signal: 15", "")],
+    ids=["a-rank-died", "torchrun-was-ended"],
+)
+def test_ranks_that_are_ended_beside_a_lost_one_do_not_hide_it(
+    tmp_path, monkeypatch, printed, failure
+):
+    """torchrun ends the others by SIGTERM, as a batch system does all of them."""
+    store, recipe = Store(tmp_path), Recipe("soaes.stages.train.sft", {})
+    code = (
+        f"open(r'{store.unfinished(recipe.name)}/reason.txt', 'w').write('SIGTERMException:')\n"
+        f"raise SystemExit('{printed}')"
+    )
+    monkeypatch.setattr(builder, "ranks_command", lambda *given: [sys.executable, "-c", code])
+    with pytest.raises(SystemExit):
+        builder.build_stage(store, recipe, Runtime(tmp_path, torchrun=("sft",)), exclusive=False)
+    assert store.failure(recipe.name).startswith(failure)
+    assert bool(store.failure(recipe.name)) == bool(failure)
 
 
 def process_of_rank(rank, out):

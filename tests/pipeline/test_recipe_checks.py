@@ -18,6 +18,7 @@ from soaes.pipeline.recipe_checks import (
     PARTIALS,
     _check_tokenizers,
     check_libraries,
+    check_machines,
     check_peft,
 )
 from soaes.pipeline.runtime import Runtime
@@ -393,7 +394,7 @@ def test_a_speed_is_not_measured_on_a_gpu_of_which_nothing_is_known(tmp_path):
     store = Store(tmp_path / "store")
     (job,) = sweep.jobs([*words, f"speed.machine={provenance.NO_GPU}"])
     with pytest.raises(ValueError, match="device=cuda: a speed is valid .* set speed.machine to"):
-        check_libraries(store, [job.recipe], job.runtime)
+        check_machines(store, [job.recipe])
     (named,) = sweep.jobs([*words, 'speed.machine="NVIDIA A"'])
-    check_libraries(store, [named.recipe], named.runtime)
+    check_machines(store, [named.recipe])
     assert named.recipe.name != job.recipe.name

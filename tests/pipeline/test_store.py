@@ -360,4 +360,25 @@ def test_locks_are_asked_for_as_nfs_grants_them(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", flock)
     with store.lock("machine", shared=True), store.lock("sft-1"):
         store.is_locked("sft-1")
-    assert asked == [fcntl.LOCK_SH, fcntl.LOCK_EX, fcntl.LOCK_EX | fcntl.LOCK_NB]
+        monkeypatch.setattr(os, "access", lambda path, mode: False)  # another user's
+        store.is_locked("sft-1")
+    there = [fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_SH | fcntl.LOCK_NB]
+    assert asked == [fcntl.LOCK_SH, fcntl.LOCK_EX, *there]
+
+
+def test_ctrl_c_while_lightning_trains_is_an_interruption(tmp_path, monkeypatch):
+    def run(*given):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning does
+
+    store = Store(tmp_path)
+    store.unfinished("sft-1").mkdir(parents=True)
+    monkeypatch.setattr(worker, "run", run)
+    monkeypatch.setattr(worker, "read_recipe", lambda *given: None)
+    monkeypatch.setattr(worker, "_redirect_output", lambda path: None)
+    with pytest.raises(SystemExit):
+        worker.main(store, "sft-1", Runtime(tmp_path))
+    written = (store.unfinished("sft-1") / "reason.txt").read_text()
+    assert written.startswith("KeyboardInterrupt") and not store.failure("sft-1")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from soaes.data import chat, teacher_store, token_store
 from soaes.data.settings import PackingSettings
@@ -400,4 +401,8 @@ def test_lightning_is_told_the_devices(monkeypatch, how, accelerator, devices):
     train._trainer(data, OPTIM, ValidationSettings(), parallel, [])
     assert (told["accelerator"], told["devices"]) == (accelerator, devices)
     assert told["inference_mode"] is False, "what it gathers first has to be trained"
-    assert bool(told["plugins"]) == (parallel.execution.devices == 1)
+    (environment,) = told["plugins"]
+    assert isinstance(environment, LightningEnvironment)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")  # as torchrun starts ranks
+    train._trainer(data, OPTIM, ValidationSettings(), parallel, [])
+    assert told["plugins"] is None

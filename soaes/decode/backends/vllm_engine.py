@@ -27,7 +27,7 @@ ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
-    # float32 by Triton's attention, which rounds to TF32 by default; the GPUs' others have none
+    # Triton's attention, the only one with float32 on a GPU, rounds to TF32 by default
     "TRITON_F32_DEFAULT": "ieee",
     "HF_HUB_OFFLINE": "1",
 }
