@@ -5,6 +5,7 @@ stays missing.
 """
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -265,6 +266,18 @@ def test_two_processes_answer_until_their_input_ends(world, tmp_path, monkeypatc
             pair.baseline.generate([5], 4, generator)
         processes = [decoder.process.process for decoder in (pair.method, pair.baseline)]
     assert [process.returncode for process in processes] == [0, 3]
+
+
+@pytest.mark.parametrize(("longest", "length"), [(None, 512), (40, 40), (9999, 512)])
+def test_vllm_keeps_a_cache_for_the_longest_text_and_not_for_all_positions(world, longest, length):
+    settings = BackendSettings(AutoregressiveSettings(), GREEDY, 1, "bfloat16", "cuda", 1, longest)
+    engine = vllm_backend._engine_arguments(world / "target", settings, 512)
+    assert engine["max_model_len"] == length
+    assert engine["gpu_memory_utilization"] == vllm_environment.PAIR_SHARE == 0.45
+    on_cpu = replace(settings, device="cpu")
+    assert "gpu_memory_utilization" not in vllm_backend._engine_arguments(
+        world / "target", on_cpu, 512
+    )
 
 
 @pytest.mark.parametrize(("visible", "seen"), [("", "1"), ("4,6", "6")], ids=["all", "some"])
