@@ -70,6 +70,10 @@ class StageBill:
     bytes_per_value: int = FLOAT32
     """Of the arithmetic, on which the rate of a device depends."""
 
+    encoding_flops: float = 0.0
+    """Of these, the teacher's logits where vLLM runs the rest: one device computes them, in
+    float32."""
+
     seconds: float | None = None
     is_measured: bool = False
     """Whether the seconds are those of a stage of its kind that was built here."""
@@ -157,7 +161,11 @@ def _seconds(bill: StageBill, machine: Machine) -> float | None:
     rate = machine.rate_in(bill.bytes_per_value)
     if bill.flops is None or rate is None:
         return None
-    arithmetic = formulas.seconds(bill.flops, bill.devices, rate, machine.utilisation)
+    flops = bill.flops - bill.encoding_flops
+    arithmetic = formulas.seconds(flops, bill.devices, rate, machine.utilisation)
+    if bill.encoding_flops and machine.rate_float32 is not None:
+        rate = machine.rate_float32
+        arithmetic += formulas.seconds(bill.encoding_flops, 1, rate, machine.utilisation)
     return max(arithmetic, bill.seconds or 0.0)
 
 
@@ -344,6 +352,11 @@ def _teaching_bill(
         stored += FLOAT32 * shape.matrix_parameters
     flops = rows.tokens * formulas.forward_flops(shape, context)
     bill = replace(bill, tokens=float(rows.tokens), is_counted=rows.is_counted)
+    if by_vllm and needs_logits:  # of tokens that bear loss alone
+        head = 2.0 * shape.matrix_parameters
+        encoding = rows.tokens * rows.loss_share * head
+        flops += encoding - rows.tokens * head
+        bill = replace(bill, encoding_flops=encoding)
     return replace(bill, flops=flops, disk=stored)
 
 

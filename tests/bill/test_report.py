@@ -244,6 +244,22 @@ def test_a_stage_takes_as_long_as_its_arithmetic_does(store, name, words, rate):
     assert bill.seconds == pytest.approx(bill.flops / (bill.devices * rate * 0.4))
 
 
+def test_the_logits_of_a_teacher_by_vllm_are_one_devices_in_float32(store):
+    words = ["scale=paper", "runtime=a800x8", "goal=distill", "teacher_logits=vllm"]
+    words.append("teacher_logits.dtype=bfloat16")
+    hidden, topk = (
+        billed(store, job(store, *words, *more), "teach_vllm")
+        for more in ([], ["soft_targets=topk"])
+    )
+    assert hidden.encoding_flops == 0
+    logits = 0.33 * topk.tokens * 2 * 152_064 * 8192  # a third of stage 2's tokens bear loss
+    assert topk.encoding_flops == pytest.approx(logits, rel=0.01)
+    rest = topk.flops - topk.encoding_flops
+    expected = rest / (8 * BFLOAT16 * 0.4) + topk.encoding_flops / (FLOAT32 * 0.4)
+    assert topk.seconds == pytest.approx(expected)
+    assert topk.seconds > 1.3 * hidden.seconds
+
+
 @pytest.mark.parametrize(
     ("words", "rates"),
     [
