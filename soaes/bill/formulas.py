@@ -104,6 +104,10 @@ def training_states(
     beside those that learn; in bfloat16 that makes 18 bytes a parameter, as DeepSpeed's own
     estimators count (deepspeed.runtime.zero.stage3, without their factor for host buffers).
 
+    With ZeRO-3's offload the host holds 20 bytes a parameter, of which its estimators count 16:
+    DeepSpeed 0.19.8 also keeps there the buffer in which gradients of micro-batches are added up
+    (`grad_partitions_flat_buffer` of its stage3.py), which is float32 here.
+
     Args:
         parameters: P.
         sharding: How they lie on devices.
@@ -113,8 +117,8 @@ def training_states(
     share = parameters / sharding.devices
     if sharding.kind == "zero3":
         weights = bytes_per_value * share
-        if sharding.offload_optimizer:
-            return States(weights, 0, 0, host=(2 * FLOAT32 + MOMENTS) * parameters)
+        if sharding.offload_optimizer:  # weights, gradients, and gradients that are added up
+            return States(weights, 0, 0, host=(3 * FLOAT32 + MOMENTS) * parameters)
         return States(weights, FLOAT32 * share, (FLOAT32 + MOMENTS) * share)
     if sharding.kind == "fsdp2":
         if sharding.offload_optimizer:
@@ -176,6 +180,11 @@ class Memory:
         """Bytes of one device in all."""
         states = self.weights + self.gradients + self.optimizer
         return states + self.activations + self.logits + self.kv_cache
+
+    def __add__(self, other: Memory) -> Memory:
+        """Return the bytes of both on one device, part by part."""
+        parts = {name: part + getattr(other, name) for name, part in vars(self).items()}
+        return Memory(**parts)
 
 
 def training_memory(shape: ModelShape, sharding: Sharding, step: Step) -> Memory:

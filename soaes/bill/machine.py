@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
+from soaes.bill.formulas import FLOAT32
 from soaes.pipeline import hardware
-from soaes.pipeline.hardware import CARDS, Card
+from soaes.pipeline.hardware import CARDS, FLOAT32_SHARE, Card, Hardware
 from soaes.pipeline.runtime import Runtime
 from soaes.pipeline.store import Store
 
@@ -26,13 +27,24 @@ class Machine:
     device_memory: float | None
     host_memory: float | None
     rate: float | None
-    """Products that one device takes a second, at its peak."""
+    """Products in bfloat16 that one device takes a second, at its peak."""
+
+    rate_float32: float | None
+    """Likewise in float32, where a GPU's tensor cores have no part; of a CPU what was measured."""
 
     bandwidth: float | None
     """Bytes of its memory that one device reads a second."""
 
     utilisation: float
     disk: float
+
+    def rate_in(self, bytes_per_value: int) -> float | None:
+        """Return the products that one device takes a second, at its peak.
+
+        Args:
+            bytes_per_value: Of the arithmetic: 4 in float32, 2 in bfloat16 and float16.
+        """
+        return self.rate_float32 if bytes_per_value == FLOAT32 else self.rate
 
 
 def machine_of(runtime: Runtime, store: Store, with_rate: bool = True) -> Machine:
@@ -48,19 +60,16 @@ def machine_of(runtime: Runtime, store: Store, with_rate: bool = True) -> Machin
     disk = shutil.disk_usage(folder).free
     host = _bytes(settings.host_memory_gb, hardware.whole_memory())
     is_cpu = runtime.execution.device == "cpu"
-    name, memory, rate, bandwidth = "", None, None, None
+    card = None
     if is_cpu:
         threads = runtime.execution.threads
         name = f"a CPU with {threads} thread{'s' if threads > 1 else ''} a stage"
         memory = _bytes(settings.host_memory_gb, hardware.free_memory())
-        if with_rate and settings.peak_tflops is None:
-            rate = hardware.product_rate(threads)
+        rate, rate_float32 = _cpu_rates(settings, threads if with_rate else None)
     else:
         name, memory, card = _card(settings.card)
-        if card is not None:
-            rate, bandwidth = card.tflops * TERA, card.gb_per_s * GB
-    if settings.peak_tflops is not None:
-        rate = settings.peak_tflops * TERA
+        rate, rate_float32 = _gpu_rates(settings, card)
+    bandwidth = None if card is None else card.gb_per_s * GB
     if settings.memory_gb_per_s is not None:
         bandwidth = settings.memory_gb_per_s * GB
     return Machine(
@@ -69,10 +78,48 @@ def machine_of(runtime: Runtime, store: Store, with_rate: bool = True) -> Machin
         device_memory=_bytes(settings.device_memory_gb, memory),
         host_memory=host,
         rate=rate,
+        rate_float32=rate_float32,
         bandwidth=bandwidth,
         utilisation=settings.utilisation,
         disk=disk if settings.disk_gb is None else settings.disk_gb * GB,
     )
+
+
+def _gpu_rates(settings: Hardware, card: Card | None) -> tuple[float | None, float | None]:
+    """Return the products a second in bfloat16 and in float32: those set, else those of the card.
+
+    Where only the rate in bfloat16 is known, that in float32 is FLOAT32_SHARE of it.
+    """
+    tflops, float32 = settings.peak_tflops, settings.peak_tflops_float32
+    if tflops is None and card is not None:
+        tflops = card.tflops
+    if float32 is None and card is not None:
+        float32 = card.tflops_float32
+    if float32 is None and tflops is not None:
+        float32 = FLOAT32_SHARE * tflops
+    return _rate(tflops), _rate(float32)
+
+
+def _cpu_rates(settings: Hardware, threads: int | None) -> tuple[float | None, float | None]:
+    """Return the products a second in bfloat16 and in float32 of a processor.
+
+    What is set of one holds for both, else what is measured in float32.
+
+    Args:
+        settings: What is set.
+        threads: That a measurement may use; None: nothing is measured.
+    """
+    tflops, float32 = settings.peak_tflops, settings.peak_tflops_float32
+    if tflops is None and float32 is None:
+        measured = None if threads is None else hardware.product_rate(threads)
+        return measured, measured
+    if tflops is None:
+        tflops = float32
+    return _rate(tflops), _rate(tflops if float32 is None else float32)
+
+
+def _rate(tflops: float | None) -> float | None:
+    return None if tflops is None else tflops * TERA
 
 
 def _card(name: str | None) -> tuple[str, float | None, Card | None]:

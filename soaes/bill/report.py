@@ -225,8 +225,10 @@ def _machine_words(runtime: Runtime, machine: Machine, needs_rate: bool) -> str:
     if machine.rate is None and needs_rate:
         words += ", rate not known (set runtime.hardware.peak_tflops)"
     elif machine.rate is not None:
-        rate = machine.rate / TERA
-        words += f", {rate:.3g} TFLOP/s of products at {machine.utilisation:.0%} utilisation"
+        words += f", {machine.rate / TERA:.3g} TFLOP/s of products"
+        if machine.rate_float32 is not None and machine.rate_float32 != machine.rate:
+            words += f" in bfloat16 and {machine.rate_float32 / TERA:.3g} in float32"
+        words += f" at {machine.utilisation:.0%} utilisation"
     if not machine.is_cpu and machine.host_memory is not None:
         words += f", and a host with {in_unit(machine.host_memory)} GB"
     return f"{words}. {LEGEND}"

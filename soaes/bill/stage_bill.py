@@ -19,7 +19,7 @@ from soaes.decode.backends import vllm_environment
 from soaes.model.settings import LAYER_MATRICES
 from soaes.pipeline import labels, lineage
 from soaes.pipeline.recipe import Recipe, declared_name
-from soaes.pipeline.recipe_checks import is_cut_by_vllm
+from soaes.pipeline.recipe_checks import instantiate_settings, is_cut_by_vllm, is_timed_in_vllm
 from soaes.pipeline.runtime import TRAINING_STAGES, Execution, Runtime
 from soaes.pipeline.store import Store
 
@@ -67,6 +67,13 @@ class StageBill:
     """Whether the tokens were counted; else they are estimated."""
 
     flops: float | None = None
+    bytes_per_value: int = FLOAT32
+    """Of the arithmetic, on which the rate of a device depends."""
+
+    encoding_flops: float = 0.0
+    """Of these, the teacher's logits where vLLM runs the rest: one device computes them, in
+    float32."""
+
     seconds: float | None = None
     is_measured: bool = False
     """Whether the seconds are those of a stage of its kind that was built here."""
@@ -75,6 +82,16 @@ class StageBill:
     memory: Memory | None = None
     process: float = 0.0
     """Bytes of the process itself, on its device."""
+
+    share: float | None = None
+    """Of a GPU's memory, that an engine of vLLM is given; None without one."""
+
+    engine: float = 0.0
+    """Bytes that such an engine must hold, the larger one of two: its weights and activations, and
+    the cache of one text."""
+
+    beside_engine: float = 0.0
+    """Bytes that lie on the device outside of the engine's share."""
 
     loading: float = 0.0
     """Bytes of host memory while the ranks load their models."""
@@ -92,6 +109,14 @@ class StageBill:
     def device_bytes(self) -> float | None:
         """Bytes of one device at the peak."""
         return None if self.memory is None else self.memory.device + self.process
+
+    @property
+    def needed_bytes(self) -> float | None:
+        """Bytes that a device must have, of which vLLM's engines are given a share each."""
+        if self.share is None or self.device_bytes is None:
+            return self.device_bytes
+        rest = (self.beside_engine + self.process) / (1 - self.share)
+        return max(self.device_bytes, self.engine / self.share, rest if self.beside_engine else 0)
 
     @property
     def host_bytes(self) -> float:
@@ -133,9 +158,14 @@ def stage_bill(store: Store, stage: Recipe, runtime: Runtime, machine: Machine) 
 
 def _seconds(bill: StageBill, machine: Machine) -> float | None:
     """Return the seconds of a stage's FLOPs, or of reading its weights where that takes longer."""
-    if bill.flops is None or machine.rate is None:
+    rate = machine.rate_in(bill.bytes_per_value)
+    if bill.flops is None or rate is None:
         return None
-    arithmetic = formulas.seconds(bill.flops, bill.devices, machine.rate, machine.utilisation)
+    flops = bill.flops - bill.encoding_flops
+    arithmetic = formulas.seconds(flops, bill.devices, rate, machine.utilisation)
+    if bill.encoding_flops and machine.rate_float32 is not None:
+        rate = machine.rate_float32
+        arithmetic += formulas.seconds(bill.encoding_flops, 1, rate, machine.utilisation)
     return max(arithmetic, bill.seconds or 0.0)
 
 
@@ -200,6 +230,7 @@ def _training_bill(
     bill = replace(
         bill,
         devices=sharding.devices,
+        bytes_per_value=step.bytes_per_value,
         memory=formulas.training_memory(shape, sharding, step),
         loading=loading if on_gpu else 0.0,
         saving=gathered if on_gpu else 0.0,
@@ -274,6 +305,23 @@ def _devices_of_vllm(shape: ModelShape, execution: Execution) -> int:
     return vllm_environment.tensor_parallel(shape.name, config, execution)
 
 
+def _with_engine(bill: StageBill, engine: Memory, share: float, runtime: Runtime) -> StageBill:
+    """Return a bill with what an engine of vLLM holds of a device, and its share of a GPU.
+
+    Logits are not counted: vLLM sets no memory aside for them.
+
+    Args:
+        bill: The bill.
+        engine: Bytes of one device.
+        share: Of its memory, that the engine is given.
+        runtime: On a CPU there are no shares.
+    """
+    if runtime.execution.device == "cpu":
+        return bill
+    held = engine.weights + engine.activations + engine.kv_cache
+    return replace(bill, share=share, engine=held)
+
+
 def _teaching_bill(
     bill: StageBill, store: Store, stage: Recipe, shape: ModelShape, runtime: Runtime
 ) -> StageBill:
@@ -292,7 +340,9 @@ def _teaching_bill(
         matrix = FLOAT32 * shape.matrix_parameters
         weights = memory.weights / devices
         memory = replace(memory, weights=weights, logits=memory.logits + matrix)
-    bill = replace(bill, memory=memory, devices=devices)
+        bill = _with_engine(bill, memory, vllm_environment.READER_SHARE, runtime)
+        bill = replace(bill, beside_engine=memory.logits)
+    bill = replace(bill, memory=memory, devices=devices, bytes_per_value=BYTES[dtype])
     if runtime.execution.device != "cpu" and not by_vllm:
         bill = replace(bill, loading=FLOAT32 * shape.parameters)
     if rows is None:
@@ -302,6 +352,11 @@ def _teaching_bill(
         stored += FLOAT32 * shape.matrix_parameters
     flops = rows.tokens * formulas.forward_flops(shape, context)
     bill = replace(bill, tokens=float(rows.tokens), is_counted=rows.is_counted)
+    if by_vllm and needs_logits:  # of tokens that bear loss alone
+        head = 2.0 * shape.matrix_parameters
+        encoding = rows.tokens * rows.loss_share * head
+        flops += encoding - rows.tokens * head
+        bill = replace(bill, encoding_flops=encoding)
     return replace(bill, flops=flops, disk=stored)
 
 
@@ -313,7 +368,11 @@ def _reading_bill(
     runtime: Runtime,
     machine: Machine,
 ) -> StageBill:
-    """Return the bill of a stage that reads or answers questions."""
+    """Return the bill of a stage that reads or answers questions.
+
+    Of `speed` by vLLM two engines lie on the device: one with speculation, one with the target
+    alone, which is the baseline.
+    """
     if is_cut_by_vllm(stage):
         return _vllm_bill(bill, stage, shape, runtime, machine)
     if stage.stage == "benchmark":
@@ -325,19 +384,23 @@ def _reading_bill(
     if stage.stage == "predict_acceptance":  # a forward pass over each text of the trace
         dtype = stage.arguments["target_trace"].arguments.get("dtype", "float32")
         memory = formulas.inference_memory(shape, BYTES[dtype], longest, longest, longest)
-        bill = replace(bill, memory=memory)
+        bill = replace(bill, memory=memory, bytes_per_value=BYTES[dtype])
         return _with_reading(bill, shape, answers.tokens) if answers else bill
     value = BYTES[stage.arguments.get("dtype", "float32")]
     in_batches = stage.stage == "evaluate"
     cached = CACHED_TOKENS if in_batches else longest
     logits = SCORED_TOKENS if in_batches else 1
     memory = formulas.inference_memory(shape, value, cached, cached, logits)
+    alone = memory
     draft = workload.draft_of(store, stage, runtime)
     if draft is not None:
         second = formulas.inference_memory(draft, value, 0, cached)
-        weights = memory.weights + second.weights
-        memory = replace(memory, weights=weights, kv_cache=memory.kv_cache + second.kv_cache)
-    bill = replace(bill, memory=memory)
+        memory = memory + second
+    if is_timed_in_vllm(stage):
+        bill = _with_engine(bill, memory, vllm_environment.PAIR_SHARE, runtime)
+        if instantiate_settings(stage.arguments["decode"]).n:  # else there is one engine
+            memory = memory + alone
+    bill = replace(bill, memory=memory, bytes_per_value=value)
     if answers is None:
         return bill
     bill = _with_reading(bill, shape, answers.tokens)
@@ -364,7 +427,8 @@ def _vllm_bill(
     memory = formulas.inference_memory(shape, value, VLLM_TOKENS, longest, VLLM_TOKENS)
     devices = _devices_of_vllm(shape, runtime.execution)
     memory = replace(memory, weights=memory.weights / devices, kv_cache=memory.kv_cache / devices)
-    bill = replace(bill, memory=memory, devices=devices)
+    bill = _with_engine(bill, memory, vllm_environment.MODEL_SHARE, runtime)
+    bill = replace(bill, memory=memory, devices=devices, bytes_per_value=value)
     if stage.stage == "benchmark":
         return _with_reading(bill, shape, workload.exam_tokens(stage))
     if answers is None:

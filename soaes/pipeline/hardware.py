@@ -28,21 +28,31 @@ class Card(NamedTuple):
 
     memory_gb: float
     tflops: float  # dense products in bfloat16, 10**12 a second
+    tflops_float32: float  # likewise in float32, without tensor cores: nothing here allows TF32
     gb_per_s: float  # of its memory
 
 
 # From NVIDIA's data sheets; H20 and other cards are described by the settings one by one.
 CARDS = {
-    "A100-40GB": Card(40, 312, 1555),
-    "A100-80GB": Card(80, 312, 2039),
-    "A800-80GB": Card(80, 312, 2039),
-    "H100-80GB": Card(80, 989, 3350),
-    "H800-80GB": Card(80, 989, 3350),
-    "H200": Card(141, 989, 4800),
-    "L40S": Card(48, 362, 864),
-    "RTX-3090": Card(24, 71, 936),
-    "RTX-4090": Card(24, 165, 1008),
+    "A100-40GB": Card(40, 312, 19.5, 1555),
+    "A100-80GB": Card(80, 312, 19.5, 2039),
+    "A100-PCIE-80GB": Card(80, 312, 19.5, 1935),
+    "A800-80GB": Card(80, 312, 19.5, 2039),
+    "A800-PCIE-80GB": Card(80, 312, 19.5, 1935),
+    "H100-80GB": Card(80, 989, 67, 3350),
+    "H100-PCIE-80GB": Card(80, 756, 51, 2000),
+    "H100-NVL": Card(94, 835, 60, 3938),
+    "H800-80GB": Card(80, 989, 67, 3350),
+    "H200": Card(141, 989, 67, 4800),
+    "H200-NVL": Card(141, 835, 60, 4800),
+    "L40S": Card(48, 362, 91.6, 864),
+    "RTX-3090": Card(24, 71, 35.6, 936),
+    "RTX-4090": Card(24, 165, 82.6, 1008),
 }
+
+# Of a GPU of which only the rate in bfloat16 is said, the share of it in float32: the least of any
+# card here, an A100's.
+FLOAT32_SHARE = min(card.tflops_float32 / card.tflops for card in CARDS.values())
 
 
 @dataclass(frozen=True)
@@ -53,13 +63,18 @@ class Hardware:
     """
 
     card: str | None = None
-    """A GPU of `CARDS`, whose numbers hold where the next three are null."""
+    """A GPU of `CARDS`, whose numbers hold where the next four are null."""
 
     device_memory_gb: float | None = None
     """Memory of one device, 10**9 bytes."""
 
     peak_tflops: float | None = None
-    """Dense products that one device takes, 10**12 operations a second."""
+    """Dense products in bfloat16 that one device takes, 10**12 operations a second."""
+
+    peak_tflops_float32: float | None = None
+    """Dense products in float32, without tensor cores, 10**12 operations a second; null: the
+    card's. Of a GPU that is no card of `CARDS` it is `FLOAT32_SHARE` of `peak_tflops`, a sixteenth;
+    of a CPU it is `peak_tflops`."""
 
     memory_gb_per_s: float | None = None
     """Rate of one device's memory, 10**9 bytes a second."""
@@ -75,11 +90,15 @@ class Hardware:
 
     def __post_init__(self) -> None:
         if self.card is not None:
-            way_out = "or null beside device_memory_gb, peak_tflops and memory_gb_per_s"
+            way_out = (
+                "or null beside device_memory_gb, peak_tflops, peak_tflops_float32 and "
+                "memory_gb_per_s"
+            )
             check_one_of("hardware.card", self.card, tuple(CARDS), way_out)
         for name in (
             "device_memory_gb",
             "peak_tflops",
+            "peak_tflops_float32",
             "memory_gb_per_s",
             "host_memory_gb",
             "disk_gb",
@@ -175,13 +194,17 @@ def card_here() -> tuple[str, float] | None:
 def card_named(name: str) -> Card | None:
     """Return the data sheet of a GPU as nvidia-smi names it; None of one that is not kept here.
 
-    `NVIDIA A800-SXM4-80GB` is the card A800-80GB: every word of ours is in its name.
+    `NVIDIA A800-SXM4-80GB` is the card A800-80GB: every word of ours is in its name. Of several it
+    is the one with the most words: `NVIDIA A100 80GB PCIe` is the card A100-PCIE-80GB.
+
+    Args:
+        name: As nvidia-smi has it.
     """
-    words = name.upper().replace("-", " ").split()
-    found = [card for card in CARDS if all(part in words for part in card.upper().split("-"))]
-    if not found and "H100" in words:  # NVIDIA H100 PCIe, NVIDIA H100 80GB HBM3
-        found = ["H100-80GB"]
-    return CARDS[found[0]] if found else None
+    words = set(name.upper().replace("-", " ").split())
+    if "H100" in words and "NVL" not in words:  # NVIDIA H100 PCIe does not say its 80 GB
+        words.add("80GB")
+    found = [card for card in CARDS if words.issuperset(card.split("-"))]
+    return CARDS[max(found, key=lambda card: card.count("-"))] if found else None
 
 
 # A product of square matrices of so many rows is timed for the rate of a processor.

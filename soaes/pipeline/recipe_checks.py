@@ -264,7 +264,7 @@ def _check_vllm_reads(recipe: Recipe, execution: Execution) -> None:
     device = execution.device
     if is_cut_by_vllm(recipe):
         names, way_out = ["model"], _without_vllm(recipe)
-    elif recipe.stage == "speed" and _backend(recipe) == "vllm":
+    elif is_timed_in_vllm(recipe):
         names, way_out = ["target"], "backend=native"
         if instantiate_settings(recipe.arguments["decode"]).uses_draft:
             names.append("draft")
@@ -290,6 +290,12 @@ def is_cut_by_vllm(recipe: Recipe) -> bool:
     if recipe.stage in ANSWERING:
         return "backend" in recipe.arguments and _backend(recipe) == "vllm"
     return recipe.stage == "teach_vllm"
+
+
+def is_timed_in_vllm(recipe: Recipe) -> bool:
+    """Tell whether vLLM decodes in `speed`: an engine with speculation beside one without."""
+    is_speed = recipe.stage == "speed" and "backend" in recipe.arguments
+    return is_speed and _backend(recipe) == "vllm"
 
 
 def _without_vllm(recipe: Recipe) -> str:

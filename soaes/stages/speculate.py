@@ -28,6 +28,7 @@ from soaes.decode.backends.base import (
     DecoderPair,
     ExternalGeneration,
     model_folders,
+    positions_of,
 )
 from soaes.decode.backends.native import NativePair, open_native
 from soaes.decode.base import Decoder, EngineDecoder, Generation
@@ -94,8 +95,9 @@ def acceptance(
     tokenizer, eos = chat.chat_tokenizer(target)
     settings = BackendSettings(decode, sampling, eos, dtype, execution.device, execution.threads)
     with open_native(model_folders(target, draft, decode), settings) as pair:
+        room = pair.positions - pair.n - 1
         selected, num_skipped = _select(
-            documents, tokenizer, prompts, max_new_tokens, pair, sample_seed
+            documents, tokenizer, prompts, max_new_tokens, room, sample_seed
         )
         requests = [_request(prompt, seed + index) for index, prompt in enumerate(selected)]
         generations = generate_all(pair.method, requests, decode.batch)
@@ -173,11 +175,19 @@ def speed(
     """
     check_whole("rounds", rounds, 3, "a speed is the median over rounds")
     tokenizer, eos = chat.chat_tokenizer(target)
-    settings = BackendSettings(decode, sampling, eos, dtype, device, threads)
-    with backend(model_folders(target, draft, decode), settings) as pair:
-        selected, num_skipped = _select(
-            documents, tokenizer, prompts, max_new_tokens, pair, sample_seed
-        )
+    folders = model_folders(target, draft, decode)
+    positions = positions_of(folders)
+
+    def select(positions: int) -> Selection:
+        room = positions - decode.n - 1
+        return _select(documents, tokenizer, prompts, max_new_tokens, room, sample_seed)
+
+    selected, num_skipped = select(positions)
+    longest = max(len(prompt.ids) + prompt.max_new_tokens for prompt in selected) + decode.n + 1
+    settings = BackendSettings(decode, sampling, eos, dtype, device, threads, longest)
+    with backend(folders, settings) as pair:
+        if pair.positions < positions:  # the backend reads less than the models
+            selected, num_skipped = select(pair.positions)
         method, baseline = _time_rounds(pair, selected, rounds, warmup, seed, decode.batch)
         proof = _law(decode)
         if sampling.greedy and isinstance(pair, NativePair):
@@ -424,13 +434,12 @@ def _select(
     tokenizer: AnyTokenizer,
     prompts: dict[str, int],
     max_new_tokens: dict[str, int],
-    pair: DecoderPair,
+    room: int,
     sample_seed: int,
 ) -> Selection:
-    """The prompts that fit a decoder's positions, with room for a block behind the last token."""
-    positions = pair.positions - pair.n - 1
+    """The prompts that fit a decoder's positions, less those of a block behind the last token."""
     return select_prompts(
-        documents, tokenizer, prompts, max_new_tokens, positions, sample_seed=sample_seed
+        documents, tokenizer, prompts, max_new_tokens, room, sample_seed=sample_seed
     )
 
 

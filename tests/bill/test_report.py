@@ -14,16 +14,19 @@ from soaes.bill import stage_bill as stages
 from soaes.bill.machine import machine_of
 from soaes.bill.stage_bill import sharding_of, soft_target_bytes, stage_bill
 from soaes.bill.verdict import fit
+from soaes.decode.backends import vllm_environment
 from soaes.pipeline import hardware, sweep
 from soaes.pipeline.forecast import Forecast
 from soaes.pipeline.hardware import Hardware
 from soaes.pipeline.store import Store
 from tests.helpers.models import save_tokenizer
 from tests.helpers.small import SMALL_MODELS, SMALL_WORLD
+from tests.helpers.vllm_stand_in import stand_in
 
 README = Path(__file__).parents[2] / "README.md"
 GB = 1e9
 PAPER = ["scale=paper", "runtime=a800x8", "goal=distill"]
+FLOAT32, BFLOAT16 = 19.5e12, 312e12  # products a second of an A100 and an A800
 
 
 @pytest.fixture
@@ -138,16 +141,21 @@ def test_soft_targets_take_the_bytes_of_their_format(store):
         assert soft_target_bytes(node, shape) == expected
 
 
-def test_answers_take_the_time_of_reading_the_weights(store):
-    words = ["scale=paper", "runtime=one_gpu", "runtime.hardware.card=A100-80GB", "size=small"]
+def test_answers_take_the_time_of_reading_the_weights_or_of_float32(store):
+    words = ["scale=paper", "runtime=one_gpu", "size=small"]
     words += ["max_new_tokens.report=100", "max_new_tokens.qa=50", "world.unseen_questions=0"]
-    composed = job(store, *words, "goal=evaluate", "eval_samples=100")
-    bill = billed(store, composed, "evaluate")
+    words += ["goal=evaluate", "eval_samples=100"]
+    bill = billed(store, job(store, *words, "runtime.hardware.card=RTX-4090"), "evaluate")
     tokens = 3 * 100 + 97 * 50  # 3 % are reports
     steps = tokens // (8192 // (100 + workload.PROMPT_TOKENS))
     assert bill.tokens == tokens
-    assert bill.seconds == pytest.approx(steps * 4 * bill.parameters / 2039e9)
+    reading = steps * 4 * bill.parameters
+    assert bill.seconds == pytest.approx(reading / 1008e9)
+    assert bill.seconds > bill.flops / (82.6e12 * 0.4)
     assert bill.memory.weights == 4 * bill.parameters
+    other = billed(store, job(store, *words, "runtime.hardware.card=A100-80GB"), "evaluate")
+    assert other.seconds == pytest.approx(bill.flops / (FLOAT32 * 0.4))
+    assert other.seconds > reading / 2039e9
 
 
 def test_a_draft_is_judged_by_one_pass_over_the_trace(store):
@@ -203,6 +211,83 @@ def test_readme_shows_what_its_command_prints(store):
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "soaes.run"]
     assert "\n".join(bill_lines(store, job(store, *words[3:]))) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "rate"),
+    [
+        ("cpt", ["goal=distill"], BFLOAT16),
+        ("cpt", ["goal=distill", "precision=32-true"], FLOAT32),
+        ("teach", ["goal=distill"], FLOAT32),
+        ("teach_vllm", ["goal=distill", "teacher_logits=vllm"], FLOAT32),
+        (
+            "teach_vllm",
+            ["goal=distill", "teacher_logits=vllm", "teacher_logits.dtype=bfloat16"],
+            BFLOAT16,
+        ),
+        ("benchmark", ["goal=benchmark"], FLOAT32),
+        (
+            "benchmark",
+            ["goal=benchmark", "backend=vllm", "evaluate.backend.dtype=bfloat16"],
+            BFLOAT16,
+        ),
+        ("predict_acceptance", ["goal=predict_acceptance", "subject=draft.chat"], BFLOAT16),
+        (
+            "predict_acceptance",
+            ["goal=predict_acceptance", "subject=draft.chat", "speed.dtype=float32"],
+            FLOAT32,
+        ),
+    ],
+)
+def test_a_stage_takes_as_long_as_its_arithmetic_does(store, name, words, rate):
+    bill = billed(store, job(store, "scale=paper", "runtime=a800x8", *words), name)
+    assert bill.seconds == pytest.approx(bill.flops / (bill.devices * rate * 0.4))
+
+
+def test_the_logits_of_a_teacher_by_vllm_are_one_devices_in_float32(store):
+    words = ["scale=paper", "runtime=a800x8", "goal=distill", "teacher_logits=vllm"]
+    words.append("teacher_logits.dtype=bfloat16")
+    hidden, topk = (
+        billed(store, job(store, *words, *more), "teach_vllm")
+        for more in ([], ["soft_targets=topk"])
+    )
+    assert hidden.encoding_flops == 0
+    logits = 0.33 * topk.tokens * 2 * 152_064 * 8192  # a third of stage 2's tokens bear loss
+    assert topk.encoding_flops == pytest.approx(logits, rel=0.01)
+    rest = topk.flops - topk.encoding_flops
+    expected = rest / (8 * BFLOAT16 * 0.4) + topk.encoding_flops / (FLOAT32 * 0.4)
+    assert topk.seconds == pytest.approx(expected)
+    assert topk.seconds > 1.3 * hidden.seconds
+
+
+@pytest.mark.parametrize(
+    ("words", "rates"),
+    [
+        (["runtime=one_gpu", "runtime.hardware.card=L40S"], (362e12, 91.6e12)),
+        (["runtime=one_gpu", "runtime.hardware.peak_tflops=160"], (160e12, 10e12)),
+        (
+            ["runtime=one_gpu", "runtime.hardware.card=L40S", "runtime.hardware.peak_tflops=400"],
+            (400e12, 91.6e12),
+        ),
+        (
+            [
+                "runtime=one_gpu",
+                "runtime.hardware.peak_tflops=148",
+                "runtime.hardware.peak_tflops_float32=44",
+            ],
+            (148e12, 44e12),
+        ),
+        (["runtime=cpu"], (50e9, 50e9)),
+        (["runtime=cpu", "runtime.hardware.peak_tflops=1"], (1e12, 1e12)),
+        (["runtime=cpu", "runtime.hardware.peak_tflops_float32=1"], (1e12, 1e12)),
+    ],
+    ids=lambda value: value[-1].removeprefix("runtime.") if isinstance(value, list) else "",
+)
+def test_the_rate_in_float32_is_of_the_card_or_set_or_a_sixteenth(store, monkeypatch, words, rates):
+    monkeypatch.setattr(hardware, "gpus_here", lambda: [])
+    machine = machine_of(job(store, *words).runtime, store)
+    assert (machine.rate, machine.rate_float32) == rates
+    assert (machine.rate_in(2), machine.rate_in(4)) == rates
 
 
 def test_the_time_to_go_of_a_stage_unlike_any_that_was_built_is_counted(store):
@@ -286,7 +371,7 @@ def test_the_way_out_is_the_mildest_that_fits(store, way_out):
         report.check(store, composed.recipe.ancestry(), composed.runtime)
 
 
-ONE_GPU = ["scale=one_gpu", "runtime=one_gpu", "runtime.hardware.host_memory_gb=64"]
+ONE_GPU = ["scale=one_gpu", "runtime=one_gpu", "runtime.hardware.host_memory_gb=80"]
 
 
 def test_one_gpu_fits_a_card_of_24_gb_and_a_smaller_card_is_told_what_fits(store):
@@ -321,10 +406,10 @@ def test_all_weights_fit_one_card_with_the_optimizer_in_the_hosts_memory(store):
     assert report.check(store, composed.recipe.ancestry(), composed.runtime) == []
     memory = billed(store, composed, "cpt").memory
     parameters = 3_085_938_688
-    assert memory.weights == 2 * parameters and memory.host == 16 * parameters
+    assert memory.weights == 2 * parameters and memory.host == 20 * parameters
     assert memory.gradients == memory.optimizer == 0
     small = job(store, *words, "runtime=one_gpu_offload", "runtime.hardware.host_memory_gb=32")
-    with pytest.raises(ValueError, match="cpt 3.*needs 54 GB of the 32 GB of the host"):
+    with pytest.raises(ValueError, match="cpt 3.*needs 67 GB of the 32 GB of the host"):
         report.check(store, small.recipe.ancestry(), small.runtime)
     with pytest.raises(
         ValueError, match="adapters are not trained in shares by zero3.*optim=phases"
@@ -375,10 +460,134 @@ def test_a_teacher_by_vllm_is_cut_and_its_output_matrix_is_held_whole(store):
     assert bill.memory.logits == 4 * shape.matrix_parameters
 
 
+# ---------------------------------------------------------------- the shares of vLLM's engines
+
+VLLM_GPU = ["runtime=one_gpu", "backend=vllm", "runtime.hardware.host_memory_gb=200"]
+
+
+def on_card(composed, gigabytes):
+    """The same runtime with devices of so many gigabytes."""
+    sized = replace(composed.runtime.hardware, card=None, device_memory_gb=gigabytes)
+    return replace(composed.runtime, hardware=sized)
+
+
+def refusal(store, composed, name, runtime):
+    """What a stage alone is refused by; empty if it is not."""
+    one = stage(composed, name)
+    try:
+        report.check(store, {one.name: one}, runtime)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """An environment of vLLM by its files alone."""
+    stand_in(monkeypatch, tmp_path)
+
+
+def test_speed_by_vllm_has_two_engines_of_45_percent_each(store, installed):
+    words = ["scale=one_gpu", "goal=speed", "subject=distill", *VLLM_GPU]
+    composed = job(store, *words)
+    bill = billed(store, composed, "speed")
+    target = workload.model_of(store, stage(composed, "speed"), composed.runtime)
+    draft = workload.draft_of(store, stage(composed, "speed"), composed.runtime)
+    both = 2 * (target.parameters + draft.parameters)
+    assert bill.share == vllm_environment.PAIR_SHARE == 0.45
+    assert bill.memory.weights == both + 2 * target.parameters  # the baseline's target as well
+    assert both < bill.engine < bill.memory.device - 2 * target.parameters
+
+    fits = bill.engine / 0.45 / GB
+    assert bill.memory.device < fits * GB, "a whole card would hold both engines"
+    assert refusal(store, composed, "speed", on_card(composed, fits * 1.001)) == ""
+    refused = refusal(store, composed, "speed", on_card(composed, fits * 0.999))
+    assert re.search(
+        r"speed 3\.09B: needs [\d.]+ GB of the [\d.]+ GB that an engine of vLLM is given, 45% of a "
+        r"device .*; set backend=native, which has the device to itself",
+        refused,
+    )
+    in_float32 = job(store, *words, "speed.dtype=float32")
+    refused = refusal(store, in_float32, "speed", on_card(in_float32, fits * 1.1))
+    assert "; set speed.dtype=bfloat16, or backend=native" in refused
+
+
+def test_speed_by_vllm_without_a_draft_holds_the_target_once_or_twice(store, installed):
+    words = ["scale=one_gpu", "goal=speed", *VLLM_GPU]
+    for decode, times in (("autoregressive", 1), ("prompt_lookup", 2)):
+        bill = billed(store, job(store, *words, f"decode={decode}"), "speed")
+        assert bill.memory.weights == times * 2 * bill.parameters
+        assert bill.engine == pytest.approx(2 * bill.parameters, rel=0.05)
+
+
+def test_a_card_that_is_too_small_for_every_way_is_told_its_size(store, installed):
+    composed = job(store, "scale=one_gpu", "goal=speed", "subject=distill", *VLLM_GPU)
+    bill = billed(store, composed, "speed")
+    needed = f"{bill.engine / 0.45 / 0.95 / GB:.0f}"
+    refused = refusal(store, composed, "speed", on_card(composed, 4))
+    assert f"or a larger card (runtime.hardware.device_memory_gb={needed})" in refused
+    assert fit(bill, machine_of(on_card(composed, float(needed)), store)) in ("yes", "tight")
+
+
+@pytest.mark.parametrize(
+    ("goal", "share", "setting"),
+    [
+        ("evaluate", vllm_environment.MODEL_SHARE, "evaluate.backend.dtype=bfloat16"),
+        ("teach_vllm", vllm_environment.READER_SHARE, "teacher_logits.dtype=bfloat16"),
+    ],
+)
+def test_what_vllm_cuts_must_fit_its_share_of_each_device(store, installed, goal, share, setting):
+    words = ["scale=one_gpu", f"goal={'distill' if goal == 'teach_vllm' else goal}", *VLLM_GPU]
+    composed = job(store, *words, "subject=distill", "teacher_logits=vllm")
+    if goal == "evaluate":
+        composed = job(store, *words)
+    bill = billed(store, composed, goal)
+    assert bill.share == share
+    held = bill.memory.weights + bill.memory.activations + bill.memory.kv_cache
+    assert bill.engine == held >= 4 * bill.parameters
+
+    fits = bill.engine / share / GB
+    needed = bill.needed_bytes / GB  # of `evaluate` the logits lie beside the share
+    assert needed >= fits
+    assert refusal(store, composed, goal, on_card(composed, needed * 1.001)) == ""
+    refused = refusal(store, composed, goal, on_card(composed, fits * 0.999))
+    whole = f"that an engine of vLLM is given, {share:.0%} of a device"
+    assert whole in refused and f"; set {setting}, or runtime.execution.devices=2" in refused
+
+
+def test_more_devices_and_bfloat16_are_told_together_where_neither_is_enough(store, installed):
+    composed = job(store, "scale=paper", "goal=evaluate", *VLLM_GPU)
+    refused = refusal(store, composed, "evaluate", on_card(composed, 24))
+    assert "; set evaluate.backend.dtype=bfloat16 runtime.execution.devices=8 (" in refused
+    by_one = job(store, "scale=paper", "goal=evaluate", "runtime=one_gpu")
+    refused = refusal(store, by_one, "evaluate", on_card(by_one, 170))
+    whole = "backend=vllm evaluate.backend.dtype=bfloat16, which cuts the model over the devices"
+    assert f"; set {whole} (" in refused
+
+
+def test_what_lies_beside_a_teacher_by_vllm_must_fit_what_its_share_leaves(store, installed):
+    words = ["scale=one_gpu", "goal=distill", "subject=distill", *VLLM_GPU, "teacher_logits=vllm"]
+    words += ["soft_targets=topk", "teacher_logits.dtype=bfloat16"]
+    composed = job(store, *words)
+    bill = billed(store, composed, "teach_vllm")
+    assert bill.beside_engine == bill.memory.logits > 0
+    limit = (bill.beside_engine + bill.process) / 0.3 / GB
+    assert bill.engine / 0.7 / GB < limit
+    refused = refusal(store, composed, "teach_vllm", on_card(composed, limit / 1.06))
+    assert re.search(r"needs [\d.]+ GB beside vLLM of the [\d.]+ GB that its 70% leave", refused)
+    assert refusal(store, composed, "teach_vllm", on_card(composed, limit)) == ""
+
+
+def test_a_cpu_has_no_shares(store, installed):
+    composed = job(store, "goal=evaluate", "backend=vllm")
+    bill = billed(store, composed, "evaluate")
+    assert bill.share is None and bill.needed_bytes == bill.device_bytes
+
+
 def test_a_host_that_cannot_hold_the_models_of_all_ranks_is_said(store):
     composed = job(store, *PAPER)
     bill = billed(store, composed, "cpt")
-    # 16 bytes a parameter are offloaded, and the first rank holds a file of 5 GB to save
+    # 20 bytes a parameter are offloaded, and the first rank holds a file of 5 GB to save
     assert bill.host_bytes == bill.memory.host + 5e9 > bill.loading == 4 * bill.parameters
     little = replace(
         composed.runtime, hardware=replace(composed.runtime.hardware, host_memory_gb=900)

@@ -7,6 +7,7 @@ stays missing.
 import multiprocessing
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -317,6 +318,18 @@ def hold_engine(folder):
         atomic.write_text(str(running.process.pid))
         atomic.rename(folder / "engine")
         time.sleep(300)
+
+
+@pytest.mark.parametrize(("longest", "length"), [(None, 512), (40, 40), (9999, 512)])
+def test_vllm_keeps_a_cache_for_the_longest_text_and_not_for_all_positions(world, longest, length):
+    settings = BackendSettings(AutoregressiveSettings(), GREEDY, 1, "bfloat16", "cuda", 1, longest)
+    engine = vllm_backend._engine_arguments(world / "target", settings, 512)
+    assert engine["max_model_len"] == length
+    assert engine["gpu_memory_utilization"] == vllm_environment.PAIR_SHARE == 0.45
+    on_cpu = replace(settings, device="cpu")
+    assert "gpu_memory_utilization" not in vllm_backend._engine_arguments(
+        world / "target", on_cpu, 512
+    )
 
 
 @pytest.mark.parametrize(("visible", "seen"), [("", "1"), ("4,6", "6")], ids=["all", "some"])

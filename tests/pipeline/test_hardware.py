@@ -11,8 +11,13 @@ from soaes.pipeline.hardware import CARDS
     [
         ("NVIDIA A800-SXM4-80GB", "A800-80GB"),
         ("NVIDIA A100-PCIE-40GB", "A100-40GB"),
+        ("NVIDIA A100-SXM4-80GB", "A100-80GB"),
+        ("NVIDIA A100 80GB PCIe", "A100-PCIE-80GB"),
+        ("NVIDIA A800 80GB PCIe", "A800-PCIE-80GB"),
         ("NVIDIA H100 80GB HBM3", "H100-80GB"),
-        ("NVIDIA H100 PCIe", "H100-80GB"),
+        ("NVIDIA H100 PCIe", "H100-PCIE-80GB"),
+        ("NVIDIA H100 NVL", "H100-NVL"),
+        ("NVIDIA H200 NVL", "H200-NVL"),
         ("NVIDIA GeForce RTX 4090", "RTX-4090"),
         ("NVIDIA H200", "H200"),
         ("Tesla V100-SXM2-16GB", None),
@@ -21,6 +26,14 @@ from soaes.pipeline.hardware import CARDS
 )
 def test_cards_are_known_by_the_names_of_nvidia_smi(name, card):
     assert hardware.card_named(name) == CARDS.get(card)
+
+
+def test_a_card_is_slower_in_float32_and_by_pcie():
+    for card in CARDS.values():
+        assert 1 < card.tflops / card.tflops_float32 <= 1 / hardware.FLOAT32_SHARE == 16
+    for name in ("A100", "A800", "H100"):
+        by_pcie, sxm = CARDS[f"{name}-PCIE-80GB"], CARDS[f"{name}-80GB"]
+        assert by_pcie.gb_per_s < sxm.gb_per_s and by_pcie.tflops <= sxm.tflops
 
 
 def test_a_container_has_the_memory_of_its_limit(tmp_path, monkeypatch):

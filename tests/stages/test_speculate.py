@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from transformers import MistralConfig, MistralForCausalLM
 
+from soaes.data import chat
 from soaes.decode.backends import native, transformers_backend
 from soaes.decode.engine import Engine
 from soaes.decode.prompt_lookup import PromptLookup
@@ -19,7 +22,7 @@ from soaes.metrics.acceptance import MeasuredCosts, accounted_speedup
 from soaes.pipeline import progress
 from soaes.stages.speculate import _engine_target, _model_target, acceptance, speed
 from soaes.stages.trace import target_trace
-from tests.helpers.toys import ASKED, add_long_question, toy
+from tests.helpers.toys import ASKED, add_long_question, question, save_questions, toy
 
 METHODS = {
     "draft": SpeculativeSettings(n=3),
@@ -137,6 +140,48 @@ def test_speed_is_made_of_its_prompts(decoding_world, tmp_path):
         metrics["report_mean_acceptance_length"] == last["new_tokens"] / last["steps"]
         and metrics["qa_speedup"] > 0
     )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_backend_is_told_its_longest_text_before_it_starts(decoding_world, tmp_path, method):
+    """A prompt and its answer, with room for a block and a token behind them."""
+    told = []
+
+    @contextmanager
+    def recording(folders, settings):
+        told.append(settings.longest)
+        with native.open_native(folders, settings) as pair:
+            yield pair
+
+    _, rows = measure(decoding_world, METHODS[method], tmp_path / "out", backend=recording)
+    tokenizer, _ = chat.chat_tokenizer(decoding_world / "target")
+    asked = [question(index) for index in range(6)]
+    limits = {sample["id"]: ASKED["max_new_tokens"][sample["task"]] for sample in asked}
+    prompts = {
+        sample["id"]: len(chat.prompt(tokenizer, sample["messages"][:-1])) for sample in asked
+    }
+    longest = max(prompts[row["id"]] + limits[row["id"]] for row in rows)
+    assert told == [longest + METHODS[method].n + 1] and told[0] < 512
+
+
+def test_a_backend_that_reads_less_than_the_models_draws_from_prompts_that_fit(
+    decoding_world, tmp_path
+):
+    world = shutil.copytree(decoding_world, tmp_path / "world")
+    asked = [question(index) for index in range(6)]
+    asked[3]["messages"][0]["content"] = "w9 " * 60
+    save_questions(world, asked)
+    skipped = {}
+    for positions in (512, 64):
+
+        @contextmanager
+        def short(folders, settings, positions=positions):
+            with native.open_native(folders, settings) as pair:
+                yield replace(pair, positions=positions)
+
+        metrics, _ = measure(world, METHODS["plain"], tmp_path / str(positions), backend=short)
+        skipped[positions] = metrics["num_skipped"]
+    assert skipped == {512: 0, 64: 1}
 
 
 def test_acceptance_counts_what_speed_counts(decoding_world, tmp_path):

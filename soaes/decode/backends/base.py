@@ -6,10 +6,12 @@ folders and settings: not the clock, not prompts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from transformers import AutoConfig
 
 from soaes.data.chat import tokenizer_digest
 from soaes.decode.base import Decoder, Generation
@@ -31,6 +33,7 @@ class BackendSettings:
     dtype: str  # one of DTYPES
     device: str = "cpu"
     threads: int = 1  # CPU threads of a model
+    longest: int | None = None  # tokens of a prompt, its answer and a block at most; None: unknown
 
     def __post_init__(self) -> None:
         check_one_of("dtype", self.dtype, DTYPES)
@@ -63,6 +66,16 @@ class ExternalGeneration(Generation):
     prefixes_per_position: list[int] = field(default_factory=list)
     # wall time taken by the library's own process, where it runs in one
     seconds: float | None = None
+
+
+def positions_of(folders: Mapping[str, Path]) -> int:
+    """Return the tokens that all models read at once, by their folders alone.
+
+    Args:
+        folders: Model folders, see `model_folders`.
+    """
+    configs = [AutoConfig.from_pretrained(folder) for folder in folders.values()]
+    return min(config.get_text_config().max_position_embeddings for config in configs)
 
 
 def model_folders(target: Path, draft: Path | None, decode: DecoderSettings) -> dict[str, Path]:

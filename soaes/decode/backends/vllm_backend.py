@@ -100,8 +100,9 @@ def _engine_arguments(target: Path, settings: BackendSettings, positions: int) -
 
     No prefix cache: every round reads its prompts, as the other backends do.
     """
+    longest = positions if settings.longest is None else min(positions, settings.longest)
     arguments = vllm_engine.arguments(target, settings.dtype, settings.device) | {
-        "max_model_len": positions,
+        "max_model_len": longest,  # vLLM starts only with a cache for a text of so many tokens
         "max_num_seqs": 1,
         "enable_prefix_caching": False,
         "async_scheduling": False,  # a step is a forward pass; None would be one too many a text
@@ -109,7 +110,8 @@ def _engine_arguments(target: Path, settings: BackendSettings, positions: int) -
     }
     if settings.device == "cpu":
         return arguments
-    return arguments | {"gpu_memory_utilization": 0.45}  # two engines share a GPU
+    share = vllm_environment.PAIR_SHARE  # two engines share a GPU
+    return arguments | {"gpu_memory_utilization": share}
 
 
 def _speculation(spec: SpeculationSpec, draft: Path | None, greedy: bool) -> dict[str, Any]:

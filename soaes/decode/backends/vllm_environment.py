@@ -16,6 +16,13 @@ from soaes.pipeline.runtime import Execution
 
 VLLM = "SOAES_VLLM_PYTHON"  # names another environment than the one that `make vllm` fills
 READY = "ready"  # the file that `make vllm` writes into its environment at last
+
+# Shares of a GPU's memory that an engine is given (vLLM's gpu_memory_utilization): its weights,
+# activations and cache. It takes all of it, the rest of its weights for the cache.
+PAIR_SHARE = 0.45  # of `speed`, whose two engines lie on one GPU
+READER_SHARE = 0.7  # of a teacher; where soft targets are encoded lie output matrix and logits too
+MODEL_SHARE = 0.92  # of `evaluate` and `benchmark`: vLLM 0.32's default (vllm/config/cache.py)
+
 # vllm/v1/attention/backends/cpu_attn.py
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 BACKENDS = {  # backend -> the distributions that its speed depends on

@@ -22,10 +22,6 @@ from soaes.decode.backends.vllm_engine import VllmProcess
 from soaes.model.folder import text_config
 from soaes.pipeline.runtime import Execution
 
-# Of a GPU's memory. The rest is for the output matrix and the logits of a row, where soft targets
-# are encoded.
-GPU_SHARE = 0.7
-
 # Tokens that vLLM reads at once, at least; a text is read in one piece.
 TOKENS_A_STEP = 2048
 
@@ -65,7 +61,7 @@ def open_vllm_reader(model: Path, longest: int, dtype: str, execution: Execution
         "enable_prefix_caching": False,
     }
     if execution.device != "cpu":
-        engine["gpu_memory_utilization"] = GPU_SHARE
+        engine["gpu_memory_utilization"] = vllm_environment.READER_SHARE
     with vllm_engine.started(engine, {}, execution.device, execution.threads) as process:
         yield partial(_read, process)
 

@@ -131,6 +131,8 @@ def open_vllm_model(
         "enable_prefix_caching": True,
         "skip_tokenizer_init": True,
     }
+    if execution.device != "cpu":
+        engine["gpu_memory_utilization"] = vllm_environment.MODEL_SHARE
     stops = [] if end_id is None else [end_id]
     greedy = {"temperature": 0, "stop_token_ids": stops, "ignore_eos": True}
     with vllm_engine.started(engine, greedy, execution.device, execution.threads) as process:
