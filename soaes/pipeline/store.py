@@ -271,7 +271,7 @@ class Store:
         if not path.exists():
             return False
         is_ours = os.access(path, os.W_OK)  # a shared lock meets those who build all the same
-        with open(path, "r+b" if is_ours else "rb") as handle:
+        with open(path, "r+b") if is_ours else open(path, "rb") as handle:
             try:
                 fcntl.flock(handle, (fcntl.LOCK_EX if is_ours else fcntl.LOCK_SH) | fcntl.LOCK_NB)
             except BlockingIOError:

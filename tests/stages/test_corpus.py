@@ -1,5 +1,6 @@
 """The steps of a corpus: each keeps or drops every document, and accounts for every character."""
 
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -224,6 +225,8 @@ def test_memory_grows_by_few_bytes_a_document(tmp_path, cleaning, monkeypatch):
         run = tmp_path / str(len(peaks))
         texts = ("".join(Random(n).choices(HAN, k=60)) for n in range(count))
         parent = step(run / "read", ((f"corpus/{n}.txt", text) for n, text in enumerate(texts)))
+        gc.collect()
+        gc.freeze()  # of what earlier tests left, so that garbage is looked for as in a new process
         tracemalloc.start()
         try:
             corpus.clean(parent, cleaning=cleaning, out=run / "clean")

@@ -120,8 +120,8 @@ function curveChart(curves, metric, colour, isLog) {
     ],
   });
   const isDistilled = metric === "train/loss" && curves.some((curve) => curve.stage === "distill");
-  const remark = isDistilled ? el("small", {}, ` ${say("distillLoss")}`) : null;
-  return el("figure", {}, el("figcaption", {}, name, remark), chart);
+  const remark = isDistilled ? el("small", {}, say("distillLoss")) : null;
+  return el("figure", {}, el("figcaption", {}, name), chart, remark);
 }
 
 /** 12k, 0.006, 3e-4. */
