@@ -355,8 +355,8 @@ def _masked_attention(
 ) -> torch.Tensor:
     """Attention of a block, as `_attention`; the queries of a key head stand in for positions.
 
-    A GPU's memory-efficient kernel takes a mask, but no other number of key heads, and the mask of
-    whole memory: a slice of the band may begin where the kernel cannot read.
+    A GPU's memory-efficient kernel takes a mask only with as many key heads as query heads, and at
+    an aligned address, which a slice of the band may not have: the mask is copied.
     """
     count, queries, size = q_TQD.shape
     keys = k_1KLD.shape[1]
